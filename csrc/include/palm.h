@@ -21,6 +21,7 @@
 #ifdef __cplusplus
 extern "C" {
 #endif
+#pragma GCC visibility push(default)
 
 /* ------------------------------------------------------------------------------------------------------ errors */
 
@@ -113,7 +114,8 @@ bool palm_space_owns(const palm_space *space, const void *p);
  * reference. PALM_EINVAL: not in any arena, or across a border. *first: the block's first byte; *size: its bytes. */
 palm_err palm_space_hold(palm_space *space, const void *p, size_t n, palm_arena **arena, uint32_t *index,
                          const void **first, size_t *size);
-/* Drops one reference; any thread, without the GIL. */
+/* One more reference to a block that this process holds; and one less. Any thread, without the GIL. */
+void palm_block_hold(palm_arena *arena, uint32_t index);
 void palm_block_drop(palm_arena *arena, uint32_t index);
 /* Describes a block this process holds, so that a peer can take it; the caller keeps a reference until the peer has. */
 palm_err palm_block_lend(palm_arena *arena, uint32_t index, palm_block *out);
@@ -132,10 +134,14 @@ typedef struct palm_identity {
 void palm_space_identity(const palm_space *space, palm_identity *out);
 /* Maps a peer's arena and claims a slot in its table, once per arena (again: the same slot). *slot: the number. */
 palm_err palm_space_attach(palm_space *space, const palm_identity *peer, uint32_t *slot);
-/* The word in which the process with this slot of our own arena tells which sequence number it has taken; NULL if
- * there is no arena. The peer's side: its word in the peer's arena. Read with acquire, written with release order. */
-uint64_t palm_space_taken(const palm_space *space, uint32_t slot);
-void palm_space_set_taken(palm_space *space, uint64_t arena_hi, uint64_t arena_lo, uint64_t seq);
+/* Words of our arena's head in which a receiver tells how far it has taken what we sent: one per link, since a process
+ * may have several. The sender chooses the word and tells it in HELLO. claim: zeroed, least recently used first; EFULL or,
+ * without arena, EUNREACHABLE. taken: acquire. set_taken, by the receiver: release; ignored if that arena is not mapped. */
+enum { PALM_TAKEN_WORDS = 2048 };
+palm_err palm_space_claim_word(palm_space *space, uint32_t *word);
+void palm_space_return_word(palm_space *space, uint32_t word);
+uint64_t palm_space_taken(const palm_space *space, uint32_t word);
+void palm_space_set_taken(palm_space *space, uint64_t arena_hi, uint64_t arena_lo, uint32_t word, uint64_t value);
 
 /* Housekeeping, called by the pulse a few times a second: sweeps the dead, collects lent blocks, trims, unmaps or
  * evacuates orphans. now_ns: CLOCK_MONOTONIC. */
@@ -164,7 +170,7 @@ void palm_page_close(const void *page);
  * palm_record, palm_array and palm_block are the structs of schema/palm.fbs, byte for byte. */
 
 typedef enum palm_kind {  /* of an envelope */
-    PALM_HELLO = 1,       /* who I am; which slot I have in your arena */
+    PALM_HELLO = 1,       /* who I am; whether I can map your arena */
     PALM_OPEN,            /* what a handle on this link means: job, route, constants */
     PALM_DATA,            /* messages of a job, to its next step or to its client */
     PALM_FORGET,          /* this handle is not used any more */
@@ -217,7 +223,9 @@ typedef struct palm_text { const char *data; uint32_t size; } palm_text; /* UTF-
 typedef struct palm_hello {
     palm_identity identity;
     palm_text endpoint, name;  /* where the sender can be reached; what it is called */
-    int32_t slot;              /* the slot the sender has in the receiver's arena, or one of: */
+    int32_t slot;              /* the slot the sender has in the receiver's arena, or one of PALM_SLOT_... */
+    uint32_t word;             /* of the sender's arena: where the receiver is to tell what it has taken */
+    uint32_t tag;              /* in the upper 24 bits of what it writes there; the sequence number is in the lower 40 */
 } palm_hello;
 enum { PALM_SLOT_UNKNOWN = -1, PALM_SLOT_NONE = -2 }; /* not yet known; cannot map: send frames */
 
@@ -254,6 +262,151 @@ void palm_reader_free(palm_reader *reader);
 palm_err palm_reader_read(palm_reader *reader, const void *frame, size_t size, const uint64_t *parts, uint32_t n_parts,
                           palm_envelope *out);
 
+/* -------------------------------------------------------------------------------------------------------- batch */
+
+/* What one envelope will carry, put together piece by piece; may be used again after palm_node_send took its content.
+ * One thread at a time. */
+typedef struct palm_batch palm_batch;
+palm_err palm_batch_new(palm_batch **out);
+void palm_batch_free(palm_batch *batch);
+void palm_batch_clear(palm_batch *batch);
+uint32_t palm_batch_count(const palm_batch *batch); /* records */
+uint64_t palm_batch_bytes(const palm_batch *batch); /* of body and of blocks */
+/* Begins a record; what is added next belongs to it. The pointer is valid until the next record is begun. */
+palm_err palm_batch_record(palm_batch *batch, palm_form form, uint64_t number, palm_record **out);
+/* Gives up the record begun last and all that was added to it. */
+void palm_batch_undo(palm_batch *batch);
+palm_err palm_batch_path(palm_batch *batch, const uint64_t *components, uint32_t n);
+/* n more bytes of the record's own body bytes. */
+palm_err palm_batch_body(palm_batch *batch, const void *bytes, size_t n);
+/* An array of the record: its bytes are copied to the body later, so first is read by palm_batch_array alone. */
+palm_err palm_batch_array(palm_batch *batch, const char *dtype, size_t dtype_size, uint8_t ndim, const int64_t *shape,
+                          const int64_t *strides, uint64_t size, uint64_t origin, uint8_t **bytes);
+/* The same, by reference: takes over one reference of the block on success; start: from the block's first byte. */
+palm_err palm_batch_lend(palm_batch *batch, const char *dtype, size_t dtype_size, uint8_t ndim, const int64_t *shape,
+                         const int64_t *strides, uint64_t size, uint64_t origin, palm_arena *arena, uint32_t index,
+                         const void *first, uint64_t start);
+
+/* ----------------------------------------------------------------------------------------------------- counters */
+
+/* Lies in the page (palm_space_page): written by its process with palm_count(), read by anybody. Totals since start,
+ * but for gauges. Durations in ns. */
+enum { PALM_MAX_FUNCTIONS = 64, PALM_HISTOGRAM = 40, PALM_NAME_BYTES = 64 };
+typedef struct palm_function_counters {
+    char name[PALM_NAME_BYTES];
+    uint64_t calls, busy_ns;
+    uint64_t histogram[PALM_HISTOGRAM]; /* of service times: bucket i counts those below 2^i ns, the last all others */
+} palm_function_counters;
+typedef struct palm_counters {
+    uint64_t messages_in, messages_out, bytes_in, bytes_out, bytes_copied;
+    uint64_t batches, errors, retries, rejected;
+    uint64_t queue_depth, in_flight, busy_ns;                         /* the first two are gauges */
+    uint64_t sent_arena, sent_inline, sent_frames;                    /* arrays, by the way they left */
+    uint64_t copied_kept, copied_foreign;                             /* arrays copied first, and why */
+    uint64_t alloc_arena, alloc_small, alloc_full, alloc_thread;      /* numpy's allocations, and why not the arena */
+    uint64_t pulse_ns;                                                /* gauge: CLOCK_MONOTONIC of the last beat */
+    uint64_t running_since_ns, running_number, running_function;      /* gauges; since 0: idle */
+    uint64_t stale, lost_links;
+    palm_function_counters functions[PALM_MAX_FUNCTIONS];
+} palm_counters;
+static inline void palm_count(uint64_t *counter, uint64_t n)
+{
+    /* relaxed: a statistic; readers need no order between counters */
+    __atomic_fetch_add(counter, n, __ATOMIC_RELAXED);
+}
+static inline void palm_gauge(uint64_t *gauge, uint64_t value)
+{
+    __atomic_store_n(gauge, value, __ATOMIC_RELAXED);
+}
+void palm_count_call(palm_function_counters *function, uint64_t ns);
+
+/* ------------------------------------------------------------------------------------------------- zmq and node */
+
+/* Resolves libzmq's entry points from a shared object that has it, or links to it. PALM_ENOSYM: *missing names the
+ * first that is not there. Again with the same or another path: no effect. */
+palm_err palm_zmq_load(const char *path, const char **missing);
+void palm_zmq_version(int *major, int *minor, int *patch);
+bool palm_zmq_has(const char *capability); /* "curve", "ipc" */
+
+/* A node is this process on the wire: one inbound socket, and a link to each peer it sends to. All calls but
+ * palm_node_next are thread-safe; palm_node_next is for one thread at a time. */
+typedef struct palm_node palm_node;
+typedef struct palm_node_options {
+    const char *endpoint; /* "ipc:///path", "tcp://127.0.0.1:*": where to receive */
+    const char *name;     /* what peers see */
+    palm_space *space;
+    bool frames;          /* never offer blocks, always send frames: as between hosts */
+} palm_node_options;
+palm_err palm_node_open(const palm_node_options *options, palm_node **out);
+/* 1. No new work (ECLOSED from now on); 2. says BYE and waits, up to linger_ms, until peers have taken what was sent;
+ * 3. frees. *unsent: envelopes that were given up. */
+void palm_node_close(palm_node *node, int linger_ms, uint32_t *unsent);
+const char *palm_node_endpoint(const palm_node *node);
+uint64_t palm_node_id(const palm_node *node);
+palm_space *palm_node_space(const palm_node *node);
+
+/* A link to who receives at `endpoint`; returns at once, the same number for the same endpoint while it stands. What is
+ * sent before the hand-shake is over waits. */
+palm_err palm_node_link(palm_node *node, const char *endpoint, uint32_t *link);
+/* The link to the node with this id, as it stands in envelopes; PALM_EAGAIN: none. */
+palm_err palm_node_find(palm_node *node, uint64_t peer, uint32_t *link);
+typedef enum palm_link_state { PALM_LINK_GONE = 0, PALM_LINK_OPENING, PALM_LINK_READY } palm_link_state;
+palm_link_state palm_node_link_state(palm_node *node, uint32_t link, bool *mapped);
+/* Envelopes sent and not yet taken, as far as known: of use to those who can wait. */
+uint64_t palm_node_backlog(palm_node *node, uint32_t link);
+/* Sends the content of the batch as one envelope, or keeps it until the link is ready; never blocks. The batch is empty
+ * afterwards. PALM_ECLOSED: the link is gone; the batch is as it was. */
+palm_err palm_node_send(palm_node *node, uint32_t link, palm_kind kind, uint32_t handle, uint16_t hop, palm_batch *batch);
+/* Closes a link: what waits is dropped. */
+void palm_node_unlink(palm_node *node, uint32_t link);
+
+/* What has come. */
+typedef enum palm_event_kind {
+    PALM_EVENT_MESSAGE = 1, /* envelope of any kind but HELLO, TAKEN and BYE */
+    PALM_EVENT_READY,       /* the link can be used */
+    PALM_EVENT_GONE,        /* the peer has said BYE (reason 0), is dead (1), or never answered (2) */
+    PALM_EVENT_WAKE,        /* palm_node_wake() was called */
+    PALM_EVENT_STOP         /* palm_node_stop() was called, or the owner is gone */
+} palm_event_kind;
+typedef struct palm_frames palm_frames; /* the memory of what came in one message; counted */
+typedef struct palm_taken { palm_arena *arena; const uint8_t *first; uint32_t index; palm_err err; } palm_taken;
+typedef struct palm_event {
+    palm_event_kind kind;
+    uint32_t link;             /* the link to the sender */
+    uint32_t reason;
+    palm_envelope envelope;    /* valid until palm_event_done */
+    palm_frames *frames;       /* holds body and parts */
+    palm_taken *blocks;        /* envelope.n_blocks; err says which could not be taken */
+    const uint8_t **parts;     /* envelope.n_parts; 64-byte aligned */
+} palm_event;
+/* Waits up to timeout_ms for an event; PALM_EAGAIN: none came. PALM_EINTR: look for signals, call again (a signal just
+ * before the wait is not seen by it: wait 50 ms at a time where Ctrl-C matters). Malformed messages are counted, reported by palm_node_rejected and dropped in here. */
+palm_err palm_node_next(palm_node *node, int timeout_ms, palm_event *event);
+/* Gives back what the event holds: frames that nobody else holds, one reference of each block. */
+void palm_event_done(palm_node *node, palm_event *event);
+void palm_frames_hold(palm_frames *frames);
+void palm_frames_drop(palm_frames *frames);
+void palm_node_wake(palm_node *node); /* any thread, signal handlers too */
+void palm_node_stop(palm_node *node); /* likewise */
+/* Why the last message was rejected, for a rate-limited log; the count is counters->rejected. */
+const char *palm_node_rejected(palm_node *node);
+palm_counters *palm_node_counters(const palm_node *node);
+/* What a pulse does for a node: gives back blocks that peers have taken. */
+void palm_node_tick(palm_node *node);
+
+/* -------------------------------------------------------------------------------------------------------- pulse */
+
+/* A thread of its own that beats ten times a second while functions compute: sweeps and trims the space, settles the
+ * nodes, stamps counters->pulse_ns. owner_fd: read end of a pipe whose write end the owner alone holds, or -1; when it
+ * breaks, the node is stopped, and after grace_ms `unlink_path` is removed and the process ends, GIL or no GIL (R15). */
+typedef struct palm_pulse palm_pulse;
+palm_err palm_pulse_start(palm_space *space, palm_pulse **out);
+void palm_pulse_add(palm_pulse *pulse, palm_node *node);
+void palm_pulse_remove(palm_pulse *pulse, palm_node *node); /* returns when the pulse does not use it any more */
+void palm_pulse_watch_owner(palm_pulse *pulse, int owner_fd, int grace_ms, const char *unlink_path);
+void palm_pulse_stop(palm_pulse *pulse);
+
+#pragma GCC visibility pop
 #ifdef __cplusplus
 }
 #endif

@@ -1,0 +1,255 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+#include "batch.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+/* The body is 64-byte aligned in the frame, so offsets in it decide about alignment (R22). */
+static uint64_t aligned(uint64_t n)
+{
+    return (n + PALM_ALIGN - 1) & ~(uint64_t)(PALM_ALIGN - 1);
+}
+
+static palm_err grow(void *vector_at, uint32_t n, uint32_t *room, uint32_t more, size_t item)
+{
+    void **at = vector_at;
+    if (more <= *room - n)
+        return PALM_OK;
+    uint32_t wanted = *room ? *room : 16;
+    while (wanted - n < more) {
+        if (wanted > UINT32_MAX / 2)
+            return PALM_ELIMIT;
+        wanted *= 2;
+    }
+    void *bigger = realloc(*at, wanted * item);
+    if (!bigger)
+        return PALM_ENOMEM;
+    *at = bigger;
+    *room = wanted;
+    return PALM_OK;
+}
+#define GROW(v, more) grow(&(v).at, (v).n, &(v).room, (more), sizeof *(v).at)
+
+static palm_err grow_body(palm_batch *b, uint64_t end)
+{
+    if (end <= b->body_room)
+        return PALM_OK;
+    uint64_t wanted = b->body_room ? b->body_room : 4096;
+    while (wanted < end)
+        wanted *= 2;
+    uint8_t *bigger = realloc(b->body, wanted);
+    if (!bigger)
+        return PALM_ENOMEM;
+    b->body = bigger;
+    b->body_room = wanted;
+    return PALM_OK;
+}
+
+palm_err palm_batch_new(palm_batch **out)
+{
+    *out = calloc(1, sizeof **out);
+    return *out ? PALM_OK : PALM_ENOMEM;
+}
+
+void palm_batch_free(palm_batch *b)
+{
+    if (!b)
+        return;
+    palm_batch_clear(b);
+    free(b->records.at);
+    free(b->paths.at);
+    free(b->arrays.at);
+    free(b->dims.at);
+    free(b->lent.at);
+    free(b->dtypes.at);
+    free(b->body);
+    free(b);
+}
+
+void palmi_batch_forget(palm_batch *b)
+{
+    for (uint32_t i = 0; i < b->dtypes.n; i++)
+        free((char *)b->dtypes.at[i].data);
+    b->records.n = b->paths.n = b->arrays.n = b->dims.n = b->lent.n = b->dtypes.n = 0;
+    b->body_size = b->lent_bytes = 0;
+}
+
+void palm_batch_clear(palm_batch *b)
+{
+    for (uint32_t i = 0; i < b->lent.n; i++)
+        palm_block_drop(b->lent.at[i].arena, b->lent.at[i].index);
+    palmi_batch_forget(b);
+}
+
+void palmi_batch_swap(palm_batch *a, palm_batch *b)
+{
+    palm_batch t = *a;
+    *a = *b;
+    *b = t;
+}
+
+uint32_t palm_batch_count(const palm_batch *b)
+{
+    return b->records.n;
+}
+
+uint64_t palm_batch_bytes(const palm_batch *b)
+{
+    return b->body_size + b->lent_bytes;
+}
+
+palm_err palm_batch_record(palm_batch *b, palm_form form, uint64_t number, palm_record **out)
+{
+    if (b->records.n >= PALM_MAX_RECORDS)
+        return PALM_ELIMIT;
+    palm_err err = GROW(b->records, 1);
+    if (err)
+        return err;
+    b->mark_body = b->body_size;
+    b->mark_lent_bytes = b->lent_bytes;
+    b->mark_paths = b->paths.n;
+    b->mark_arrays = b->arrays.n;
+    b->mark_dims = b->dims.n;
+    b->mark_lent = b->lent.n;
+    palm_record *r = &b->records.at[b->records.n++];
+    *r = (palm_record){.number = number, .form = (uint8_t)form, .body_at = b->body_size, .path_at = b->paths.n,
+                       .array_at = b->arrays.n};
+    *out = r;
+    return PALM_OK;
+}
+
+void palm_batch_undo(palm_batch *b)
+{
+    for (uint32_t i = b->mark_lent; i < b->lent.n; i++)
+        palm_block_drop(b->lent.at[i].arena, b->lent.at[i].index);
+    b->records.n--;
+    b->body_size = b->mark_body;
+    b->lent_bytes = b->mark_lent_bytes;
+    b->paths.n = b->mark_paths;
+    b->arrays.n = b->mark_arrays;
+    b->dims.n = b->mark_dims;
+    b->lent.n = b->mark_lent;
+}
+
+static palm_record *last(palm_batch *b)
+{
+    return &b->records.at[b->records.n - 1];
+}
+
+palm_err palm_batch_path(palm_batch *b, const uint64_t *components, uint32_t n)
+{
+    if (last(b)->path_count + (uint64_t)n > PALM_MAX_PATH)
+        return PALM_ELIMIT;
+    palm_err err = GROW(b->paths, n);
+    if (err)
+        return err;
+    if (n)
+        memcpy(b->paths.at + b->paths.n, components, n * sizeof *components);
+    b->paths.n += n;
+    last(b)->path_count += n;
+    return PALM_OK;
+}
+
+/* A record's own bytes lie together: they are added before its arrays, or after them in a new range. */
+palm_err palm_batch_body(palm_batch *b, const void *bytes, size_t n)
+{
+    palm_record *r = last(b);
+    if (r->body_size && r->body_at + r->body_size != b->body_size)
+        return PALM_EINVAL;
+    palm_err err = grow_body(b, b->body_size + n);
+    if (err)
+        return err;
+    if (!r->body_size)
+        r->body_at = b->body_size;
+    if (n)
+        memcpy(b->body + b->body_size, bytes, n);
+    b->body_size += n;
+    r->body_size += n;
+    return PALM_OK;
+}
+
+static palm_err dtype_index(palm_batch *b, const char *dtype, size_t size, uint16_t *out)
+{
+    for (uint32_t i = 0; i < b->dtypes.n; i++)
+        if (b->dtypes.at[i].size == size && !memcmp(b->dtypes.at[i].data, dtype, size)) {
+            *out = (uint16_t)i;
+            return PALM_OK;
+        }
+    if (size > PALM_MAX_TEXT || b->dtypes.n >= UINT16_MAX)
+        return PALM_ELIMIT;
+    palm_err err = GROW(b->dtypes, 1);
+    if (err)
+        return err;
+    char *copy = malloc(size ? size : 1);
+    if (!copy)
+        return PALM_ENOMEM;
+    memcpy(copy, dtype, size);
+    *out = (uint16_t)b->dtypes.n;
+    b->dtypes.at[b->dtypes.n++] = (palm_text){copy, (uint32_t)size};
+    return PALM_OK;
+}
+
+static palm_err add_array(palm_batch *b, const char *dtype, size_t dtype_size, uint8_t ndim, const int64_t *shape,
+                          const int64_t *strides, palm_array array)
+{
+    if (ndim > PALM_MAX_DIMS || b->arrays.n >= PALM_MAX_ARRAYS)
+        return PALM_ELIMIT;
+    palm_err err = dtype_index(b, dtype, dtype_size, &array.dtype);
+    if (!err)
+        err = GROW(b->arrays, 1);
+    if (!err)
+        err = GROW(b->dims, 2u * ndim);
+    if (err)
+        return err;
+    array.ndim = ndim;
+    array.dims_at = b->dims.n;
+    if (ndim) {
+        memcpy(b->dims.at + b->dims.n, shape, ndim * sizeof *shape);
+        memcpy(b->dims.at + b->dims.n + ndim, strides, ndim * sizeof *strides);
+    }
+    b->dims.n += 2u * ndim;
+    b->arrays.at[b->arrays.n++] = array;
+    last(b)->array_count++;
+    return PALM_OK;
+}
+
+palm_err palm_batch_array(palm_batch *b, const char *dtype, size_t dtype_size, uint8_t ndim, const int64_t *shape,
+                          const int64_t *strides, uint64_t size, uint64_t origin, uint8_t **bytes)
+{
+    uint64_t start = aligned(b->body_size);
+    palm_err err = grow_body(b, start + size);
+    if (!err)
+        err = add_array(b, dtype, dtype_size, ndim, shape, strides,
+                        (palm_array){.start = start, .size = size, .origin = origin, .place = PALM_IN_BODY});
+    if (err)
+        return err;
+    memset(b->body + b->body_size, 0, start - b->body_size);
+    b->body_size = start + size;
+    *bytes = b->body + start;
+    return PALM_OK;
+}
+
+palm_err palm_batch_lend(palm_batch *b, const char *dtype, size_t dtype_size, uint8_t ndim, const int64_t *shape,
+                         const int64_t *strides, uint64_t size, uint64_t origin, palm_arena *arena, uint32_t index,
+                         const void *first, uint64_t start)
+{
+    palm_err err = GROW(b->lent, 1);
+    if (!err)
+        err = add_array(b, dtype, dtype_size, ndim, shape, strides,
+                        (palm_array){.start = start, .size = size, .origin = origin, .place = PALM_IN_BLOCK,
+                                     .source = b->lent.n});
+    if (err)
+        return err;
+    b->lent.at[b->lent.n++] = (palmi_lent){arena, index, first};
+    b->lent_bytes += size;
+    return PALM_OK;
+}
+
+void palmi_batch_envelope(const palm_batch *b, palm_envelope *out)
+{
+    *out = (palm_envelope){
+        .records = b->records.at, .n_records = b->records.n, .paths = b->paths.at, .n_paths = b->paths.n,
+        .arrays = b->arrays.at, .n_arrays = b->arrays.n, .dims = b->dims.at, .n_dims = b->dims.n,
+        .dtypes = b->dtypes.at, .n_dtypes = b->dtypes.n, .body = b->body, .body_size = b->body_size,
+    };
+}

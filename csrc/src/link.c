@@ -1,0 +1,489 @@
+/* SPDX-License-Identifier: BSD-3-Clause
+ *
+ * Sending. A link is a PUSH socket to one peer, the references that the peer may not yet have taken over, and what
+ * waits for the hand-shake. Nothing in here blocks: the socket's queue has no bound, since what is on its way is
+ * bounded by who may send at all (the windows of jobs). */
+#include "node_internal.h"
+
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/epoll.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+/* ------------------------------------------------------------------------------------------------ finding, opening */
+
+palmi_link *palmi_link_get(palm_node *node, uint32_t number)
+{
+    return number && number <= node->links.n ? node->links.at[number - 1] : NULL;
+}
+
+palmi_link *palmi_link_by_peer(palm_node *node, uint64_t peer)
+{
+    for (uint32_t i = 0; i < node->links.n; i++)
+        if (node->links.at[i] && node->links.at[i]->peer == peer)
+            return node->links.at[i];
+    return NULL;
+}
+
+static palmi_link *by_endpoint(palm_node *node, const char *endpoint)
+{
+    for (uint32_t i = 0; i < node->links.n; i++)
+        if (node->links.at[i] && !strcmp(node->links.at[i]->endpoint, endpoint))
+            return node->links.at[i];
+    return NULL;
+}
+
+static palm_err add_link(palm_node *node, palmi_link *link)
+{
+    if (node->links.n == node->links.room) {
+        uint32_t room = node->links.room ? 2 * node->links.room : 16;
+        palmi_link **at = realloc(node->links.at, room * sizeof *at);
+        if (!at)
+            return PALM_ENOMEM;
+        node->links.at = at;
+        node->links.room = room;
+    }
+    node->links.at[node->links.n++] = link;
+    link->number = node->links.n;
+    return PALM_OK;
+}
+
+static palm_err open_socket(palm_node *node, palmi_link *link)
+{
+    int unbounded = 0, no_linger = 0, again_ms = 10;
+    link->socket = palmi_zmq.socket_(node->context, PALMI_ZMQ_PUSH);
+    if (!link->socket)
+        return palmi_zmq_err();
+    if (palmi_zmq.setsockopt_(link->socket, PALMI_ZMQ_SNDHWM, &unbounded, sizeof unbounded) ||
+        palmi_zmq.setsockopt_(link->socket, PALMI_ZMQ_LINGER, &no_linger, sizeof no_linger) ||
+        palmi_zmq.setsockopt_(link->socket, PALMI_ZMQ_RECONNECT_IVL, &again_ms, sizeof again_ms) ||
+        palmi_zmq.connect_(link->socket, link->endpoint)) {
+        palm_err err = palmi_zmq_err();
+        palmi_zmq.close_(link->socket);
+        return err;
+    }
+    return PALM_OK;
+}
+
+static void claim_word(palm_node *node, palmi_link *link)
+{
+    link->has_word = !node->frames && palm_space_claim_word(node->space, &link->word) == PALM_OK;
+    node->last_tag = (node->last_tag + 1) & 0xffffff;
+    link->tag = node->last_tag;
+}
+
+palm_err palmi_link_to(palm_node *node, const char *endpoint, palmi_link **out)
+{
+    palmi_link *link = by_endpoint(node, endpoint);
+    if (link) {
+        *out = link;
+        return PALM_OK;
+    }
+    if (strlen(endpoint) >= PALMI_TEXT)
+        return PALM_ELIMIT;
+    link = calloc(1, sizeof *link);
+    if (!link)
+        return PALM_ENOMEM;
+    strcpy(link->endpoint, endpoint);
+    link->state = PALM_LINK_OPENING;
+    link->slot = PALM_SLOT_UNKNOWN;
+    link->pidfd = -1;
+    link->waiting_end = &link->waiting;
+    palm_err err = open_socket(node, link);
+    if (err) {
+        free(link);
+        return err;
+    }
+    err = add_link(node, link);
+    if (err) {
+        palmi_zmq.close_(link->socket);
+        free(link);
+        return err;
+    }
+    claim_word(node, link);
+    *out = link;
+    return PALM_OK;
+}
+
+/* --------------------------------------------------------------------------------------------------------- closing */
+
+static void drop_flight(palmi_link *link)
+{
+    for (uint32_t i = link->flight_first; i < link->flight.n; i++)
+        palm_block_drop(link->flight.at[i].arena, link->flight.at[i].index);
+    link->flight.n = link->flight_first = 0;
+}
+
+static void drop_waiting(palmi_link *link)
+{
+    while (link->waiting) {
+        palmi_waiting *w = link->waiting;
+        link->waiting = w->next;
+        palm_batch *rest = NULL; /* frees what the batch owns */
+        if (palm_batch_new(&rest) == PALM_OK) {
+            palmi_batch_swap(rest, &w->batch);
+            palm_batch_free(rest);
+        }
+        free(w);
+    }
+    link->waiting_end = &link->waiting;
+}
+
+void palmi_link_close(palm_node *node, palmi_link *link, int linger_ms)
+{
+    palmi_zmq.setsockopt_(link->socket, PALMI_ZMQ_LINGER, &linger_ms, sizeof linger_ms);
+    palmi_zmq.close_(link->socket);
+    if (link->pidfd >= 0)
+        close(link->pidfd); /* leaves the epoll set by itself */
+    drop_waiting(link);
+    drop_flight(link);
+    if (link->has_word)
+        palm_space_return_word(node->space, link->word);
+    node->links.at[link->number - 1] = NULL;
+    free(link->flight.at);
+    free(link);
+}
+
+/* --------------------------------------------------------------------------------------------------------- sending */
+
+void palmi_link_settle(palm_node *node, palmi_link *link)
+{
+    if (!link->has_word || link->taken == link->seq)
+        return;
+    uint64_t word = palm_space_taken(node->space, link->word);
+    if (word >> PALMI_SEQ_BITS != link->tag) /* not written yet, or by the word's former reader */
+        return;
+    uint64_t taken = word & ((UINT64_C(1) << PALMI_SEQ_BITS) - 1);
+    if (taken > link->seq || taken <= link->taken) /* the first is a lie: believe nothing */
+        return;
+    link->taken = taken;
+    while (link->flight_first < link->flight.n && link->flight.at[link->flight_first].seq <= taken) {
+        palmi_flight *f = &link->flight.at[link->flight_first++];
+        palm_block_drop(f->arena, f->index);
+    }
+    if (link->flight_first == link->flight.n)
+        link->flight_first = link->flight.n = 0;
+}
+
+static palm_err flight_room(palmi_link *link, uint32_t more)
+{
+    if (link->flight_first && link->flight.n + more > link->flight.room) {
+        memmove(link->flight.at, link->flight.at + link->flight_first,
+                (link->flight.n - link->flight_first) * sizeof *link->flight.at);
+        link->flight.n -= link->flight_first;
+        link->flight_first = 0;
+    }
+    if (link->flight.n + more <= link->flight.room)
+        return PALM_OK;
+    uint32_t room = 2 * (link->flight.n + more);
+    palmi_flight *at = realloc(link->flight.at, room * sizeof *at);
+    if (!at)
+        return PALM_ENOMEM;
+    link->flight.at = at;
+    link->flight.room = room;
+    return PALM_OK;
+}
+
+typedef struct part { /* what libzmq reads from, until it calls part_sent */
+    palm_arena *arena;
+    uint32_t index;
+} part;
+
+static void part_sent(void *data, void *hint)
+{
+    (void)data;
+    part *p = hint;
+    palm_block_drop(p->arena, p->index);
+    free(p);
+}
+
+/* Sends one frame; on failure the message is closed. */
+static palm_err send_frame(palmi_link *link, palmi_zmq_msg *msg, bool more)
+{
+    int flags = PALMI_ZMQ_DONTWAIT | (more ? PALMI_ZMQ_SNDMORE : 0);
+    int sent;
+    do
+        sent = palmi_zmq.msg_send_(msg, link->socket, flags);
+    while (sent < 0 && palmi_zmq.errno_() == EINTR);
+    if (sent >= 0)
+        return PALM_OK;
+    palm_err err = palmi_zmq_err();
+    palmi_zmq.msg_close_(msg);
+    return err;
+}
+
+/* The array's bytes straight from the block (R25: no user-space copy); the block is held until libzmq is done. */
+static palm_err send_part(palmi_link *link, const palmi_lent *lent, const palm_array *array, bool more)
+{
+    part *hint = malloc(sizeof *hint);
+    if (!hint)
+        return PALM_ENOMEM;
+    *hint = (part){lent->arena, lent->index};
+    palmi_zmq_msg msg;
+    if (palmi_zmq.msg_init_data_(&msg, (void *)(lent->first + array->start), array->size, part_sent, hint)) {
+        free(hint);
+        return palmi_zmq_err();
+    }
+    return send_frame(link, &msg, more);
+}
+
+static palm_err send_head(palm_node *node, palmi_link *link, const palm_envelope *e, bool more)
+{
+    const uint8_t *head;
+    size_t size;
+    palm_err err = palm_writer_head(node->writer, e, &head, &size);
+    if (err)
+        return err;
+    palmi_zmq_msg msg;
+    if (palmi_zmq.msg_init_size_(&msg, size + e->body_size))
+        return palmi_zmq_err();
+    uint8_t *at = palmi_zmq.msg_data_(&msg);
+    memcpy(at, head, size);
+    if (e->body_size)
+        memcpy(at + size, e->body, e->body_size);
+    return send_frame(link, &msg, more);
+}
+
+static void count_sent(palm_node *node, const palm_envelope *e, uint64_t lent_bytes)
+{
+    palm_counters *c = node->counters;
+    if (e->kind != PALM_DATA)
+        return;
+    palm_count(&c->messages_out, e->n_records);
+    palm_count(&c->bytes_out, e->body_size + lent_bytes);
+    palm_count(e->n_parts ? &c->sent_frames : &c->sent_arena, e->n_blocks + e->n_parts);
+    palm_count(&c->sent_inline, e->n_arrays - e->n_blocks - e->n_parts);
+}
+
+/* By descriptor: the peer reads our memory; each block stays ours too until the peer has taken it (ARENA rule c). */
+static palm_err transmit_blocks(palm_node *node, palmi_link *link, palm_envelope *e, palm_batch *batch)
+{
+    palm_block *blocks = calloc(batch->lent.n ? batch->lent.n : 1, sizeof *blocks);
+    if (!blocks)
+        return PALM_ENOMEM;
+    palm_err err = flight_room(link, batch->lent.n);
+    for (uint32_t i = 0; i < batch->lent.n && !err; i++)
+        err = palm_block_lend(batch->lent.at[i].arena, batch->lent.at[i].index, &blocks[i]);
+    if (!err) {
+        e->blocks = blocks;
+        e->n_blocks = batch->lent.n;
+        err = send_head(node, link, e, false);
+    }
+    if (!err)
+        for (uint32_t i = 0; i < batch->lent.n; i++)
+            link->flight.at[link->flight.n++] =
+                (palmi_flight){batch->lent.at[i].arena, e->seq, batch->lent.at[i].index};
+    free(blocks);
+    return err;
+}
+
+/* By frames: each lent array is a frame of its own. A failure after the first frame leaves half a message in the
+ * socket, so the caller closes the link. */
+static palm_err transmit_parts(palm_node *node, palmi_link *link, palm_envelope *e, palm_batch *batch)
+{
+    uint32_t n = batch->lent.n;
+    if (n > PALM_MAX_PARTS)
+        return PALM_ELIMIT;
+    uint64_t *sizes = malloc((n ? n : 1) * sizeof *sizes);
+    palm_array **lent_arrays = malloc((n ? n : 1) * sizeof *lent_arrays);
+    if (!sizes || !lent_arrays) {
+        free(sizes);
+        free(lent_arrays);
+        return PALM_ENOMEM;
+    }
+    for (uint32_t i = 0; i < batch->arrays.n; i++)
+        if (batch->arrays.at[i].place == PALM_IN_BLOCK)
+            lent_arrays[batch->arrays.at[i].source] = &batch->arrays.at[i];
+    palm_array *saved = malloc((batch->arrays.n ? batch->arrays.n : 1) * sizeof *saved);
+    palm_err err = saved ? PALM_OK : PALM_ENOMEM;
+    if (!err) {
+        memcpy(saved, batch->arrays.at, batch->arrays.n * sizeof *saved);
+        for (uint32_t i = 0; i < n; i++) {
+            sizes[i] = lent_arrays[i]->size;
+            lent_arrays[i]->place = PALM_IN_PART;
+            lent_arrays[i]->start = 0;
+        }
+        e->parts = sizes;
+        e->n_parts = n;
+        err = send_head(node, link, e, n > 0);
+        for (uint32_t i = 0; i < n && !err; i++) {
+            palm_array whole = saved[lent_arrays[i] - batch->arrays.at];
+            err = send_part(link, &batch->lent.at[i], &whole, i + 1 < n);
+        }
+        if (err)
+            memcpy(batch->arrays.at, saved, batch->arrays.n * sizeof *saved);
+    }
+    free(saved);
+    free(sizes);
+    free(lent_arrays);
+    return err;
+}
+
+palm_err palmi_link_transmit(palm_node *node, palmi_link *link, palm_kind kind, uint32_t handle, uint16_t hop,
+                             palm_batch *batch)
+{
+    palm_envelope e;
+    palmi_batch_envelope(batch, &e);
+    e.kind = (uint16_t)kind;
+    e.hop = hop;
+    e.handle = handle;
+    e.sender = node->id;
+    e.seq = link->seq + 1;
+    uint64_t lent_bytes = batch->lent_bytes;
+    palm_err err = link->mapped || !batch->lent.n ? transmit_blocks(node, link, &e, batch)
+                                                  : transmit_parts(node, link, &e, batch);
+    if (err)
+        return err;
+    link->seq++;
+    count_sent(node, &e, lent_bytes);
+    palmi_batch_forget(batch);
+    palmi_link_settle(node, link);
+    return PALM_OK;
+}
+
+palm_err palmi_link_hello(palm_node *node, palmi_link *link)
+{
+    palm_hello hello = {.slot = link->slot, .word = link->has_word ? link->word : 0, .tag = link->tag};
+    palm_space_identity(node->space, &hello.identity);
+    if (node->frames)
+        hello.identity.fd = 0;
+    hello.endpoint = (palm_text){node->endpoint, (uint32_t)strlen(node->endpoint)};
+    hello.name = (palm_text){node->name, (uint32_t)strlen(node->name)};
+    palm_envelope e = {.kind = PALM_HELLO, .sender = node->id, .seq = link->seq + 1, .hello = &hello};
+    palm_err err = send_head(node, link, &e, false);
+    if (!err)
+        link->seq++;
+    return err;
+}
+
+palm_err palmi_link_flush(palm_node *node, palmi_link *link)
+{
+    palm_err err = PALM_OK;
+    while (link->waiting && !err) {
+        palmi_waiting *w = link->waiting;
+        err = palmi_link_transmit(node, link, w->kind, w->handle, w->hop, &w->batch);
+        if (err)
+            break;
+        link->waiting = w->next;
+        palm_batch *empty;
+        if (palm_batch_new(&empty) == PALM_OK) {
+            palmi_batch_swap(empty, &w->batch);
+            palm_batch_free(empty);
+        }
+        free(w);
+    }
+    if (!link->waiting)
+        link->waiting_end = &link->waiting;
+    return err;
+}
+
+static palm_err wait_for_hello(palmi_link *link, palm_kind kind, uint32_t handle, uint16_t hop, palm_batch *batch)
+{
+    palmi_waiting *w = calloc(1, sizeof *w);
+    if (!w)
+        return PALM_ENOMEM;
+    w->kind = kind;
+    w->handle = handle;
+    w->hop = hop;
+    palmi_batch_swap(&w->batch, batch);
+    *link->waiting_end = w;
+    link->waiting_end = &w->next;
+    return PALM_OK;
+}
+
+/* ---------------------------------------------------------------------------------------------------- public calls */
+
+static palm_err usable(const palm_node *node)
+{
+    if (node->pid != getpid())
+        return PALM_EFORK;
+    return atomic_load(&node->closed) ? PALM_ECLOSED : PALM_OK;
+}
+
+palm_err palm_node_link(palm_node *node, const char *endpoint, uint32_t *out)
+{
+    palm_err err = usable(node);
+    if (err)
+        return err;
+    pthread_mutex_lock(&node->lock);
+    palmi_link *link;
+    err = palmi_link_to(node, endpoint, &link);
+    if (!err && !link->seq)
+        err = palmi_link_hello(node, link);
+    if (!err)
+        *out = link->number;
+    pthread_mutex_unlock(&node->lock);
+    return err;
+}
+
+palm_err palm_node_find(palm_node *node, uint64_t peer, uint32_t *out)
+{
+    pthread_mutex_lock(&node->lock);
+    palmi_link *link = palmi_link_by_peer(node, peer);
+    if (link)
+        *out = link->number;
+    pthread_mutex_unlock(&node->lock);
+    return link ? PALM_OK : PALM_EAGAIN;
+}
+
+palm_link_state palm_node_link_state(palm_node *node, uint32_t number, bool *mapped)
+{
+    pthread_mutex_lock(&node->lock);
+    palmi_link *link = palmi_link_get(node, number);
+    palm_link_state state = link ? link->state : PALM_LINK_GONE;
+    if (mapped)
+        *mapped = link && link->mapped;
+    pthread_mutex_unlock(&node->lock);
+    return state;
+}
+
+uint64_t palm_node_backlog(palm_node *node, uint32_t number)
+{
+    pthread_mutex_lock(&node->lock);
+    palmi_link *link = palmi_link_get(node, number);
+    uint64_t n = 0;
+    if (link && link->has_word && link->mapped) {
+        palmi_link_settle(node, link);
+        n = link->seq - link->taken;
+    }
+    pthread_mutex_unlock(&node->lock);
+    return n;
+}
+
+palm_err palm_node_send(palm_node *node, uint32_t number, palm_kind kind, uint32_t handle, uint16_t hop,
+                        palm_batch *batch)
+{
+    palm_err err = usable(node);
+    if (err)
+        return err;
+    pthread_mutex_lock(&node->lock);
+    palmi_link *link = palmi_link_get(node, number);
+    if (!link)
+        err = PALM_ECLOSED;
+    else if (link->state == PALM_LINK_READY)
+        err = palmi_link_transmit(node, link, kind, handle, hop, batch);
+    else
+        err = wait_for_hello(link, kind, handle, hop, batch);
+    pthread_mutex_unlock(&node->lock);
+    return err;
+}
+
+void palm_node_unlink(palm_node *node, uint32_t number)
+{
+    pthread_mutex_lock(&node->lock);
+    palmi_link *link = palmi_link_get(node, number);
+    if (link)
+        palmi_link_close(node, link, 0);
+    pthread_mutex_unlock(&node->lock);
+}
+
+void palm_node_tick(palm_node *node)
+{
+    pthread_mutex_lock(&node->lock);
+    for (uint32_t i = 0; i < node->links.n; i++)
+        if (node->links.at[i])
+            palmi_link_settle(node, node->links.at[i]);
+    pthread_mutex_unlock(&node->lock);
+}

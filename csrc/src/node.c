@@ -1,0 +1,640 @@
+/* SPDX-License-Identifier: BSD-3-Clause
+ *
+ * Receiving: one PULL socket for all peers, the hand-shake, and the events that palm_node_next gives out. */
+#include "node_internal.h"
+
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/epoll.h>
+#include <sys/eventfd.h>
+#include <sys/random.h>
+#include <sys/syscall.h>
+#include <time.h>
+#include <unistd.h>
+
+enum { LOOK_EVERY = 16 }; /* messages between two looks at bell and pidfds while the socket never runs dry */
+
+static uint64_t now_ms(void)
+{
+    struct timespec t;
+    clock_gettime(CLOCK_MONOTONIC, &t);
+    return (uint64_t)t.tv_sec * 1000 + (uint64_t)t.tv_nsec / 1000000;
+}
+
+/* --------------------------------------------------------------------------------------------------------- frames */
+
+typedef struct piece { /* memory of one frame */
+    void *bytes;
+    bool in_arena;
+} piece;
+
+struct palm_frames {
+    atomic_uint holders;
+    palm_space *space;
+    uint32_t n_parts;
+    piece head, parts[];
+};
+
+static bool piece_new(palm_space *space, uint64_t size, bool arena, piece *out)
+{
+    out->bytes = arena ? palm_space_alloc(space, size, false) : NULL;
+    out->in_arena = out->bytes != NULL;
+    if (!out->bytes)
+        out->bytes = aligned_alloc(PALM_ALIGN, (size + PALM_ALIGN) & ~(uint64_t)(PALM_ALIGN - 1));
+    return out->bytes != NULL;
+}
+
+static void piece_free(palm_space *space, piece *p)
+{
+    if (p->in_arena)
+        palm_space_free(space, p->bytes);
+    else
+        free(p->bytes);
+}
+
+void palm_frames_hold(palm_frames *f)
+{
+    atomic_fetch_add_explicit(&f->holders, 1, memory_order_relaxed); /* a holder exists: nothing to order */
+}
+
+void palm_frames_drop(palm_frames *f)
+{
+    /* release: our reads are over; acquire: so are everybody's, before the memory is freed */
+    if (!f || atomic_fetch_sub_explicit(&f->holders, 1, memory_order_acq_rel) != 1)
+        return;
+    piece_free(f->space, &f->head);
+    for (uint32_t i = 0; i < f->n_parts; i++)
+        piece_free(f->space, &f->parts[i]);
+    free(f);
+}
+
+/* ------------------------------------------------------------------------------------------------- open and close */
+
+static palm_err open_pull(palm_node *node, const char *endpoint)
+{
+    int unbounded = 0, no_linger = 0, handshake_ms = 5000;
+    size_t size = sizeof node->endpoint;
+    node->pull = palmi_zmq.socket_(node->context, PALMI_ZMQ_PULL);
+    if (!node->pull)
+        return palmi_zmq_err();
+    if (palmi_zmq.setsockopt_(node->pull, PALMI_ZMQ_RCVHWM, &unbounded, sizeof unbounded) ||
+        palmi_zmq.setsockopt_(node->pull, PALMI_ZMQ_LINGER, &no_linger, sizeof no_linger) ||
+        palmi_zmq.setsockopt_(node->pull, PALMI_ZMQ_HANDSHAKE_IVL, &handshake_ms, sizeof handshake_ms) ||
+        palmi_zmq.bind_(node->pull, endpoint) ||
+        palmi_zmq.getsockopt_(node->pull, PALMI_ZMQ_LAST_ENDPOINT, node->endpoint, &size))
+        return palmi_zmq_err();
+    return PALM_OK;
+}
+
+static palm_err open_bell(palm_node *node)
+{
+    struct epoll_event bell = {.events = EPOLLIN, .data.u64 = 0};
+    node->bell = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+    node->watch = epoll_create1(EPOLL_CLOEXEC);
+    if (node->bell < 0 || node->watch < 0 || epoll_ctl(node->watch, EPOLL_CTL_ADD, node->bell, &bell))
+        return (palm_err)(PALM_ESYS + errno);
+    return PALM_OK;
+}
+
+static void node_free(palm_node *node)
+{
+    if (node->pull)
+        palmi_zmq.close_(node->pull);
+    if (node->context)
+        palmi_zmq_context_drop();
+    if (node->bell >= 0)
+        close(node->bell);
+    if (node->watch >= 0)
+        close(node->watch);
+    palm_reader_free(node->reader);
+    palm_writer_free(node->writer);
+    pthread_mutex_destroy(&node->lock);
+    free(node->links.at);
+    free(node->notes.at);
+    free(node);
+}
+
+palm_err palm_node_open(const palm_node_options *options, palm_node **out)
+{
+    palm_node *node = calloc(1, sizeof *node);
+    if (!node)
+        return PALM_ENOMEM;
+    node->space = options->space;
+    node->counters = palm_space_page(options->space);
+    node->frames = options->frames;
+    node->pid = getpid();
+    node->bell = node->watch = -1;
+    snprintf(node->name, sizeof node->name, "%s", options->name ? options->name : "");
+    pthread_mutex_init(&node->lock, NULL);
+    palm_err err = getrandom(&node->id, sizeof node->id, 0) == sizeof node->id ? PALM_OK : (palm_err)(PALM_ESYS + errno);
+    node->id |= 1; /* 0 means: not known */
+    if (!err)
+        err = palm_reader_new(&node->reader);
+    if (!err)
+        err = palm_writer_new(&node->writer);
+    if (!err)
+        err = open_bell(node);
+    if (!err)
+        err = palmi_zmq_context(&node->context);
+    if (!err)
+        err = open_pull(node, options->endpoint);
+    if (err) {
+        node_free(node);
+        return err;
+    }
+    *out = node;
+    return PALM_OK;
+}
+
+static bool all_taken(palm_node *node)
+{
+    bool all = true;
+    for (uint32_t i = 0; i < node->links.n; i++) {
+        palmi_link *link = node->links.at[i];
+        if (!link)
+            continue;
+        palmi_link_settle(node, link);
+        all &= link->flight_first == link->flight.n;
+    }
+    return all;
+}
+
+static void say_bye(palm_node *node)
+{
+    palm_batch *empty;
+    if (palm_batch_new(&empty) != PALM_OK)
+        return;
+    for (uint32_t i = 0; i < node->links.n; i++)
+        if (node->links.at[i] && node->links.at[i]->state == PALM_LINK_READY)
+            palmi_link_transmit(node, node->links.at[i], PALM_BYE, 0, 0, empty);
+    palm_batch_free(empty);
+}
+
+static void close_links(palm_node *node, int linger_ms, uint32_t *unsent)
+{
+    for (uint32_t i = 0; i < node->links.n; i++) {
+        palmi_link *link = node->links.at[i];
+        if (!link)
+            continue;
+        for (palmi_waiting *w = link->waiting; w; w = w->next)
+            ++*unsent;
+        *unsent += link->flight.n - link->flight_first;
+        palmi_link_close(node, link, link->state == PALM_LINK_READY ? linger_ms : 0);
+    }
+}
+
+void palm_node_close(palm_node *node, int linger_ms, uint32_t *unsent)
+{
+    *unsent = 0;
+    if (node->pid != getpid())
+        return; /* libzmq must not be touched in a child; the memory is the child's copy */
+    atomic_store(&node->closed, true);
+    pthread_mutex_lock(&node->lock);
+    say_bye(node);
+    uint64_t end = now_ms() + (uint64_t)(linger_ms < 0 ? 0 : linger_ms);
+    while (!all_taken(node) && now_ms() < end) {
+        pthread_mutex_unlock(&node->lock);
+        struct timespec ms = {.tv_nsec = 1000000};
+        nanosleep(&ms, NULL);
+        pthread_mutex_lock(&node->lock);
+    }
+    close_links(node, linger_ms, unsent);
+    pthread_mutex_unlock(&node->lock);
+    node_free(node);
+}
+
+const char *palm_node_endpoint(const palm_node *node) { return node->endpoint; }
+uint64_t palm_node_id(const palm_node *node) { return node->id; }
+palm_space *palm_node_space(const palm_node *node) { return node->space; }
+palm_counters *palm_node_counters(const palm_node *node) { return node->counters; }
+const char *palm_node_rejected(palm_node *node) { return node->rejected; }
+
+static void ring(palm_node *node)
+{
+    uint64_t one = 1;
+    ssize_t written = write(node->bell, &one, sizeof one); /* full means that it rings already */
+    (void)written;
+}
+
+void palm_node_wake(palm_node *node)
+{
+    atomic_store(&node->woken, true);
+    ring(node);
+}
+
+void palm_node_stop(palm_node *node)
+{
+    atomic_store(&node->stopped, true);
+    ring(node);
+}
+
+/* ----------------------------------------------------------------------------------------------------- hand-shake */
+
+void palmi_node_note(palm_node *node, palm_event_kind kind, uint32_t link, uint32_t reason)
+{
+    if (node->notes_first == node->notes.n)
+        node->notes_first = node->notes.n = 0;
+    if (node->notes.n == node->notes.room) {
+        uint32_t room = node->notes.room ? 2 * node->notes.room : 16;
+        palmi_note *at = realloc(node->notes.at, room * sizeof *at);
+        if (!at)
+            return; /* the link is gone all the same: the next send says so */
+        node->notes.at = at;
+        node->notes.room = room;
+    }
+    node->notes.at[node->notes.n++] = (palmi_note){kind, link, reason};
+}
+
+static void lose(palm_node *node, palmi_link *link, uint32_t reason)
+{
+    palmi_node_note(node, PALM_EVENT_GONE, link->number, reason);
+    palm_count(&node->counters->lost_links, reason ? 1 : 0);
+    palmi_link_close(node, link, 0);
+}
+
+/* A peer on this host is watched: its pidfd turns readable when it is dead, all threads and memory gone. */
+static void watch_peer(palm_node *node, palmi_link *link)
+{
+    palm_identity me;
+    palm_space_identity(node->space, &me);
+    if (link->pidfd >= 0 || link->identity.pid <= 0 || memcmp(me.boot_id, link->identity.boot_id, sizeof me.boot_id) ||
+        me.pid_namespace != link->identity.pid_namespace)
+        return;
+    link->pidfd = (int)syscall(SYS_pidfd_open, link->identity.pid, 0);
+    struct epoll_event watched = {.events = EPOLLIN, .data.u64 = link->number};
+    if (link->pidfd >= 0)
+        epoll_ctl(node->watch, EPOLL_CTL_ADD, link->pidfd, &watched);
+}
+
+static bool text_fits(palm_text text)
+{
+    return text.size < PALMI_TEXT && !memchr(text.data, 0, text.size);
+}
+
+static palmi_link *link_of_hello(palm_node *node, uint64_t sender, const palm_hello *hello)
+{
+    char endpoint[PALMI_TEXT];
+    memcpy(endpoint, hello->endpoint.data, hello->endpoint.size);
+    endpoint[hello->endpoint.size] = 0;
+    palmi_link *link = palmi_link_by_peer(node, sender);
+    if (link)
+        return link;
+    if (palmi_link_to(node, endpoint, &link))
+        return NULL;
+    if (link->peer && link->peer != sender) { /* somebody else lives there now */
+        lose(node, link, 1);
+        if (palmi_link_to(node, endpoint, &link))
+            return NULL;
+    }
+    link->peer = sender;
+    return link;
+}
+
+static void attach(palm_node *node, palmi_link *link, const palm_hello *hello)
+{
+    uint32_t slot;
+    if (link->slot != PALM_SLOT_UNKNOWN)
+        return;
+    link->identity = hello->identity;
+    link->peer_word = hello->word;
+    link->peer_tag = hello->tag;
+    bool can = !node->frames && hello->identity.fd > 0 && palm_space_attach(node->space, &hello->identity, &slot) == PALM_OK;
+    link->slot = can ? (int32_t)slot : PALM_SLOT_NONE;
+    watch_peer(node, link);
+}
+
+static void greet(palm_node *node, palmi_link *link, const palm_hello *hello)
+{
+    attach(node, link, hello);
+    if (!link->told && palmi_link_hello(node, link) == PALM_OK)
+        link->told = true;
+    if (hello->slot == PALM_SLOT_UNKNOWN || link->state == PALM_LINK_READY)
+        return;
+    link->mapped = hello->slot >= 0 && link->has_word;
+    link->state = PALM_LINK_READY;
+    palmi_node_note(node, PALM_EVENT_READY, link->number, 0);
+    if (palmi_link_flush(node, link))
+        lose(node, link, 1);
+}
+
+static bool on_hello(palm_node *node, const palm_envelope *e)
+{
+    const palm_hello *hello = e->hello;
+    if (!text_fits(hello->endpoint) || !text_fits(hello->name) || !e->sender || e->sender == node->id)
+        return false;
+    pthread_mutex_lock(&node->lock);
+    palmi_link *link = link_of_hello(node, e->sender, hello);
+    if (link)
+        greet(node, link, hello);
+    pthread_mutex_unlock(&node->lock);
+    return link != NULL;
+}
+
+/* ------------------------------------------------------------------------------------------------------ receiving */
+
+typedef struct raw { /* a message as libzmq gave it */
+    palmi_zmq_msg msgs[1 + PALM_MAX_PARTS];
+    uint32_t n;
+    bool too_many;
+} raw;
+
+static void raw_free(raw *r)
+{
+    for (uint32_t i = 0; i < r->n; i++)
+        palmi_zmq.msg_close_(&r->msgs[i]);
+    r->n = 0;
+}
+
+/* One frame into the next place, or into the bin when there are too many. */
+static palm_err raw_frame(palm_node *node, raw *r, bool *more)
+{
+    palmi_zmq_msg bin;
+    r->too_many = r->n == 1 + PALM_MAX_PARTS;
+    palmi_zmq_msg *msg = r->too_many ? &bin : &r->msgs[r->n];
+    int got;
+    palmi_zmq.msg_init_(msg);
+    do
+        got = palmi_zmq.msg_recv_(msg, node->pull, PALMI_ZMQ_DONTWAIT);
+    while (got < 0 && r->n && palmi_zmq.errno_() == EINTR);
+    if (got < 0) {
+        palm_err err = palmi_zmq_err();
+        palmi_zmq.msg_close_(msg);
+        return err;
+    }
+    *more = palmi_zmq.msg_more_(msg);
+    if (r->too_many)
+        palmi_zmq.msg_close_(msg);
+    else
+        r->n++;
+    return PALM_OK;
+}
+
+/* libzmq delivers all frames of a message or none, so only the first can be missing. */
+static palm_err raw_receive(palm_node *node, raw *r)
+{
+    bool more = true, too_many = false;
+    palm_err err = PALM_OK;
+    r->n = 0;
+    while (more && !err) {
+        err = raw_frame(node, r, &more);
+        too_many |= r->too_many;
+    }
+    r->too_many = too_many;
+    if (err)
+        raw_free(r);
+    return err;
+}
+
+static bool reject(palm_node *node, const char *why, palm_err err)
+{
+    palm_count(&node->counters->rejected, 1);
+    snprintf(node->rejected, sizeof node->rejected, "%s%s%s", why, err ? ": " : "", err ? palm_strerror(err) : "");
+    return false;
+}
+
+/* The first frame is copied, since libzmq aligns it to nothing (R22) and reuses what it shares with others. */
+static palm_err copy_head(palm_node *node, raw *r, palm_frames **out)
+{
+    uint64_t size = palmi_zmq.msg_size_(&r->msgs[0]);
+    palm_frames *f = calloc(1, sizeof *f + (r->n - 1) * sizeof f->parts[0]);
+    if (!f)
+        return PALM_ENOMEM;
+    if (!piece_new(node->space, size, false, &f->head)) {
+        free(f);
+        return PALM_ENOMEM;
+    }
+    memcpy(f->head.bytes, palmi_zmq.msg_data_(&r->msgs[0]), size);
+    atomic_init(&f->holders, 1);
+    f->space = node->space;
+    *out = f;
+    return PALM_OK;
+}
+
+/* Parts go to the arena where there is room, so that they can be handed on from here without another copy. */
+static palm_err copy_parts(palm_node *node, raw *r, palm_frames *f)
+{
+    for (uint32_t i = 1; i < r->n; i++) {
+        uint64_t size = palmi_zmq.msg_size_(&r->msgs[i]);
+        if (!piece_new(node->space, size, true, &f->parts[i - 1]))
+            return PALM_ENOMEM;
+        f->n_parts = i;
+        memcpy(f->parts[i - 1].bytes, palmi_zmq.msg_data_(&r->msgs[i]), size);
+    }
+    return PALM_OK;
+}
+
+static palm_err part_pointers(palm_event *event)
+{
+    palm_frames *f = event->frames;
+    if (!f->n_parts)
+        return PALM_OK;
+    event->parts = calloc(f->n_parts, sizeof *event->parts);
+    if (!event->parts)
+        return PALM_ENOMEM;
+    for (uint32_t i = 0; i < f->n_parts; i++)
+        event->parts[i] = f->parts[i].bytes;
+    return PALM_OK;
+}
+
+static palm_err take_blocks(palm_node *node, palm_event *event)
+{
+    const palm_envelope *e = &event->envelope;
+    if (!e->n_blocks)
+        return PALM_OK;
+    event->blocks = calloc(e->n_blocks, sizeof *event->blocks);
+    if (!event->blocks)
+        return PALM_ENOMEM;
+    for (uint32_t i = 0; i < e->n_blocks; i++) {
+        palm_taken *t = &event->blocks[i];
+        const void *first = NULL;
+        t->err = palm_space_take(node->space, &e->blocks[i], &t->arena, &t->index, &first);
+        t->first = first;
+        palm_count(&node->counters->stale, t->err ? 1 : 0);
+    }
+    return PALM_OK;
+}
+
+/* After this the sender may let go of what the envelope names. */
+static void tell_taken(palm_node *node, palmi_link *link, uint64_t seq)
+{
+    if (link->slot >= 0)
+        palm_space_set_taken(node->space, link->identity.arena_hi, link->identity.arena_lo, link->peer_word,
+                             (uint64_t)link->peer_tag << PALMI_SEQ_BITS | seq);
+}
+
+/* True: *event is to be given out. */
+static bool accept_from(palm_node *node, palm_event *event)
+{
+    const palm_envelope *e = &event->envelope;
+    pthread_mutex_lock(&node->lock);
+    palmi_link *link = palmi_link_by_peer(node, e->sender);
+    bool wanted = false;
+    if (!link) {
+        reject(node, "from a sender that has not said HELLO", PALM_OK);
+    } else {
+        palm_err err = take_blocks(node, event);
+        event->link = link->number;
+        tell_taken(node, link, e->seq);
+        if (e->kind == PALM_BYE)
+            lose(node, link, 0);
+        else
+            wanted = err ? reject(node, "dropped", err) : e->kind != PALM_TAKEN;
+    }
+    pthread_mutex_unlock(&node->lock);
+    return wanted;
+}
+
+static void count_received(palm_node *node, const palm_envelope *e)
+{
+    palm_counters *c = node->counters;
+    if (e->kind != PALM_DATA)
+        return;
+    uint64_t bytes = e->body_size;
+    for (uint32_t i = 0; i < e->n_arrays; i++)
+        bytes += e->arrays[i].place == PALM_IN_BODY ? 0 : e->arrays[i].size;
+    palm_count(&c->batches, 1);
+    palm_count(&c->messages_in, e->n_records);
+    palm_count(&c->bytes_in, bytes);
+}
+
+static bool decode(palm_node *node, raw *r, palm_event *event)
+{
+    uint64_t sizes[PALM_MAX_PARTS];
+    if (r->too_many)
+        return reject(node, "more frames than PALM_MAX_PARTS", PALM_OK);
+    for (uint32_t i = 1; i < r->n; i++)
+        sizes[i - 1] = palmi_zmq.msg_size_(&r->msgs[i]);
+    palm_err err = copy_head(node, r, &event->frames);
+    if (err)
+        return reject(node, "dropped", err);
+    err = palm_reader_read(node->reader, event->frames->head.bytes, palmi_zmq.msg_size_(&r->msgs[0]), sizes, r->n - 1,
+                           &event->envelope);
+    if (err)
+        return reject(node, "not an envelope", err);
+    if (event->envelope.kind == PALM_HELLO)
+        return on_hello(node, &event->envelope) ? false : reject(node, "HELLO that cannot be answered", PALM_OK);
+    err = copy_parts(node, r, event->frames);
+    if (!err)
+        err = part_pointers(event);
+    if (err)
+        return reject(node, "dropped", err);
+    if (!accept_from(node, event))
+        return false;
+    count_received(node, &event->envelope);
+    event->kind = PALM_EVENT_MESSAGE;
+    return true;
+}
+
+void palm_event_done(palm_node *node, palm_event *event)
+{
+    (void)node;
+    if (event->blocks)
+        for (uint32_t i = 0; i < event->envelope.n_blocks; i++)
+            if (!event->blocks[i].err)
+                palm_block_drop(event->blocks[i].arena, event->blocks[i].index);
+    free(event->blocks);
+    free(event->parts);
+    palm_frames_drop(event->frames);
+    memset(event, 0, sizeof *event);
+}
+
+/* -------------------------------------------------------------------------------------------------------- waiting */
+
+static void look_at_watch(palm_node *node)
+{
+    struct epoll_event ready[16];
+    int n = epoll_wait(node->watch, ready, 16, 0);
+    node->since_look = 0;
+    for (int i = 0; i < n; i++) {
+        uint64_t rings;
+        if (ready[i].data.u64 == 0) {
+            ssize_t got = read(node->bell, &rings, sizeof rings);
+            (void)got;
+            continue;
+        }
+        pthread_mutex_lock(&node->lock);
+        palmi_link *link = palmi_link_get(node, (uint32_t)ready[i].data.u64);
+        if (link)
+            lose(node, link, 1);
+        pthread_mutex_unlock(&node->lock);
+    }
+}
+
+static bool next_note(palm_node *node, palm_event *event)
+{
+    if (atomic_load(&node->stopped) && !node->stop_told) {
+        node->stop_told = true;
+        event->kind = PALM_EVENT_STOP;
+        return true;
+    }
+    if (atomic_exchange(&node->woken, false)) {
+        event->kind = PALM_EVENT_WAKE;
+        return true;
+    }
+    pthread_mutex_lock(&node->lock);
+    bool any = node->notes_first < node->notes.n;
+    if (any) {
+        palmi_note *note = &node->notes.at[node->notes_first++];
+        *event = (palm_event){.kind = note->kind, .link = note->link, .reason = note->reason};
+    }
+    pthread_mutex_unlock(&node->lock);
+    return any;
+}
+
+static palm_err sleep_until_something(palm_node *node, int ms)
+{
+    palmi_zmq_pollitem items[] = {{.socket = node->pull, .events = PALMI_ZMQ_POLLIN},
+                                  {.fd = node->watch, .events = PALMI_ZMQ_POLLIN}};
+    if (palmi_zmq.poll_(items, 2, ms) < 0)
+        return palmi_zmq_err();
+    if (items[1].revents)
+        look_at_watch(node);
+    return PALM_OK;
+}
+
+static palm_err receive_one(palm_node *node, palm_event *event, bool *given)
+{
+    raw r;
+    *given = false;
+    palm_err err = raw_receive(node, &r);
+    if (err)
+        return err;
+    *given = decode(node, &r, event);
+    if (!*given)
+        palm_event_done(node, event);
+    raw_free(&r);
+    return PALM_OK;
+}
+
+palm_err palm_node_next(palm_node *node, int timeout_ms, palm_event *event)
+{
+    uint64_t end = now_ms() + (uint64_t)timeout_ms;
+    memset(event, 0, sizeof *event);
+    if (node->pid != getpid())
+        return PALM_EFORK;
+    for (;;) {
+        bool given;
+        if (atomic_load(&node->closed))
+            return PALM_ECLOSED;
+        if (++node->since_look > LOOK_EVERY)
+            look_at_watch(node);
+        if (next_note(node, event))
+            return PALM_OK;
+        palm_err err = receive_one(node, event, &given);
+        if (given)
+            return PALM_OK;
+        if (err && err != PALM_EAGAIN)
+            return err;
+        uint64_t now = now_ms();
+        if (err && now < end)
+            err = sleep_until_something(node, (int)(end - now));
+        else if (now >= end) {
+            look_at_watch(node);
+            return next_note(node, event) ? PALM_OK : PALM_EAGAIN;
+        }
+        if (err && err != PALM_EAGAIN)
+            return err;
+    }
+}

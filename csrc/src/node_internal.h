@@ -1,0 +1,94 @@
+/* SPDX-License-Identifier: BSD-3-Clause
+ *
+ * What node.c (receiving) and link.c (sending) share. Everything below node->lock is guarded by it; the fields above
+ * are written once, or belong to the thread in palm_node_next. */
+#ifndef PALM_NODE_INTERNAL_H
+#define PALM_NODE_INTERNAL_H
+
+#include "batch.h"
+#include "zmq_api.h"
+
+#include <pthread.h>
+#include <stdatomic.h>
+
+enum {
+    PALMI_SEQ_BITS = 40,
+    PALMI_TEXT = 512, /* longest endpoint and name we keep; ipc paths end at 107, host names at 253 */
+};
+
+typedef struct palmi_flight { /* a block that the peer may not yet have taken, and our reference to it */
+    palm_arena *arena;
+    uint64_t seq;
+    uint32_t index;
+} palmi_flight;
+
+typedef struct palmi_waiting { /* an envelope that waits for the hand-shake */
+    struct palmi_waiting *next;
+    palm_batch batch;
+    palm_kind kind;
+    uint32_t handle;
+    uint16_t hop;
+} palmi_waiting;
+
+typedef struct palmi_link {
+    uint32_t number;
+    palm_link_state state;
+    void *socket;              /* PUSH */
+    char endpoint[PALMI_TEXT];
+    uint64_t peer;             /* node id; 0 until its HELLO has come */
+    palm_identity identity;    /* of the peer */
+    int pidfd;                 /* -1: other host, or not yet known */
+    bool mapped;               /* the peer can map our arena: send descriptors, else frames */
+    bool has_word, told;       /* we have a word; the peer knows our slot in its arena */
+    int32_t slot;              /* ours in the peer's arena, or PALM_SLOT_... */
+    uint32_t word, tag;        /* of our arena: where the peer tells what it has taken */
+    uint32_t peer_word, peer_tag;
+    uint64_t seq;              /* of the envelope sent last */
+    uint64_t taken;            /* by the peer, as far as seen */
+    PALMI_VECTOR(palmi_flight) flight; /* in order of seq */
+    uint32_t flight_first;     /* entries before it are settled */
+    palmi_waiting *waiting, **waiting_end;
+} palmi_link;
+
+typedef struct palmi_note { /* an event that no message brings */
+    palm_event_kind kind;
+    uint32_t link, reason;
+} palmi_note;
+
+struct palm_node {
+    palm_space *space;
+    palm_counters *counters;
+    void *context, *pull;
+    char endpoint[PALMI_TEXT], name[PALMI_TEXT];
+    uint64_t id;
+    pid_t pid;
+    bool frames;
+    int bell, watch;           /* eventfd; epoll over the bell (key 0) and the pidfds of peers (key link number) */
+    palm_reader *reader;       /* these five: the thread in palm_node_next */
+    uint32_t since_look;
+    bool stop_told;
+    char rejected[160];
+    uint64_t rejected_bytes;
+    atomic_bool woken, stopped, closed;
+
+    pthread_mutex_t lock;
+    palm_writer *writer;
+    PALMI_VECTOR(palmi_link *) links; /* by number - 1; NULL where gone */
+    uint32_t last_tag;
+    PALMI_VECTOR(palmi_note) notes;
+    uint32_t notes_first;
+};
+
+/* All with the lock held. */
+palmi_link *palmi_link_get(palm_node *node, uint32_t number);
+palmi_link *palmi_link_by_peer(palm_node *node, uint64_t peer);
+palm_err palmi_link_to(palm_node *node, const char *endpoint, palmi_link **out);
+void palmi_link_close(palm_node *node, palmi_link *link, int linger_ms);
+palm_err palmi_link_hello(palm_node *node, palmi_link *link);
+palm_err palmi_link_flush(palm_node *node, palmi_link *link);
+palm_err palmi_link_transmit(palm_node *node, palmi_link *link, palm_kind kind, uint32_t handle, uint16_t hop,
+                             palm_batch *batch);
+void palmi_link_settle(palm_node *node, palmi_link *link);
+void palmi_node_note(palm_node *node, palm_event_kind kind, uint32_t link, uint32_t reason);
+
+#endif

@@ -1,0 +1,159 @@
+/* SPDX-License-Identifier: BSD-3-Clause
+ *
+ * The thread that keeps time while a function computes, with the GIL or without (R10), and that ends the process when
+ * its owner is gone (R15). It calls nothing that waits. */
+#include "palm.h"
+
+#include <errno.h>
+#include <poll.h>
+#include <pthread.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <sys/eventfd.h>
+#include <time.h>
+#include <unistd.h>
+
+enum { BEAT_MS = 100, MAX_NODES = 64 };
+
+struct palm_pulse {
+    palm_space *space;
+    palm_counters *counters;
+    pthread_t thread;
+    int bell;
+    pthread_mutex_t lock; /* what follows; held during a beat, so that remove() waits for its end */
+    palm_node *nodes[MAX_NODES];
+    unsigned n_nodes;
+    bool stop;
+    int owner_fd, grace_ms;
+    uint64_t end_at_ns; /* 0: the owner lives */
+    char unlink_path[512];
+};
+
+static uint64_t now_ns(void)
+{
+    struct timespec t;
+    clock_gettime(CLOCK_MONOTONIC, &t);
+    return (uint64_t)t.tv_sec * 1000000000u + (uint64_t)t.tv_nsec;
+}
+
+/* The owner alone holds the write end and never writes: readable or hung up, it is gone. */
+static void owner_is_gone(palm_pulse *p)
+{
+    p->owner_fd = -1;
+    p->end_at_ns = now_ns() + (uint64_t)p->grace_ms * 1000000u;
+    for (unsigned i = 0; i < p->n_nodes; i++)
+        palm_node_stop(p->nodes[i]);
+}
+
+static void end_process(palm_pulse *p)
+{
+    if (p->unlink_path[0])
+        unlink(p->unlink_path);
+    _exit(1);
+}
+
+static void beat(palm_pulse *p)
+{
+    uint64_t now = now_ns();
+    palm_space_tick(p->space, now);
+    palm_gauge(&p->counters->pulse_ns, now);
+    for (unsigned i = 0; i < p->n_nodes; i++)
+        palm_node_tick(p->nodes[i]);
+    if (p->end_at_ns && now >= p->end_at_ns)
+        end_process(p);
+}
+
+static void *run(void *arg)
+{
+    palm_pulse *p = arg;
+    bool stop = false;
+    while (!stop) {
+        pthread_mutex_lock(&p->lock);
+        struct pollfd fds[] = {{.fd = p->bell, .events = POLLIN}, {.fd = p->owner_fd, .events = POLLIN}};
+        pthread_mutex_unlock(&p->lock);
+        int n = poll(fds, 2, BEAT_MS);
+        pthread_mutex_lock(&p->lock);
+        uint64_t rings;
+        if (n > 0 && fds[0].revents && read(p->bell, &rings, sizeof rings) < 0)
+            n = 0;
+        if (n > 0 && fds[1].revents && p->owner_fd >= 0)
+            owner_is_gone(p);
+        beat(p);
+        stop = p->stop;
+        pthread_mutex_unlock(&p->lock);
+    }
+    return NULL;
+}
+
+palm_err palm_pulse_start(palm_space *space, palm_pulse **out)
+{
+    palm_pulse *p = calloc(1, sizeof *p);
+    if (!p)
+        return PALM_ENOMEM;
+    p->space = space;
+    p->counters = palm_space_page(space);
+    p->owner_fd = -1;
+    pthread_mutex_init(&p->lock, NULL);
+    p->bell = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+    /* Signals are for the user's threads. */
+    sigset_t all, before;
+    sigfillset(&all);
+    pthread_sigmask(SIG_SETMASK, &all, &before);
+    int e = p->bell < 0 ? errno : pthread_create(&p->thread, NULL, run, p);
+    pthread_sigmask(SIG_SETMASK, &before, NULL);
+    if (e) {
+        if (p->bell >= 0)
+            close(p->bell);
+        free(p);
+        return (palm_err)(PALM_ESYS + e);
+    }
+    *out = p;
+    return PALM_OK;
+}
+
+static void ring(palm_pulse *p)
+{
+    uint64_t one = 1;
+    ssize_t written = write(p->bell, &one, sizeof one);
+    (void)written;
+}
+
+void palm_pulse_add(palm_pulse *p, palm_node *node)
+{
+    pthread_mutex_lock(&p->lock);
+    if (p->n_nodes < MAX_NODES)
+        p->nodes[p->n_nodes++] = node;
+    pthread_mutex_unlock(&p->lock);
+}
+
+void palm_pulse_remove(palm_pulse *p, palm_node *node)
+{
+    pthread_mutex_lock(&p->lock);
+    for (unsigned i = 0; i < p->n_nodes; i++)
+        if (p->nodes[i] == node)
+            p->nodes[i--] = p->nodes[--p->n_nodes];
+    pthread_mutex_unlock(&p->lock);
+}
+
+void palm_pulse_watch_owner(palm_pulse *p, int owner_fd, int grace_ms, const char *unlink_path)
+{
+    pthread_mutex_lock(&p->lock);
+    p->owner_fd = owner_fd;
+    p->grace_ms = grace_ms;
+    snprintf(p->unlink_path, sizeof p->unlink_path, "%s", unlink_path ? unlink_path : "");
+    pthread_mutex_unlock(&p->lock);
+    ring(p);
+}
+
+void palm_pulse_stop(palm_pulse *p)
+{
+    pthread_mutex_lock(&p->lock);
+    p->stop = true;
+    pthread_mutex_unlock(&p->lock);
+    ring(p);
+    pthread_join(p->thread, NULL);
+    close(p->bell);
+    pthread_mutex_destroy(&p->lock);
+    free(p);
+}

@@ -1,0 +1,211 @@
+/* SPDX-License-Identifier: BSD-3-Clause
+ * One arena: a memfd of fixed size, sparse, sealed against growing and shrinking, so that no peer can cause SIGBUS. */
+#include "space_internal.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/random.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#ifndef MFD_NOEXEC_SEAL
+#define MFD_NOEXEC_SEAL 8U
+#endif
+/* No F_SEAL_FUTURE_WRITE: punching holes would fail under it. Peers map the data read-only. */
+enum { SEALS = F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_SEAL, SEALS_WANTED = F_SEAL_SHRINK | F_SEAL_GROW };
+
+static int memfd_new(uint64_t bytes)
+{
+    int fd = memfd_create("palm", MFD_CLOEXEC | MFD_ALLOW_SEALING | MFD_NOEXEC_SEAL);
+    if (fd < 0 && errno == EINVAL) /* before Linux 6.3 */
+        fd = memfd_create("palm", MFD_CLOEXEC | MFD_ALLOW_SEALING);
+    if (fd < 0)
+        return -1;
+    if (ftruncate(fd, (off_t)bytes) || fcntl(fd, F_ADD_SEALS, SEALS)) {
+        close(fd);
+        return -1;
+    }
+    return fd;
+}
+
+static void *map_file(int fd, uint64_t at, uint64_t size, int protection)
+{
+    void *p = mmap(NULL, size, protection, MAP_SHARED | MAP_NORESERVE, fd, (off_t)at);
+    if (p == MAP_FAILED)
+        return NULL;
+    madvise(p, size, MADV_DONTDUMP); /* or a core dump is as large as all arenas that the process knows */
+    return p;
+}
+
+static void *map_private(size_t size)
+{
+    void *p = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+    return p == MAP_FAILED ? NULL : p;
+}
+
+static palm_err map_tables(palm_arena *arena)
+{
+    size_t coarse = arena->data_size / PALMI_HUGE, fine = arena->data_size / PALMI_UNIT;
+    arena->blocks = map_private(PALMI_BLOCKS * sizeof *arena->blocks);
+    arena->hint_bytes = (coarse + fine) * sizeof(uint32_t);
+    arena->coarse = map_private(arena->hint_bytes);
+    if (!arena->blocks || !arena->coarse)
+        return PALM_ENOMEM;
+    arena->fine = arena->coarse + coarse;
+    return PALM_OK;
+}
+
+/* Takes the fd, also on failure. */
+static palm_err arena_map(palm_space *space, int fd, uint64_t data_size, int protection, palm_arena **out)
+{
+    palm_arena *arena = calloc(1, sizeof *arena);
+    if (!arena) {
+        close(fd);
+        return PALM_ENOMEM;
+    }
+    arena->space = space;
+    arena->fd = fd;
+    arena->data_size = data_size;
+    void *head = map_file(fd, 0, PALMI_DATA_AT, PROT_READ | PROT_WRITE);
+    arena->data = map_file(fd, PALMI_DATA_AT, data_size, protection);
+    arena->head = head;
+    if (!head || !arena->data || map_tables(arena)) {
+        palmi_arena_destroy(arena);
+        return PALM_ENOMEM;
+    }
+    arena->headers = (palmi_header *)((uint8_t *)head + PALMI_HEADERS_AT);
+    madvise(arena->data, data_size, MADV_HUGEPAGE); /* has an effect where shmem_enabled is "advise" */
+    *out = arena;
+    return PALM_OK;
+}
+
+static bool random_id(uint64_t id[2])
+{
+    do
+        if (getrandom(id, 16, 0) != 16)
+            return false;
+    while (!id[0] && !id[1]); /* 0 means "no arena" */
+    return true;
+}
+
+palm_err palmi_arena_create(palm_space *space, uint64_t data_size, palm_arena **out)
+{
+    uint64_t id[2];
+    if (!random_id(id))
+        return PALM_ENOMEM;
+    int fd = memfd_new(PALMI_DATA_AT + data_size);
+    if (fd < 0)
+        return PALM_ENOMEM;
+    palm_arena *arena;
+    palm_err err = arena_map(space, fd, data_size, PROT_READ | PROT_WRITE, &arena);
+    if (err)
+        return err;
+    arena->id_hi = id[0];
+    arena->id_lo = id[1];
+    arena->owner = space->who;
+    atomic_store_explicit(&arena->head->slot[0], space->who, memory_order_relaxed);
+    /* Nobody knows of the arena before palm_space_identity has told the fd, so plain stores do. */
+    arena->head->birth = (palmi_birth){PALMI_MAGIC, PALMI_LAYOUT, PALMI_SLOTS, PALMI_BLOCKS, PALM_PAGE_BYTES,
+                                       id[0], id[1], PALMI_DATA_AT, data_size};
+    *out = arena;
+    return PALM_OK;
+}
+
+static bool birth_is_right(const palmi_birth *b, uint64_t file_size)
+{
+    return b->magic == PALMI_MAGIC && b->layout == PALMI_LAYOUT && b->slots == PALMI_SLOTS &&
+           b->blocks == PALMI_BLOCKS && b->page_bytes == PALM_PAGE_BYTES && b->data_at == PALMI_DATA_AT &&
+           b->data_size && b->data_size % PALMI_HUGE == 0 && file_size > PALMI_DATA_AT &&
+           b->data_size == file_size - PALMI_DATA_AT;
+}
+
+static bool file_is_arena(int fd, palmi_birth *birth)
+{
+    struct stat s;
+    int seals = fcntl(fd, F_GET_SEALS);
+    return seals >= 0 && (seals & SEALS_WANTED) == SEALS_WANTED && !fstat(fd, &s) && S_ISREG(s.st_mode) &&
+           pread(fd, birth, sizeof *birth, 0) == (ssize_t)sizeof *birth && birth_is_right(birth, (uint64_t)s.st_size);
+}
+
+/* Numbers of processes and files are used again, so only the id says that this is the arena meant. */
+int palmi_arena_open_file(int32_t pid, int32_t fd, int flags, uint64_t id_hi, uint64_t id_lo, palmi_birth *birth)
+{
+    char path[64];
+    struct stat s;
+    if (pid <= 0 || fd < 0)
+        return -1;
+    snprintf(path, sizeof path, "/proc/%d/fd/%d", (int)pid, (int)fd);
+    if (stat(path, &s) || !S_ISREG(s.st_mode)) /* opening a device may do things */
+        return -1;
+    int file = open(path, flags | O_CLOEXEC | O_NONBLOCK | O_NOCTTY);
+    if (file < 0)
+        return -1;
+    if (!file_is_arena(file, birth) || birth->id_hi != id_hi || birth->id_lo != id_lo) {
+        close(file);
+        return -1;
+    }
+    return file;
+}
+
+palm_err palmi_arena_open(palm_space *space, int32_t pid, int32_t fd, uint64_t id_hi, uint64_t id_lo, palm_arena **out)
+{
+    palmi_birth birth;
+    palm_arena *arena;
+    int file = palmi_arena_open_file(pid, fd, O_RDWR, id_hi, id_lo, &birth);
+    if (file < 0 || arena_map(space, file, birth.data_size, PROT_READ, &arena))
+        return PALM_EUNREACHABLE;
+    arena->id_hi = id_hi;
+    arena->id_lo = id_lo;
+    /* relaxed: set at birth; 0 if the owner has closed the arena meanwhile, and then it counts as dead */
+    arena->owner = atomic_load_explicit(&arena->head->slot[0], memory_order_relaxed);
+    arena->slot = PALMI_NONE;
+    *out = arena;
+    return PALM_OK;
+}
+
+void palmi_arena_destroy(palm_arena *arena)
+{
+    if (arena->head)
+        munmap(arena->head, PALMI_DATA_AT);
+    if (arena->data)
+        munmap(arena->data, arena->data_size);
+    if (arena->blocks)
+        munmap(arena->blocks, PALMI_BLOCKS * sizeof *arena->blocks);
+    if (arena->coarse)
+        munmap(arena->coarse, arena->hint_bytes);
+    if (arena->fd >= 0)
+        close(arena->fd);
+    free(arena);
+}
+
+/* Blocks of PALMI_HUGE or more start at a multiple of it, so that there is one of them at most in each 2 MiB, and
+ * noting a large block costs 1 entry for 512 pages. Hints are never removed: palmi_arena_at checks them. */
+void palmi_arena_note(palm_arena *arena, uint32_t index)
+{
+    const palmi_block *b = &arena->blocks[index];
+    uint64_t unit = b->size >= PALMI_HUGE ? PALMI_HUGE : PALMI_UNIT;
+    uint32_t *hints = b->size >= PALMI_HUGE ? arena->coarse : arena->fine;
+    for (uint64_t i = b->at / unit; i <= (b->at + b->size - 1) / unit; i++)
+        hints[i] = index + 1;
+}
+
+static uint32_t check_hint(const palm_arena *arena, uint32_t hint, uint64_t at)
+{
+    if (!hint)
+        return PALMI_NONE;
+    const palmi_block *b = &arena->blocks[hint - 1];
+    return b->refs && at >= b->at && at - b->at < b->size ? hint - 1 : PALMI_NONE;
+}
+
+uint32_t palmi_arena_at(const palm_arena *arena, const void *p)
+{
+    uint64_t at = (uint64_t)((uintptr_t)p - (uintptr_t)arena->data);
+    if (at >= arena->data_size)
+        return PALMI_NONE;
+    uint32_t index = check_hint(arena, arena->coarse[at / PALMI_HUGE], at);
+    return index != PALMI_NONE ? index : check_hint(arena, arena->fine[at / PALMI_UNIT], at);
+}

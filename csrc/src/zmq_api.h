@@ -1,0 +1,56 @@
+/* SPDX-License-Identifier: BSD-3-Clause
+ *
+ * The part of libzmq that the core uses, resolved at run time (DESIGN 5.1). No header of libzmq is needed to build:
+ * names and numbers are those of its stable ABI (4.x). */
+#ifndef PALM_ZMQ_API_H
+#define PALM_ZMQ_API_H
+
+#include "palm.h"
+
+typedef struct palmi_zmq_msg { _Alignas(8) unsigned char opaque[64]; } palmi_zmq_msg;
+typedef struct palmi_zmq_pollitem { void *socket; int fd; short events, revents; } palmi_zmq_pollitem;
+
+enum { /* zmq.h */
+    PALMI_ZMQ_PULL = 7, PALMI_ZMQ_PUSH = 8,
+    PALMI_ZMQ_LINGER = 17, PALMI_ZMQ_SNDHWM = 23, PALMI_ZMQ_RCVHWM = 24, PALMI_ZMQ_LAST_ENDPOINT = 32,
+    PALMI_ZMQ_RCVMORE = 13, PALMI_ZMQ_HANDSHAKE_IVL = 66, PALMI_ZMQ_IPV6 = 42, PALMI_ZMQ_RECONNECT_IVL = 18,
+    PALMI_ZMQ_DONTWAIT = 1, PALMI_ZMQ_SNDMORE = 2, PALMI_ZMQ_POLLIN = 1
+};
+
+#define PALMI_ZMQ_FUNCTIONS(X)                                                              \
+    X(void *, ctx_new, (void))                                                              \
+    X(int, ctx_term, (void *))                                                              \
+    X(void *, socket, (void *, int))                                                        \
+    X(int, close, (void *))                                                                 \
+    X(int, setsockopt, (void *, int, const void *, size_t))                                 \
+    X(int, getsockopt, (void *, int, void *, size_t *))                                     \
+    X(int, bind, (void *, const char *))                                                    \
+    X(int, connect, (void *, const char *))                                                 \
+    X(int, poll, (palmi_zmq_pollitem *, int, long))                                         \
+    X(int, msg_init, (palmi_zmq_msg *))                                                     \
+    X(int, msg_init_size, (palmi_zmq_msg *, size_t))                                        \
+    X(int, msg_init_data, (palmi_zmq_msg *, void *, size_t, void (*)(void *, void *), void *)) \
+    X(int, msg_send, (palmi_zmq_msg *, void *, int))                                        \
+    X(int, msg_recv, (palmi_zmq_msg *, void *, int))                                        \
+    X(int, msg_close, (palmi_zmq_msg *))                                                    \
+    X(void *, msg_data, (palmi_zmq_msg *))                                                  \
+    X(size_t, msg_size, (const palmi_zmq_msg *))                                            \
+    X(int, msg_more, (const palmi_zmq_msg *))                                               \
+    X(int, has, (const char *))                                                             \
+    X(void, version, (int *, int *, int *))                                                 \
+    X(int, errno, (void))
+
+struct palmi_zmq {
+#define PALMI_ZMQ_FIELD(type, name, args) type(*name##_) args;
+    PALMI_ZMQ_FUNCTIONS(PALMI_ZMQ_FIELD)
+#undef PALMI_ZMQ_FIELD
+};
+extern struct palmi_zmq palmi_zmq;
+
+/* The context of this process, made at the first use and ended with the last. PALM_ECLOSED before palm_zmq_load. */
+palm_err palmi_zmq_context(void **out);
+void palmi_zmq_context_drop(void);
+/* PALM_ESYS + what zmq_errno() says; EAGAIN and EINTR as PALM_EAGAIN and PALM_EINTR. */
+palm_err palmi_zmq_err(void);
+
+#endif
