@@ -201,7 +201,7 @@ typedef struct palm_record {
     uint64_t body_at, body_size;    /* its bytes in the body */
     uint32_t path_at, path_count;   /* its components in `paths`: (hop << 48 | index) */
     uint32_t array_at, array_count; /* its arrays */
-    uint32_t count;                 /* PALM_CLOSE: children */
+    uint32_t count;                 /* children: of a PALM_CLOSE; of a PALM_ERROR, those that were sent before it */
     uint16_t attempt;
     uint8_t form;                   /* palm_form */
     uint8_t flags;
@@ -274,6 +274,8 @@ uint32_t palm_batch_count(const palm_batch *batch); /* records */
 uint64_t palm_batch_bytes(const palm_batch *batch); /* of body and of blocks */
 /* Begins a record; what is added next belongs to it. The pointer is valid until the next record is begun. */
 palm_err palm_batch_record(palm_batch *batch, palm_form form, uint64_t number, palm_record **out);
+/* Says what the record begun last is, after the fact: an error is a tree in all but this. count: see palm_record. */
+void palm_batch_set_form(palm_batch *batch, palm_form form, uint32_t count);
 /* Gives up the record begun last and all that was added to it. */
 void palm_batch_undo(palm_batch *batch);
 palm_err palm_batch_path(palm_batch *batch, const uint64_t *components, uint32_t n);
@@ -302,8 +304,9 @@ typedef struct palm_counters {
     uint64_t batches, errors, retries, rejected;
     uint64_t queue_depth, in_flight, busy_ns;                         /* the first two are gauges */
     uint64_t sent_arena, sent_inline, sent_frames;                    /* arrays, by the way they left */
-    uint64_t copied_kept, copied_foreign;                             /* arrays copied first, and why */
-    uint64_t alloc_arena, alloc_small, alloc_full, alloc_thread;      /* numpy's allocations, and why not the arena */
+    uint64_t copied_kept, copied_foreign, copied_thread;              /* arrays copied first: kept by the function, not
+                                                                       * numpy's memory, made where the arena is not set */
+    uint64_t alloc_arena, alloc_small, alloc_full;                    /* numpy's allocations where it is set */
     uint64_t pulse_ns;                                                /* gauge: CLOCK_MONOTONIC of the last beat */
     uint64_t running_since_ns, running_number, running_function;      /* gauges; since 0: idle */
     uint64_t stale, lost_links;

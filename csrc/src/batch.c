@@ -136,6 +136,12 @@ static palm_record *last(palm_batch *b)
     return &b->records.at[b->records.n - 1];
 }
 
+void palm_batch_set_form(palm_batch *b, palm_form form, uint32_t count)
+{
+    last(b)->form = (uint8_t)form;
+    last(b)->count = count;
+}
+
 palm_err palm_batch_path(palm_batch *b, const uint64_t *components, uint32_t n)
 {
     if (last(b)->path_count + (uint64_t)n > PALM_MAX_PATH)

@@ -32,11 +32,28 @@ static int memfd_new(uint64_t bytes)
     return fd;
 }
 
-static void *map_file(int fd, uint64_t at, uint64_t size, int protection)
+/* Addresses for a mapping, 2 MiB aligned, or NULL. */
+static void *reserve(uint64_t size)
 {
-    void *p = mmap(NULL, size, protection, MAP_SHARED | MAP_NORESERVE, fd, (off_t)at);
+    uint8_t *p = mmap(NULL, size + PALMI_HUGE, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
     if (p == MAP_FAILED)
         return NULL;
+    uint64_t before = palmi_round_up((uintptr_t)p, PALMI_HUGE) - (uintptr_t)p;
+    if (before)
+        munmap(p, before);
+    munmap(p + before + size, PALMI_HUGE - before);
+    return p + before;
+}
+
+static void *map_file(int fd, uint64_t at, uint64_t size, int protection)
+{
+    void *p = reserve(size);
+    if (!p)
+        return NULL;
+    if (mmap(p, size, protection, MAP_SHARED | MAP_NORESERVE | MAP_FIXED, fd, (off_t)at) == MAP_FAILED) {
+        munmap(p, size);
+        return NULL;
+    }
     madvise(p, size, MADV_DONTDUMP); /* or a core dump is as large as all arenas that the process knows */
     return p;
 }
@@ -182,6 +199,19 @@ void palmi_arena_destroy(palm_arena *arena)
     free(arena);
 }
 
+static bool block_has(const palmi_block *b, uint64_t at)
+{
+    return at >= b->at && at - b->at < b->size;
+}
+
+/* A mapped block that was here before its owner gathered addresses: when it is taken again, it has to be noted again. */
+static void forget_former(palm_arena *arena, uint32_t hint, uint32_t index, uint64_t at)
+{
+    palmi_block *former = hint && hint - 1 != index ? &arena->blocks[hint - 1] : NULL;
+    if (former && !former->refs && block_has(former, at))
+        former->size = 0;
+}
+
 /* Blocks of PALMI_HUGE or more start at a multiple of it, so that there is one of them at most in each 2 MiB, and
  * noting a large block costs 1 entry for 512 pages. Hints are never removed: palmi_arena_at checks them. */
 void palmi_arena_note(palm_arena *arena, uint32_t index)
@@ -189,8 +219,10 @@ void palmi_arena_note(palm_arena *arena, uint32_t index)
     const palmi_block *b = &arena->blocks[index];
     uint64_t unit = b->size >= PALMI_HUGE ? PALMI_HUGE : PALMI_UNIT;
     uint32_t *hints = b->size >= PALMI_HUGE ? arena->coarse : arena->fine;
-    for (uint64_t i = b->at / unit; i <= (b->at + b->size - 1) / unit; i++)
+    for (uint64_t i = b->at / unit; i <= (b->at + b->size - 1) / unit; i++) {
+        forget_former(arena, hints[i], index, i * unit);
         hints[i] = index + 1;
+    }
 }
 
 static uint32_t check_hint(const palm_arena *arena, uint32_t hint, uint64_t at)
@@ -198,7 +230,7 @@ static uint32_t check_hint(const palm_arena *arena, uint32_t hint, uint64_t at)
     if (!hint)
         return PALMI_NONE;
     const palmi_block *b = &arena->blocks[hint - 1];
-    return b->refs && at >= b->at && at - b->at < b->size ? hint - 1 : PALMI_NONE;
+    return b->refs && block_has(b, at) ? hint - 1 : PALMI_NONE;
 }
 
 uint32_t palmi_arena_at(const palm_arena *arena, const void *p)

@@ -67,13 +67,13 @@ typedef struct palmi_birth {
 } palmi_birth;
 
 typedef struct palmi_taken {
-    alignas(64) _Atomic uint64_t seq; /* a line each: a peer writes here once a batch */
+    alignas(64) _Atomic uint64_t value; /* a line each: receivers write here once a batch */
 } palmi_taken;
 
 typedef struct palmi_head {
     palmi_birth birth;
     alignas(4096) _Atomic uint64_t slot[PALMI_SLOTS]; /* pid | start time << 32. 0: free; of slot 0, the owner's: gone */
-    alignas(4096) palmi_taken taken[PALMI_SLOTS];
+    alignas(4096) palmi_taken taken[PALM_TAKEN_WORDS];
     alignas(4096) uint8_t page[PALM_PAGE_BYTES];
 } palmi_head;
 
@@ -86,7 +86,7 @@ typedef struct palmi_header {
 enum { PALMI_FREE = 0, PALMI_LIVE = 1, PALMI_CLOSING = 2 };
 #define PALMI_STATE(generation, what) ((generation) << 2 | (uint64_t)(what))
 
-#define PALMI_HEADERS_AT (128u << 10)
+#define PALMI_HEADERS_AT (256u << 10)
 #define PALMI_DATA_AT (3 * PALMI_HUGE)
 _Static_assert(sizeof(palmi_head) <= PALMI_HEADERS_AT, "the head ends before the headers");
 _Static_assert(PALMI_HEADERS_AT + sizeof(palmi_header) * PALMI_BLOCKS <= PALMI_DATA_AT, "so do the headers");
@@ -151,6 +151,12 @@ typedef struct palmi_pool { /* the own arena's blocks; space_blocks.c */
     bool reclaimed;                 /* addresses were gathered since the last tick */
 } palmi_pool;
 
+typedef struct palmi_words { /* those of the own arena's `taken` that no link has, least recently used first */
+    uint16_t queue[PALM_TAKEN_WORDS];
+    uint32_t first, count;
+    bool claimed[PALM_TAKEN_WORDS];
+} palmi_words;
+
 enum { PALMI_CGROUPS = 8 };
 typedef struct palmi_cgroup { char *directory; bool v1; } palmi_cgroup;
 typedef struct palmi_bound {
@@ -171,6 +177,7 @@ typedef struct palmi_pin {
     palmi_pinned blocks[];
 } palmi_pin;
 
+enum { PALMI_RECENT = 256 };
 struct palm_space {
     pthread_mutex_t lock;
     bool forked, closed, no_arena;
@@ -179,7 +186,9 @@ struct palm_space {
     uint64_t own_size;
     palm_arena **mapped;      /* by address */
     uint32_t n_mapped, room_mapped;
+    palm_arena *recent[PALMI_RECENT]; /* by id: a take looks here before it looks at all */
     palmi_pool pool;
+    palmi_words words;
     palmi_bound bound;
     palm_space_stats stats;   /* the counters of it */
     uint64_t who;             /* pid | start time << 32 */
@@ -231,7 +240,7 @@ void palmi_collect(palm_space *space, uint32_t most);
 void palmi_sweep(palm_space *space);
 
 /* space_peers.c */
-void palmi_peers_identify(palm_space *space);
+void palmi_peers_open(palm_space *space);
 void palmi_peers_close(palm_space *space);
 palm_err palmi_peers_attach(palm_space *space, int32_t pid, int32_t fd, uint64_t id_hi, uint64_t id_lo,
                             palm_arena **out);
@@ -243,6 +252,8 @@ bool palmi_peers_reachable(const palm_identity *ours, const palm_identity *their
 void palmi_peers_host(uint8_t boot_id[16], uint64_t *pid_namespace);
 
 /* space_orphans.c */
+/* Its pages are gone once nothing refers to them; an arena that has been evacuated keeps only addresses. */
+void palmi_orphans_let_go(palm_arena *arena, uint32_t index);
 void palmi_orphans_tick(palm_space *space);
 
 /* space_fork.c */

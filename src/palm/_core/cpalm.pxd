@@ -1,0 +1,278 @@
+# SPDX-License-Identifier: BSD-3-Clause
+# cython: language_level=3
+# csrc/include/palm.h, as far as Python uses it.
+from libc.stdint cimport int32_t, int64_t, uint8_t, uint16_t, uint32_t, uint64_t
+
+
+cdef extern from "palm.h" nogil:
+    ctypedef bint cbool "bool"
+
+    ctypedef enum palm_err:
+        PALM_OK
+        PALM_ENOMEM
+        PALM_EINVAL
+        PALM_EAGAIN
+        PALM_ETIMEDOUT
+        PALM_EINTR
+        PALM_ECLOSED
+        PALM_EFORK
+        PALM_EMALFORMED
+        PALM_EVERSION
+        PALM_ELIMIT
+        PALM_ESTALE
+        PALM_EUNREACHABLE
+        PALM_EFULL
+        PALM_ENOSYM
+        PALM_ERR_COUNT
+        PALM_ESYS
+    const char *palm_strerror(palm_err err)
+    const char *palm_errname(palm_err err)
+
+    enum:
+        PALM_WIRE_VERSION
+        PALM_MAX_RECORDS
+        PALM_MAX_PATH
+        PALM_MAX_ARRAYS
+        PALM_MAX_DIMS
+        PALM_MAX_TEXT
+        PALM_MAX_STEPS
+        PALM_MAX_DEPTH
+        PALM_ALIGN
+
+    ctypedef struct palm_space
+    ctypedef struct palm_arena
+    ctypedef struct palm_block
+    ctypedef struct palm_space_options:
+        uint64_t bound
+        uint64_t floor
+        uint64_t idle_ns
+        bint no_arena
+    ctypedef struct palm_identity:
+        uint64_t arena_hi
+        uint64_t arena_lo
+        uint8_t boot_id[16]
+        uint64_t pid_namespace
+        int32_t pid
+        int32_t fd
+    ctypedef struct palm_space_stats:
+        uint64_t arena_bound
+        uint64_t arena_in_use
+        uint64_t arena_idle
+        uint64_t mapped
+        uint64_t blocks_held
+        uint64_t blocks_lent
+        uint64_t allocs
+        uint64_t allocs_full
+        uint64_t taken
+        uint64_t stale
+        uint64_t trimmed_bytes
+        uint64_t swept
+        uint64_t peers
+        uint64_t evacuated
+
+    palm_err palm_space_open(const palm_space_options *options, palm_space **out)
+    void palm_space_close(palm_space *space)
+    bint palm_space_has_arena(const palm_space *space)
+    bint palm_space_forked(const palm_space *space)
+    void *palm_space_alloc(palm_space *space, size_t n, bint zeroed)
+    void palm_space_free(palm_space *space, void *p)
+    palm_err palm_space_hold(palm_space *space, const void *p, size_t n, palm_arena **arena, uint32_t *index,
+                             const void **first, size_t *size)
+    void palm_block_hold(palm_arena *arena, uint32_t index)
+    void palm_block_drop(palm_arena *arena, uint32_t index)
+    void palm_space_identity(const palm_space *space, palm_identity *out)
+    void palm_space_tick(palm_space *space, uint64_t now_ns)
+    void palm_space_get_stats(palm_space *space, palm_space_stats *out)
+    void *palm_space_page(const palm_space *space)
+    palm_err palm_page_open(const palm_identity *of_, const void **page)
+    void palm_page_close(const void *page)
+
+    ctypedef enum palm_kind:
+        PALM_HELLO
+        PALM_OPEN
+        PALM_DATA
+        PALM_FORGET
+        PALM_CANCEL
+        PALM_TAKEN
+        PALM_BYE
+    ctypedef enum palm_form:
+        PALM_NOTHING
+        PALM_BYTES
+        PALM_ARRAY
+        PALM_TREE
+        PALM_DROP
+        PALM_CLOSE
+        PALM_ERROR
+    ctypedef enum palm_place:
+        PALM_IN_BODY
+        PALM_IN_BLOCK
+        PALM_IN_PART
+
+    ctypedef struct palm_record:
+        uint64_t number
+        uint64_t deadline
+        uint64_t body_at
+        uint64_t body_size
+        uint32_t path_at
+        uint32_t path_count
+        uint32_t array_at
+        uint32_t array_count
+        uint32_t count
+        uint16_t attempt
+        uint8_t form
+        uint8_t flags
+    ctypedef struct palm_array:
+        uint64_t start
+        uint64_t size
+        uint64_t origin
+        uint32_t dims_at
+        uint32_t source
+        uint16_t dtype
+        uint8_t ndim
+        uint8_t place
+        uint32_t flags
+    ctypedef struct palm_text:
+        const char *data
+        uint32_t size
+    ctypedef struct palm_envelope:
+        uint16_t kind
+        uint16_t hop
+        uint32_t handle
+        uint64_t sender
+        uint64_t seq
+        const palm_record *records
+        uint32_t n_records
+        const uint64_t *paths
+        uint32_t n_paths
+        const palm_array *arrays
+        uint32_t n_arrays
+        const int64_t *dims
+        uint32_t n_dims
+        uint32_t n_blocks
+        const palm_text *dtypes
+        uint32_t n_dtypes
+        const uint8_t *body
+        uint64_t body_size
+        uint32_t n_parts
+
+    ctypedef struct palm_batch
+    palm_err palm_batch_new(palm_batch **out)
+    void palm_batch_free(palm_batch *batch)
+    void palm_batch_clear(palm_batch *batch)
+    uint32_t palm_batch_count(const palm_batch *batch)
+    uint64_t palm_batch_bytes(const palm_batch *batch)
+    palm_err palm_batch_record(palm_batch *batch, palm_form form, uint64_t number, palm_record **out)
+    void palm_batch_set_form(palm_batch *batch, palm_form form, uint32_t count)
+    void palm_batch_undo(palm_batch *batch)
+    palm_err palm_batch_path(palm_batch *batch, const uint64_t *components, uint32_t n)
+    palm_err palm_batch_body(palm_batch *batch, const void *bytes_, size_t n)
+    palm_err palm_batch_array(palm_batch *batch, const char *dtype, size_t dtype_size, uint8_t ndim,
+                              const int64_t *shape, const int64_t *strides, uint64_t size, uint64_t origin,
+                              uint8_t **bytes_)
+    palm_err palm_batch_lend(palm_batch *batch, const char *dtype, size_t dtype_size, uint8_t ndim,
+                             const int64_t *shape, const int64_t *strides, uint64_t size, uint64_t origin,
+                             palm_arena *arena, uint32_t index, const void *first, uint64_t start)
+
+    enum:
+        PALM_MAX_FUNCTIONS
+        PALM_HISTOGRAM
+        PALM_NAME_BYTES
+        PALM_PAGE_BYTES
+    ctypedef struct palm_function_counters:
+        char name[64]
+        uint64_t calls
+        uint64_t busy_ns
+        uint64_t histogram[40]
+    ctypedef struct palm_counters:
+        uint64_t messages_in
+        uint64_t messages_out
+        uint64_t bytes_in
+        uint64_t bytes_out
+        uint64_t bytes_copied
+        uint64_t batches
+        uint64_t errors
+        uint64_t retries
+        uint64_t rejected
+        uint64_t queue_depth
+        uint64_t in_flight
+        uint64_t busy_ns
+        uint64_t sent_arena
+        uint64_t sent_inline
+        uint64_t sent_frames
+        uint64_t copied_kept
+        uint64_t copied_foreign
+        uint64_t copied_thread
+        uint64_t alloc_arena
+        uint64_t alloc_small
+        uint64_t alloc_full
+        uint64_t pulse_ns
+        uint64_t running_since_ns
+        uint64_t running_number
+        uint64_t running_function
+        uint64_t stale
+        uint64_t lost_links
+        palm_function_counters functions[64]
+    void palm_count(uint64_t *counter, uint64_t n)
+    void palm_gauge(uint64_t *gauge, uint64_t value)
+    void palm_count_call(palm_function_counters *function, uint64_t ns)
+
+    palm_err palm_zmq_load(const char *path, const char **missing)
+    void palm_zmq_version(int *major, int *minor, int *patch)
+    bint palm_zmq_has(const char *capability)
+
+    ctypedef struct palm_node
+    ctypedef struct palm_node_options:
+        const char *endpoint
+        const char *name
+        palm_space *space
+        bint frames
+    palm_err palm_node_open(const palm_node_options *options, palm_node **out)
+    void palm_node_close(palm_node *node, int linger_ms, uint32_t *unsent)
+    const char *palm_node_endpoint(const palm_node *node)
+    uint64_t palm_node_id(const palm_node *node)
+    palm_err palm_node_link(palm_node *node, const char *endpoint, uint32_t *link)
+    ctypedef enum palm_link_state:
+        PALM_LINK_GONE
+        PALM_LINK_OPENING
+        PALM_LINK_READY
+    palm_link_state palm_node_link_state(palm_node *node, uint32_t link, cbool *mapped)
+    uint64_t palm_node_backlog(palm_node *node, uint32_t link)
+    palm_err palm_node_send(palm_node *node, uint32_t link, palm_kind kind, uint32_t handle, uint16_t hop,
+                            palm_batch *batch)
+    void palm_node_unlink(palm_node *node, uint32_t link)
+    ctypedef enum palm_event_kind:
+        PALM_EVENT_MESSAGE
+        PALM_EVENT_READY
+        PALM_EVENT_GONE
+        PALM_EVENT_WAKE
+        PALM_EVENT_STOP
+    ctypedef struct palm_frames
+    ctypedef struct palm_taken:
+        palm_arena *arena
+        const uint8_t *first
+        uint32_t index
+        palm_err err
+    ctypedef struct palm_event:
+        palm_event_kind kind
+        uint32_t link
+        uint32_t reason
+        palm_envelope envelope
+        palm_frames *frames
+        palm_taken *blocks
+        const uint8_t **parts
+    palm_err palm_node_next(palm_node *node, int timeout_ms, palm_event *event)
+    void palm_event_done(palm_node *node, palm_event *event)
+    void palm_frames_hold(palm_frames *frames)
+    void palm_frames_drop(palm_frames *frames)
+    void palm_node_wake(palm_node *node)
+    void palm_node_stop(palm_node *node)
+    const char *palm_node_rejected(palm_node *node)
+    palm_counters *palm_node_counters(const palm_node *node)
+    void palm_node_tick(palm_node *node)
+
+    ctypedef struct palm_pulse
+    palm_err palm_pulse_start(palm_space *space, palm_pulse **out)
+    void palm_pulse_add(palm_pulse *pulse, palm_node *node)
+    void palm_pulse_remove(palm_pulse *pulse, palm_node *node)
+    void palm_pulse_watch_owner(palm_pulse *pulse, int owner_fd, int grace_ms, const char *unlink_path)
+    void palm_pulse_stop(palm_pulse *pulse)

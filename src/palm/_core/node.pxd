@@ -1,0 +1,23 @@
+# SPDX-License-Identifier: BSD-3-Clause
+# cython: language_level=3
+from palm._core.cpalm cimport palm_batch, palm_counters, palm_event, palm_node, palm_record
+
+
+cdef class Batch:
+    cdef palm_batch *batch
+
+
+cdef class Node:
+    cdef palm_node *node
+    cdef palm_counters *c
+    cdef long pid
+
+    cdef palm_node *live(self) except NULL
+
+
+cdef class Event:
+    cdef Node node
+    cdef palm_event event
+    cdef list holders
+
+    cdef const palm_record *at(self, Py_ssize_t i) except NULL

@@ -1,0 +1,426 @@
+# SPDX-License-Identifier: BSD-3-Clause
+# cython: language_level=3, embedsignature=True, boundscheck=False, wraparound=False
+"""A process on the wire, what it sends, what it receives, and the loop in which a server runs a function over a batch."""
+
+import os
+import types
+
+from cpython.exc cimport PyErr_CheckSignals
+from libc.stdint cimport uint16_t, uint32_t, uint64_t
+from libc.string cimport memset, strncpy
+from posix.time cimport CLOCK_MONOTONIC, clock_gettime, timespec
+
+from palm._core.cpalm cimport *
+from palm._core.payload cimport get_value, put_value
+from palm._core.space cimport check, counters, pulse, space
+
+from palm._core.payload import NOTHING, BlockLost
+
+# What events and records say; the numbers of palm.h
+MESSAGE, READY, GONE, WAKE, STOP = (PALM_EVENT_MESSAGE, PALM_EVENT_READY, PALM_EVENT_GONE, PALM_EVENT_WAKE,
+                                    PALM_EVENT_STOP)
+OPEN, DATA, FORGET, CANCEL = PALM_OPEN, PALM_DATA, PALM_FORGET, PALM_CANCEL
+DROP, CLOSE, ERROR = PALM_DROP, PALM_CLOSE, PALM_ERROR
+MAX_RECORDS, MAX_PATH, MAX_STEPS = PALM_MAX_RECORDS, PALM_MAX_PATH, PALM_MAX_STEPS
+
+# A wait is cut into slices of this length, so that a signal that comes just before one is seen within it.
+cdef enum:
+    SLICE_MS = 50
+# What a server has made goes on its way when it has worked for so long, though the batch is not over.
+cdef enum:
+    FLUSH_NS = 1000000
+# ... or when so much has come together: beyond, sharing the cost of an envelope gains nothing.
+cdef enum:
+    FLUSH_BYTES = 262144
+
+cdef object Generator = types.GeneratorType
+
+
+cdef inline uint64_t now_ns() noexcept nogil:
+    cdef timespec t
+    clock_gettime(CLOCK_MONOTONIC, &t)
+    return <uint64_t> t.tv_sec * 1000000000 + <uint64_t> t.tv_nsec
+
+
+cdef class Batch:
+    """What one envelope will carry."""
+
+    def __cinit__(self):
+        check(palm_batch_new(&self.batch))
+
+    def __dealloc__(self):
+        palm_batch_free(self.batch)
+
+    def __len__(self):
+        return palm_batch_count(self.batch)
+
+    @property
+    def nbytes(self):
+        return palm_batch_bytes(self.batch)
+
+    def clear(self):
+        palm_batch_clear(self.batch)
+
+    def put(self, value, uint64_t number, path=None, uint64_t deadline=0, Py_ssize_t others=-1):
+        """Add a message. others: references to `value` that the caller itself has, beside the argument; -1: treat its
+        arrays as kept by somebody.
+
+        Raises
+        ------
+        PayloadError
+            The value cannot be sent; the batch is as it was.
+        """
+        # the argument itself: one reference of the caller's frame or argument vector, none of ours
+        put_value(self.batch, value, 0 if others < 0 else others, number, deadline, path, 0)
+
+    def event(self, int form, uint64_t number, path=None, uint32_t count=0):
+        """Add a record without payload: DROP, CLOSE."""
+        cdef palm_record *r = NULL
+        cdef uint64_t component
+        check(palm_batch_record(self.batch, <palm_form> form, number, &r))
+        r.count = count
+        for p in path or ():
+            component = p
+            check(palm_batch_path(self.batch, &component, 1))
+
+    def error(self, tree, uint64_t number, path=None, uint32_t count=0):
+        """Add the record of a failure, described by `tree`, after `count` children had been sent."""
+        put_value(self.batch, tree, 0, number, 0, path, 0)
+        palm_batch_set_form(self.batch, PALM_ERROR, count)
+
+    def put_next(self, iterator, uint64_t number, uint64_t deadline=0, path=None):
+        """Add what the iterator gives next; StopIteration when it ends, what it raises as it is. An array that the
+        iterator has let go of is not copied."""
+        value = next(iterator)
+        put_value(self.batch, value, 1, number, deadline, path, 0)
+
+    def put_out_of(self, box, uint64_t number, uint64_t deadline=0, path=None):
+        """Add `box.value`, and take it out of the box."""
+        value = box.value
+        box.value = None
+        put_value(self.batch, value, 1, number, deadline, path, 0)
+
+
+cdef class Node:
+    """One inbound socket, and a link to each peer that this process sends to.
+
+    Parameters
+    ----------
+    endpoint : str
+        Where to receive: ``ipc:///path`` or ``tcp://address:port``.
+    name : str
+        What peers see.
+    frames : bool
+        Send arrays in frames even to processes that could map them.
+    """
+
+    def __cinit__(self, str endpoint, str name="", bint frames=False):
+        cdef palm_node_options options
+        cdef bytes e = endpoint.encode()
+        cdef bytes n = name.encode()
+        cdef palm_err err
+        options.endpoint = e
+        options.name = n
+        options.space = space()
+        options.frames = frames
+        with nogil:
+            err = palm_node_open(&options, &self.node)
+        check(err)
+        self.c = counters()
+        self.pid = os.getpid()
+        palm_pulse_add(pulse(), self.node)
+
+    cdef palm_node *live(self) except NULL:
+        if self.node == NULL:
+            raise ValueError("the node is closed")
+        return self.node
+
+    def close(self, int linger_ms=1000):
+        """Flush up to `linger_ms`, then close; returns the number of envelopes given up. Again: without effect."""
+        cdef palm_node *node = self.node
+        cdef uint32_t unsent = 0
+        if node == NULL:
+            return 0
+        self.node = NULL
+        if self.pid != os.getpid():
+            return 0
+        palm_pulse_remove(pulse(), node)
+        with nogil:
+            palm_node_close(node, linger_ms, &unsent)
+        return unsent
+
+    def __dealloc__(self):
+        cdef uint32_t unsent = 0
+        if self.node != NULL and self.pid == os.getpid():
+            palm_pulse_remove(pulse(), self.node)
+            palm_node_close(self.node, 0, &unsent)
+
+    @property
+    def endpoint(self):
+        return (<bytes> palm_node_endpoint(self.live())).decode()
+
+    @property
+    def id(self):
+        return palm_node_id(self.live())
+
+    def link(self, str endpoint):
+        """The number of the link to `endpoint`, opened if there is none."""
+        cdef uint32_t number = 0
+        cdef bytes e = endpoint.encode()
+        cdef const char *at = e
+        cdef palm_node *node = self.live()
+        cdef palm_err err
+        with nogil:
+            err = palm_node_link(node, at, &number)
+        check(err)
+        return number
+
+    def unlink(self, uint32_t link):
+        palm_node_unlink(self.live(), link)
+
+    def ready(self, uint32_t link):
+        """True when the hand-shake is over."""
+        return palm_node_link_state(self.live(), link, NULL) == PALM_LINK_READY
+
+    def backlog(self, uint32_t link):
+        """Envelopes sent and not yet taken, as far as known."""
+        return palm_node_backlog(self.live(), link)
+
+    def send(self, uint32_t link, int kind, uint32_t handle, uint16_t hop, Batch batch not None):
+        """Send the batch, which is empty afterwards. False: the link is gone, and the batch as it was."""
+        cdef palm_node *node = self.live()
+        cdef palm_err err
+        with nogil:
+            err = palm_node_send(node, link, <palm_kind> kind, handle, hop, batch.batch)
+        if err == PALM_ECLOSED:
+            return False
+        check(err)
+        return True
+
+    def next(self, double timeout):
+        """The next event, or None after `timeout` seconds. Signal handlers run in between."""
+        cdef Event event = Event.__new__(Event)
+        cdef palm_node *node = self.live()
+        cdef palm_err err
+        cdef uint64_t now = now_ns()
+        cdef uint64_t end = now + <uint64_t> (timeout * 1e9)
+        cdef int ms
+        event.node = self
+        while True:
+            ms = SLICE_MS if end > now + SLICE_MS * 1000000 else 0 if end <= now else <int> ((end - now + 999999) // 1000000)
+            with nogil:
+                err = palm_node_next(node, ms, &event.event)
+            if err == PALM_OK:
+                if event.event.kind == PALM_EVENT_MESSAGE:
+                    event.holders = [None] * (event.event.envelope.n_blocks + 1)
+                return event
+            if err != PALM_EAGAIN and err != PALM_EINTR:
+                check(err)
+            PyErr_CheckSignals()
+            now = now_ns()
+            if now >= end:
+                return None
+
+    def wake(self):
+        """Make `next` return a WAKE event; any thread."""
+        if self.node != NULL:
+            palm_node_wake(self.node)
+
+    def stop(self):
+        """Make `next` return a STOP event; any thread."""
+        if self.node != NULL:
+            palm_node_stop(self.node)
+
+    @property
+    def rejected(self):
+        """(how many messages were rejected, why the last one was)"""
+        return self.c.rejected, (<bytes> palm_node_rejected(self.live())).decode("utf-8", "replace")
+
+    def name_functions(self, names):
+        """Name the places in which service times are counted; at most 64."""
+        cdef bytes n
+        for i, name in enumerate(names[:PALM_MAX_FUNCTIONS]):
+            n = name.encode()[:PALM_NAME_BYTES - 1]
+            strncpy(self.c.functions[<int> i].name, n, PALM_NAME_BYTES - 1)
+
+    def count(self, str counter, uint64_t n=1):
+        if counter == "errors":
+            palm_count(&self.c.errors, n)
+        elif counter == "retries":
+            palm_count(&self.c.retries, n)
+        elif counter == "in_flight":
+            palm_gauge(&self.c.in_flight, n)
+        elif counter == "queue_depth":
+            palm_gauge(&self.c.queue_depth, n)
+        else:
+            raise ValueError(counter)
+
+
+cdef class Event:
+    """What has come. Use `done` when its values are no longer read out of it; values themselves may be kept."""
+
+    def __cinit__(self):
+        memset(&self.event, 0, sizeof(self.event))
+
+    def __dealloc__(self):
+        palm_event_done(NULL, &self.event)
+
+    def done(self):
+        """Let go of the message: what is still held are the values that were made of it."""
+        self.holders = None
+        palm_event_done(NULL, &self.event)
+
+    @property
+    def kind(self):
+        return self.event.kind
+
+    @property
+    def link(self):
+        return self.event.link
+
+    @property
+    def reason(self):
+        return self.event.reason
+
+    @property
+    def says(self):
+        """The envelope's kind: OPEN, DATA, FORGET, CANCEL."""
+        return self.event.envelope.kind
+
+    @property
+    def handle(self):
+        return self.event.envelope.handle
+
+    @property
+    def hop(self):
+        return self.event.envelope.hop
+
+    @property
+    def sender(self):
+        return self.event.envelope.sender
+
+    def __len__(self):
+        return self.event.envelope.n_records
+
+    cdef const palm_record *at(self, Py_ssize_t i) except NULL:
+        if not 0 <= i < self.event.envelope.n_records:
+            raise IndexError(f"record {i} of {self.event.envelope.n_records}")
+        return &self.event.envelope.records[i]
+
+    def number(self, Py_ssize_t i):
+        return self.at(i).number
+
+    def form(self, Py_ssize_t i):
+        return self.at(i).form
+
+    def children(self, Py_ssize_t i):
+        return self.at(i).count
+
+    def deadline(self, Py_ssize_t i):
+        return self.at(i).deadline
+
+    def path(self, Py_ssize_t i):
+        """The components of the message's path, each ``hop << 48 | index``."""
+        return path_of(&self.event, self.at(i))
+
+    def value(self, Py_ssize_t i):
+        """The payload of record i; its arrays are read-only views of what was received.
+
+        Raises
+        ------
+        BlockLost
+            It cannot be read any more, or is none that this version knows.
+        """
+        self.at(i)
+        return get_value(&self.event, <uint32_t> i, self.holders)
+
+    def outcomes(self):
+        """All records: a list of (form, number, path, value), or for CLOSE the number of children, for a payload that
+        cannot be read the BlockLost."""
+        cdef uint32_t i
+        cdef const palm_record *r
+        cdef list out = []
+        for i in range(self.event.envelope.n_records):
+            r = &self.event.envelope.records[i]
+            if r.form == PALM_CLOSE:
+                value = r.count
+            else:
+                try:
+                    value = get_value(&self.event, i, self.holders)
+                except BlockLost as e:
+                    value = e
+            out.append((r.form, r.number, path_of(&self.event, r), value))
+        return out
+
+
+cdef tuple path_of(const palm_event *event, const palm_record *r):
+    if r.path_count == 0:
+        return ()
+    return tuple([event.envelope.paths[r.path_at + k] for k in range(r.path_count)])
+
+
+def run(Event event not None, function, int parameters, int index, Batch out not None, host, special):
+    """Call `function` with each message of the event and put what it returns into `out`.
+
+    What is not simple is the host's: ``host.make(i, generator or instance of special)``, ``host.drop(i)``,
+    ``host.fail(i, exception)``; the host's `at` is the number of the record while its function runs. ``host.flush()``
+    is called when `out` should go.
+    """
+    cdef palm_counters *c = event.node.c
+    cdef palm_function_counters *f = &c.functions[index]
+    cdef const palm_record *r
+    cdef uint32_t i
+    cdef uint64_t began, ended, first = now_ns()
+    cdef bint fine
+    for i in range(event.event.envelope.n_records):
+        r = &event.event.envelope.records[i]
+        if r.form > PALM_TREE:
+            continue
+        host.at = i
+        began = now_ns()
+        palm_gauge(&c.running_number, r.number)
+        palm_gauge(&c.running_function, index)
+        palm_gauge(&c.running_since_ns, began)
+        palm_gauge(&c.queue_depth, event.event.envelope.n_records - i - 1)
+        value = result = None
+        fine = False
+        try:
+            value = get_value(&event.event, i, event.holders)
+            if parameters == 1 and value is not NOTHING:
+                result = function(value)
+            else:
+                result = host.spread(function, parameters, value)
+            fine = True
+        except Exception as e:
+            host.fail(i, e)
+        value = None
+        ended = now_ns()
+        palm_gauge(&c.running_since_ns, 0)
+        palm_count(&c.busy_ns, ended - began)
+        palm_count_call(f, ended - began)
+        if fine:
+            if result is None:
+                host.drop(i)
+            elif type(result) is Generator or type(result) is special:
+                host.make(i, result)
+            else:
+                try:
+                    put_value(out.batch, result, 1, r.number, r.deadline,
+                              path_of(&event.event, r) if r.path_count else None, 0)
+                except Exception as e:
+                    host.fail(i, e)
+        result = None
+        if ended - first > FLUSH_NS or palm_batch_bytes(out.batch) > FLUSH_BYTES or palm_batch_count(out.batch) >= 256:
+            host.flush()
+            first = ended
+    host.at = -1
+
+
+def advance(generator, Batch out not None, uint64_t number, path, uint64_t deadline, special):
+    """Add what the generator yields next; StopIteration when it ends. Returns what it yielded instead if that is None or
+    an instance of `special`, which the caller has to deal with; else True."""
+    value = next(generator)
+    if value is None or type(value) is special:
+        return value
+    put_value(out.batch, value, 1, number, deadline, path, 0)
+    return True

@@ -1,0 +1,551 @@
+# SPDX-License-Identifier: BSD-3-Clause
+# cython: language_level=3, embedsignature=True, boundscheck=False, wraparound=False
+"""Python values to records and back: which bytes are lent, which are copied, and what a tree looks like on the wire.
+
+docs/wire.md describes the result, docs/arena.md the rules by which an array goes without a copy."""
+
+import json
+import struct as _struct
+
+from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
+from cpython.dict cimport PyDict_Next
+from cpython.list cimport PyList_GET_ITEM, PyList_GET_SIZE
+from cpython.object cimport PyObject
+from cpython.tuple cimport PyTuple_GET_ITEM, PyTuple_GET_SIZE
+from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
+from libc.string cimport memcpy
+
+cimport numpy as cnp
+import msgspec
+import numpy as np
+
+from palm._core.errors import PayloadError
+
+from palm._core.cpalm cimport *
+from palm._core.space cimport Holder, check, counters, space, whose
+
+cnp.import_array()
+
+cdef extern from "Python.h":
+    Py_ssize_t Py_REFCNT(PyObject *o) nogil
+
+cdef extern from *:
+    """
+    #include <numpy/arrayobject.h>
+    static PyObject *new_array(PyObject *dtype, int n, const npy_intp *shape, const npy_intp *strides, void *data, int flags)
+    {
+        Py_INCREF(dtype); /* stolen */
+        return PyArray_NewFromDescr(&PyArray_Type, (PyArray_Descr *)dtype, n, shape, strides, data, flags, NULL);
+    }
+    static PyObject *base_of(PyObject *array) { return PyArray_BASE((PyArrayObject *)array); }
+    static int set_base(PyObject *array, PyObject *base)
+    {
+        Py_INCREF(base); /* stolen, on failure too */
+        return PyArray_SetBaseObject((PyArrayObject *)array, base);
+    }
+    """
+    object new_array(object dtype, int n, const cnp.npy_intp *shape, const cnp.npy_intp *strides, void *data, int flags)
+    PyObject *base_of(PyObject *array) noexcept
+    int set_base(object array, object base) except -1
+
+cdef extern from "numpy/arrayobject.h":
+    int PyArray_CopyInto(cnp.ndarray dest, cnp.ndarray src) except -1
+
+from palm._core.nep49 cimport PALM_NEP49_THRESHOLD
+
+# A small view of a large block is copied, since it would keep the block: the copy takes at most 2 us.
+cdef enum:
+    SMALL_VIEW = 65536
+    SMALL_SHARE = 16
+
+
+class BlockLost(RuntimeError):
+    """An array was offered that cannot be taken any more, or not be mapped from here."""
+
+
+class _Nothing:
+    def __repr__(self):
+        return "NOTHING"
+
+
+NOTHING = _Nothing()  # the value of an empty message
+
+# msgpack extension types of a tree; docs/wire.md
+cdef enum:
+    EXT_ARRAY = 1    # u32, big-endian: which array of the record
+    EXT_TUPLE = 2    # msgpack array
+    EXT_SCALAR = 3   # dtype text, NUL, the scalar's bytes
+    EXT_COMPLEX = 4  # two float64, big-endian
+    EXT_INT = 5      # an int beyond 64 bits: two's complement, big-endian
+
+cdef object encode = msgspec.msgpack.Encoder().encode
+cdef object Ext = msgspec.msgpack.Ext
+cdef object ndarray = np.ndarray
+cdef object memmap = np.memmap
+cdef object generic = np.generic
+# ------------------------------------------------------------------------------------------------------------ dtypes
+
+cdef dict texts = {}   # dtype -> bytes
+cdef dict dtypes = {}  # bytes -> dtype
+
+
+def dtype_text(dtype) -> bytes:
+    """A dtype as text: `dtype.str`, or for structured ones the JSON of numpy's own description.
+
+    Raises
+    ------
+    PayloadError
+        It holds pointers (object, StringDType), which have no meaning in another process (R21).
+    """
+    if dtype.hasobject:
+        raise PayloadError(f"dtype {dtype!r} holds pointers to Python objects, which cannot be sent; "
+                           "convert to a numeric dtype or to strings of fixed width")
+    descr = np.lib.format.dtype_to_descr(dtype)
+    text = (descr if isinstance(descr, str) else json.dumps(descr)).encode()
+    if len(text) > PALM_MAX_TEXT:
+        raise PayloadError(f"the description of the dtype takes {len(text)} bytes, at most {PALM_MAX_TEXT} can be sent")
+    return text
+
+
+def _tuples(descr):
+    # JSON knows no tuples, numpy's descriptions need them
+    if isinstance(descr, str):
+        return descr
+    return [(tuple(f[0]) if isinstance(f[0], list) else f[0], _tuples(f[1]), *[tuple(s) for s in f[2:]]) for f in descr]
+
+
+def dtype_of_text(text: bytes):
+    """The inverse of `dtype_text`; ValueError or TypeError if it is none, or one that holds pointers."""
+    s = text.decode()
+    dtype = np.lib.format.descr_to_dtype(_tuples(json.loads(s)) if s[:1] == "[" else s)
+    if dtype.hasobject:
+        raise ValueError(f"dtype {s!r} holds pointers")
+    return dtype
+
+
+cdef bytes text_of(object dtype):
+    cdef bytes text = texts.get(dtype)
+    # equal dtypes may differ in byte order spelling or metadata only: never in their text
+    if text is None:
+        text = dtype_text(dtype)
+        if len(texts) < 4096:
+            texts[dtype] = text
+    return text
+
+
+cdef object dtype_of(const palm_text *t):
+    cdef bytes text = t.data[:t.size]
+    dtype = dtypes.get(text)
+    if dtype is None:
+        dtype = dtype_of_text(text)
+        if len(dtypes) < 4096:
+            dtypes[text] = dtype
+    return dtype
+
+
+# ------------------------------------------------------------------------------------------------------ arrays, sending
+
+cdef struct Extent:
+    char *low       # first byte of any element
+    uint64_t size   # up to the last byte of any element
+    uint64_t origin
+
+
+cdef Extent extent_of(cnp.ndarray a) noexcept:
+    cdef Extent e
+    cdef Py_ssize_t low = 0, high = 0, step
+    cdef int k
+    cdef int n = cnp.PyArray_NDIM(a)
+    e.low = <char *> cnp.PyArray_DATA(a)
+    e.size = 0
+    e.origin = 0
+    for k in range(n):
+        if cnp.PyArray_DIM(a, k) == 0:
+            return e
+        step = (cnp.PyArray_DIM(a, k) - 1) * cnp.PyArray_STRIDE(a, k)
+        if step < 0:
+            low += step
+        else:
+            high += step
+    e.low += low
+    e.origin = <uint64_t> -low
+    e.size = <uint64_t> (high - low) + <uint64_t> cnp.PyArray_ITEMSIZE(a)
+    return e
+
+
+cdef bint let_go(PyObject *a, Py_ssize_t expected) noexcept:
+    """True if nobody but the caller, with `expected` references, can reach the array or one whose memory it views."""
+    while True:
+        if Py_REFCNT(a) != expected:
+            return False
+        a = base_of(a)
+        if a == NULL or not isinstance(<object> a, ndarray):
+            return True
+        # <object> takes no reference here that lasts: the base is held by the view alone
+        expected = 1
+
+
+cdef bint nobody_can_write(cnp.ndarray a):
+    cdef PyObject *at = <PyObject *> a
+    while True:
+        if cnp.PyArray_ISWRITEABLE(<cnp.ndarray> at):
+            return False
+        at = base_of(at)
+        if at == NULL:
+            return True
+        if not isinstance(<object> at, ndarray):
+            return type(<object> at) is Holder
+
+
+cdef bint on_the_users_word(cnp.ndarray a):
+    cdef PyObject *at = <PyObject *> a
+    while base_of(at) != NULL:
+        at = base_of(at)
+        if not isinstance(<object> at, ndarray):
+            return False
+    return whose(<object> at) == 2
+
+
+cdef bint made_in_a_thread(cnp.ndarray a):
+    """numpy's own memory, but not ours: allocated where the hook is not set."""
+    cdef PyObject *at = <PyObject *> a
+    while base_of(at) != NULL:
+        at = base_of(at)
+        if not isinstance(<object> at, ndarray):
+            return False
+    return bool((<cnp.ndarray> at).flags.owndata) and whose(<object> at) == 0
+
+
+cdef int dims_of(cnp.ndarray a, int64_t *shape, int64_t *strides) except -1:
+    cdef int k
+    cdef int n = cnp.PyArray_NDIM(a)
+    for k in range(n):
+        shape[k] = cnp.PyArray_DIM(a, k)
+        strides[k] = cnp.PyArray_STRIDE(a, k)
+    return n
+
+
+cdef object view_of(void *data, cnp.ndarray like):
+    """A C-contiguous array of the same shape and dtype over `data`."""
+    return new_array(like.dtype, cnp.PyArray_NDIM(like), cnp.PyArray_DIMS(like), NULL, data, cnp.NPY_ARRAY_WRITEABLE)
+
+
+cdef int c_strides(cnp.ndarray a, const int64_t *shape, int64_t *strides) except -1:
+    cdef int64_t step = cnp.PyArray_ITEMSIZE(a)
+    cdef int k
+    for k in range(cnp.PyArray_NDIM(a) - 1, -1, -1):
+        strides[k] = step
+        step *= shape[k] if shape[k] > 0 else 1
+    return 0
+
+
+cdef int put_inline(palm_batch *b, cnp.ndarray a, bytes text, Extent e, bint dense) except -1:
+    cdef int64_t shape[64]
+    cdef int64_t strides[64]
+    cdef uint8_t *at = NULL
+    cdef int n = dims_of(a, shape, strides)
+    if dense:
+        check(palm_batch_array(b, PyBytes_AS_STRING(text), PyBytes_GET_SIZE(text), n, shape, strides, e.size, e.origin, &at))
+        memcpy(at, e.low, e.size)
+        return 0
+    c_strides(a, shape, strides)
+    check(palm_batch_array(b, PyBytes_AS_STRING(text), PyBytes_GET_SIZE(text), n, shape, strides,
+                           cnp.PyArray_NBYTES(a), 0, &at))
+    return PyArray_CopyInto(view_of(at, a), a)
+
+
+cdef int lend(palm_batch *b, cnp.ndarray a, bytes text, Extent e, palm_arena *arena, uint32_t index,
+              const void *first) except -1:
+    cdef int64_t shape[64]
+    cdef int64_t strides[64]
+    cdef int n = dims_of(a, shape, strides)
+    cdef palm_err err = palm_batch_lend(b, PyBytes_AS_STRING(text), PyBytes_GET_SIZE(text), n, shape, strides, e.size,
+                                        e.origin, arena, index, first, e.low - <const char *> first)
+    if err != PALM_OK:
+        palm_block_drop(arena, index)
+        check(err)
+    return 0
+
+
+cdef int put_copy(palm_batch *b, cnp.ndarray a, bytes text, Extent e, bint dense) except -1:
+    """Into a block of its own, once; where the arena is full, into the envelope's frame."""
+    cdef palm_arena *arena = NULL
+    cdef uint32_t index = 0
+    cdef const void *first = NULL
+    cdef size_t size = 0
+    cdef uint64_t n = e.size if dense else <uint64_t> cnp.PyArray_NBYTES(a)
+    cdef void *p = palm_space_alloc(space(), n, False)
+    cdef palm_counters *c = counters()
+    cdef cnp.ndarray copy
+    palm_count(&c.bytes_copied, n)
+    if p == NULL:
+        palm_count(&c.alloc_full, 1)
+        return put_inline(b, a, text, e, dense)
+    try:
+        if dense:
+            memcpy(p, e.low, n)
+            e.low = <char *> p
+            copy = a
+        else:
+            copy = view_of(p, a)
+            PyArray_CopyInto(copy, a)
+            e = extent_of(copy)
+        check(palm_space_hold(space(), p, n, &arena, &index, &first, &size))
+        lend(b, copy, text, e, arena, index, first)
+    finally:
+        palm_space_free(space(), p)
+    return 0
+
+
+cdef int put_array(palm_batch *b, cnp.ndarray a, Py_ssize_t expected) except -1:
+    cdef palm_arena *arena = NULL
+    cdef uint32_t index = 0
+    cdef const void *first = NULL
+    cdef size_t size = 0
+    cdef bytes text = text_of(a.dtype)
+    cdef Extent e = extent_of(a)
+    cdef uint64_t nbytes = cnp.PyArray_NBYTES(a)
+    # dense: its bytes can go as they lie, strides and all; broadcast arrays are shorter than their number of elements
+    cdef bint dense = e.size <= nbytes
+    cdef uint64_t least = e.size if dense else nbytes
+    cdef palm_counters *c
+    if cnp.PyArray_NDIM(a) > 64:
+        raise PayloadError(f"an array of {cnp.PyArray_NDIM(a)} dimensions cannot be sent, at most {PALM_MAX_DIMS}")
+    if least < <uint64_t> PALM_NEP49_THRESHOLD:
+        return put_inline(b, a, text, e, dense)
+    if palm_space_hold(space(), e.low, e.size, &arena, &index, &first, &size) != PALM_OK:
+        c = counters()
+        palm_count(&c.copied_thread if made_in_a_thread(a) else &c.copied_foreign, 1)
+        return put_copy(b, a, text, e, dense)
+    if least <= SMALL_VIEW and least <= size // SMALL_SHARE:
+        palm_block_drop(arena, index)
+        return put_inline(b, a, text, e, dense)
+    if let_go(<PyObject *> a, expected) or nobody_can_write(a) or on_the_users_word(a):
+        return lend(b, a, text, e, arena, index, first)
+    palm_block_drop(arena, index)
+    c = counters()
+    palm_count(&c.copied_kept, 1)
+    return put_copy(b, a, text, e, dense)
+
+
+# ------------------------------------------------------------------------------------------------------ trees, sending
+
+cdef class _Tree:
+    """The walk over a tree: makes of it what msgpack knows, and adds its arrays to the record."""
+    cdef palm_batch *batch
+    cdef uint32_t arrays
+
+    cdef object plain(self, PyObject *at, Py_ssize_t expected, str place, int depth):
+        # `at` is borrowed from its container, so that reference counts tell who else has it
+        cdef object value = <object> at   # one reference more from here on
+        cdef PyObject *k = NULL
+        cdef PyObject *v = NULL
+        cdef Py_ssize_t pos = 0
+        cdef dict out
+        cdef bint mine
+        t = type(value)
+        if value is None or t is bool or t is str or t is float or t is bytes:
+            return value
+        if t is int:
+            return value if -(1 << 63) <= value < (1 << 64) else Ext(EXT_INT, value.to_bytes(
+                value.bit_length() // 8 + 1, "big", signed=True))
+        if depth > PALM_MAX_DEPTH:
+            raise PayloadError(f"{place}: nested deeper than {PALM_MAX_DEPTH}")
+        mine = expected > 0 and Py_REFCNT(at) == expected + 1
+        inner = 1 if mine else 0
+        if t is list:
+            return [self.plain(PyList_GET_ITEM(value, i), inner, f"{place}[{i}]", depth + 1)
+                    for i in range(PyList_GET_SIZE(value))]
+        if t is tuple:
+            return Ext(EXT_TUPLE, encode([self.plain(PyTuple_GET_ITEM(value, i), inner, f"{place}[{i}]", depth + 1)
+                                          for i in range(PyTuple_GET_SIZE(value))]))
+        if t is dict:
+            out = {}
+            while PyDict_Next(value, &pos, &k, &v):
+                if type(<object> k) is not str and type(<object> k) is not int:
+                    raise PayloadError(f"{place}: the key {<object> k!r} is of type {type(<object> k).__name__}; "
+                                       "keys have to be str or int")
+                out[<object> k] = self.plain(v, inner, f"{place}[{<object> k!r}]", depth + 1)
+            return out
+        if isinstance(value, generic):
+            return Ext(EXT_SCALAR, text_of(value.dtype) + b"\0" + value.tobytes())
+        if t is complex:
+            return Ext(EXT_COMPLEX, _struct.pack(">dd", value.real, value.imag))
+        if t is ndarray or t is memmap:
+            try:
+                put_array(self.batch, value, expected + 1 if expected else 0)
+            except PayloadError as e:
+                raise PayloadError(f"{place}: {e}") from None
+            self.arrays += 1
+            return Ext(EXT_ARRAY, (self.arrays - 1).to_bytes(4, "big"))
+        raise PayloadError(f"{place}: {unsupported(value)}")
+
+
+cdef str unsupported(object value):
+    t = type(value)
+    name = t.__qualname__ if t.__module__ == "builtins" else f"{t.__module__}.{t.__qualname__}"
+    if isinstance(value, ndarray):
+        return (f"{name}, a subclass of ndarray, cannot be sent, since what it adds would be lost; "
+                "send np.asarray(x), or its parts in a tuple")
+    return (f"{name} cannot be sent; what can is ndarray, numpy scalars, bytes, str, int, float, complex, bool, None in a "
+            "tree of tuple, list and dict")
+
+
+cdef int begin(palm_batch *b, palm_form form, uint64_t number, uint64_t deadline, path, uint32_t flags) except -1:
+    cdef palm_record *r = NULL
+    cdef uint64_t component
+    check(palm_batch_record(b, form, number, &r))
+    r.deadline = deadline
+    r.flags = <uint8_t> flags
+    if path is not None:
+        for p in path:
+            component = p
+            check(palm_batch_path(b, &component, 1))
+    return 0
+
+
+cdef int put_value(palm_batch *b, object value, Py_ssize_t expected, uint64_t number, uint64_t deadline, path,
+                   uint32_t flags) except -1:
+    """Adds one record with a payload; leaves the batch as it was if that fails. expected: references to `value` that the
+    caller knows of, this call's argument not counted (it is borrowed); 0: treat arrays as kept by somebody else."""
+    cdef _Tree tree
+    cdef bytes body
+    t = type(value)
+    if t is bytes and PyBytes_GET_SIZE(value) < PALM_NEP49_THRESHOLD:
+        begin(b, PALM_BYTES, number, deadline, path, flags)
+        check(palm_batch_body(b, PyBytes_AS_STRING(value), PyBytes_GET_SIZE(value)))
+        return 0
+    if value is NOTHING:
+        return begin(b, PALM_NOTHING, number, deadline, path, flags)
+    begin(b, PALM_TREE if t is not ndarray and t is not memmap and t is not bytes
+          else PALM_BYTES if t is bytes else PALM_ARRAY, number, deadline, path, flags)
+    try:
+        if t is ndarray or t is memmap:
+            put_array(b, value, expected)
+        elif t is bytes:
+            put_array(b, np.frombuffer(value, np.uint8), 0)
+        else:
+            tree = _Tree.__new__(_Tree)
+            tree.batch = b
+            body = encode(tree.plain(<PyObject *> value, expected, "payload", 0))
+            check(palm_batch_body(b, PyBytes_AS_STRING(body), PyBytes_GET_SIZE(body)))
+    except BaseException:
+        palm_batch_undo(b)
+        raise
+    return 0
+
+
+# --------------------------------------------------------------------------------------------------------- receiving
+
+cdef object get_array(palm_event *event, uint32_t i, list holders):
+    """A read-only view of array i of the envelope, which keeps its memory."""
+    cdef const palm_array *a = &event.envelope.arrays[i]
+    cdef const int64_t *dims = event.envelope.dims + a.dims_at
+    cdef cnp.npy_intp shape[64]
+    cdef cnp.npy_intp strides[64]
+    cdef int64_t low = 0, high = 0, step
+    cdef bint empty = False
+    cdef int k
+    cdef const uint8_t *data
+    cdef Holder holder
+    cdef palm_taken *taken
+    dtype = dtype_of(&event.envelope.dtypes[a.dtype])
+    for k in range(a.ndim):
+        shape[k] = dims[k]
+        strides[k] = dims[a.ndim + k]
+        if shape[k] == 0:
+            empty = True
+        step = (shape[k] - 1) * strides[k]   # bounded by the reader's check of extents
+        if step < 0:
+            low += step
+        else:
+            high += step
+    if not empty and (<int64_t> a.origin + low < 0
+                      or <uint64_t> (<int64_t> a.origin + high + <int64_t> dtype.itemsize) > a.size):
+        raise BlockLost(f"an array of dtype {dtype} with shape {tuple([shape[k] for k in range(a.ndim)])} reaches beyond its {a.size} bytes")
+    if a.place == PALM_IN_BLOCK:
+        taken = &event.blocks[a.source]
+        if holders[a.source] is None:
+            if taken.err != PALM_OK:
+                raise BlockLost((<bytes> palm_strerror(taken.err)).decode())
+            palm_block_hold(taken.arena, taken.index)
+            holders[a.source] = Holder.of_block(taken.arena, taken.index)
+        holder = holders[a.source]
+        data = taken.first
+    else:
+        if holders[len(holders) - 1] is None:
+            holders[len(holders) - 1] = Holder.of_frames(event.frames)
+        holder = holders[len(holders) - 1]
+        data = event.parts[a.source] if a.place == PALM_IN_PART else event.envelope.body
+    arr = new_array(dtype, a.ndim, shape, strides, <void *> (data + a.start + a.origin), 0)
+    set_base(arr, holder)
+    return arr
+
+
+cdef class _Reader:
+    """Makes a tree of what msgpack found."""
+    cdef palm_event *event
+    cdef const palm_record *record
+    cdef list holders
+    cdef object decoder
+    cdef int depth
+
+    def ext(self, int code, data):
+        if code == EXT_ARRAY:
+            i = int.from_bytes(data, "big")
+            if i >= self.record.array_count:
+                raise BlockLost(f"the tree names array {i}, but its record has {self.record.array_count}")
+            return get_array(self.event, self.record.array_at + <uint32_t> i, self.holders)
+        if code == EXT_TUPLE:
+            self.depth += 1
+            if self.depth > PALM_MAX_DEPTH:
+                raise BlockLost(f"a tree nested deeper than {PALM_MAX_DEPTH}")
+            value = self.decoder.decode(data)
+            self.depth -= 1
+            if type(value) is not list:
+                raise BlockLost("a tuple that is not an array in msgpack")
+            return tuple(value)
+        if code == EXT_SCALAR:
+            text, _, raw = bytes(data).partition(b"\0")
+            return np.frombuffer(raw, dtype_of_text(text), 1)[0]
+        if code == EXT_COMPLEX:
+            if len(data) != 16:
+                raise BlockLost("a complex number that does not take 16 bytes")
+            return complex(*_struct.unpack(">dd", data))
+        if code == EXT_INT:
+            return int.from_bytes(data, "big", signed=True)
+        raise BlockLost(f"a tree with the unknown extension type {code}")
+
+
+cdef object get_tree(palm_event *event, const palm_record *r, list holders):
+    cdef _Reader reader = _Reader.__new__(_Reader)
+    reader.event = event
+    reader.record = r
+    reader.holders = holders
+    reader.decoder = msgspec.msgpack.Decoder(ext_hook=reader.ext)
+    body = PyBytes_FromStringAndSize(<const char *> event.envelope.body + r.body_at, r.body_size)
+    try:
+        return reader.decoder.decode(body)
+    except (ValueError, TypeError, RecursionError) as e:
+        raise BlockLost(f"the payload cannot be read: {e}") from None
+    finally:
+        reader.decoder = None  # breaks the cycle: blocks are let go with the values, not at the next collection
+
+
+cdef object get_value(palm_event *event, uint32_t i, list holders):
+    """The payload of record i. holders: one place for each block and one for the frames, None at first.
+
+    Raises BlockLost if it cannot be read."""
+    cdef const palm_record *r = &event.envelope.records[i]
+    if r.form == PALM_BYTES:
+        if r.array_count == 0:
+            return PyBytes_FromStringAndSize(<const char *> event.envelope.body + r.body_at, r.body_size)
+        return get_array(event, r.array_at, holders).tobytes()
+    if r.form == PALM_ARRAY:
+        try:
+            return get_array(event, r.array_at, holders)
+        except (ValueError, TypeError) as e:
+            raise BlockLost(f"the array cannot be read: {e}") from None
+    if r.form == PALM_TREE or r.form == PALM_ERROR:
+        return get_tree(event, r, holders)
+    return NOTHING

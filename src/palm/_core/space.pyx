@@ -1,0 +1,254 @@
+# SPDX-License-Identifier: BSD-3-Clause
+# cython: language_level=3, embedsignature=True, freethreading_compatible=False
+"""This process's shared memory: opened once, at the first use; numpy's hook into it; who holds what."""
+
+import os
+
+from libc.stdint cimport int32_t, uint32_t, uint64_t
+
+from palm._core.cpalm cimport *
+from palm._core.nep49 cimport palm_nep49_install, palm_nep49_restore, palm_nep49_setup, palm_nep49_whose
+
+cdef palm_space *the_space = NULL
+cdef palm_pulse *the_pulse = NULL
+cdef long the_pid = 0
+
+
+class CoreError(RuntimeError):
+    """A call of the core failed for a reason that has no exception of Python's own; `code` is the name of its enumerator."""
+
+    def __init__(self, message, code):
+        super().__init__(message)
+        self.code = code
+
+
+# One table from codes to exceptions; everything else is a CoreError.
+EXCEPTIONS = {
+    PALM_ENOMEM: MemoryError, PALM_EINVAL: ValueError, PALM_ETIMEDOUT: TimeoutError, PALM_EINTR: InterruptedError,
+    PALM_EAGAIN: BlockingIOError,
+}
+
+
+def error(int code):
+    """The exception for a palm_err."""
+    cdef bytes text = palm_strerror(<palm_err> code)
+    message = text.decode()
+    if code > PALM_ESYS:
+        return OSError(code - PALM_ESYS, message)
+    if code in EXCEPTIONS:
+        return EXCEPTIONS[code](message)
+    name = palm_errname(<palm_err> code)
+    return CoreError(message, (<bytes> name).decode() if name != NULL else str(code))
+
+
+cdef int check(palm_err err) except -1:
+    if err != PALM_OK:
+        raise error(err)
+    return 0
+
+
+cdef int whose(object arr) noexcept:
+    return palm_nep49_whose(arr)
+
+
+def open_space(uint64_t bound=0, bint no_arena=False):
+    """Open this process's shared memory and start its pulse; without effect where that was done before.
+
+    Parameters
+    ----------
+    bound : int
+        Bytes that arrays of this process may fill; 0: a share of what the cgroup or the machine has.
+    no_arena : bool
+        Use heap and frames alone.
+    """
+    global the_space, the_pulse, the_pid
+    cdef palm_space_options options
+    if the_space != NULL:
+        if the_pid != os.getpid():
+            raise error(PALM_EFORK)
+        return
+    options.bound = bound
+    options.floor = 0
+    options.idle_ns = 0
+    options.no_arena = no_arena
+    check(palm_space_open(&options, &the_space))
+    palm_nep49_setup(the_space)
+    check(palm_pulse_start(the_space, &the_pulse))
+    the_pid = os.getpid()
+
+
+cdef palm_space *space() except NULL:
+    if the_space == NULL or the_pid != os.getpid():
+        open_space()
+    return the_space
+
+
+cdef palm_counters *counters() except NULL:
+    return <palm_counters *> palm_space_page(space())
+
+
+cdef palm_pulse *pulse() except NULL:
+    space()
+    return the_pulse
+
+
+def has_arena() -> bool:
+    """True if arrays of this process can lie in shared memory."""
+    return palm_space_has_arena(space())
+
+
+def identity() -> tuple:
+    """(pid, fd) by which others can read this process's page of counters."""
+    cdef palm_identity me
+    palm_space_identity(space(), &me)
+    return me.pid, me.fd, me.arena_hi, me.arena_lo
+
+
+def stats() -> dict:
+    """The state of the space: bytes and blocks by who holds them (R27)."""
+    cdef palm_space_stats s
+    palm_space_get_stats(space(), &s)
+    return s
+
+
+def tick(uint64_t now_ns):
+    """What the pulse does ten times a second, now: for tests."""
+    palm_space_tick(space(), now_ns)
+
+
+def watch_owner(int fd, int grace_ms, str unlink_path):
+    """End this process when the write end of the pipe `fd` is closed: softly at once, hard after `grace_ms` (R15)."""
+    cdef bytes path = os.fsencode(unlink_path)
+    palm_pulse_watch_owner(pulse(), fd, grace_ms, path)
+
+
+def zmq_load(str path):
+    """Resolve libzmq from the shared object at `path`; the name of what is missing, or None."""
+    cdef const char *missing = NULL
+    cdef bytes p = os.fsencode(path)
+    cdef palm_err err = palm_zmq_load(p, &missing)
+    if missing != NULL:
+        return (<bytes> missing).decode()
+    check(err)
+    return None
+
+
+def zmq_version() -> tuple:
+    cdef int major = 0, minor = 0, patch = 0
+    palm_zmq_version(&major, &minor, &patch)
+    return major, minor, patch
+
+
+def zmq_has(str capability) -> bool:
+    return palm_zmq_has(capability.encode())
+
+
+cdef class arena:
+    """Context manager: arrays that numpy makes in it, in this thread, are born in shared memory.
+
+    They are sent without a copy even while you keep them: do not write to an array after you have sent it, for the
+    receiver reads the same memory. Arrays below 16 KiB stay on the heap; so do all when the arena is full.
+
+    Parameters
+    ----------
+    shared : bool
+        False, as in servers: arrays that are kept by whoever made them are copied when they are sent.
+    """
+    cdef bint shared
+    cdef list before
+
+    def __init__(self, bint shared=True):
+        self.shared = shared
+        self.before = []
+
+    def __enter__(self):
+        space()
+        self.before.append(palm_nep49_install(self.shared))
+        return self
+
+    def __exit__(self, *exc):
+        palm_nep49_restore(self.before.pop())
+        return None
+
+
+cdef class Holder:
+    """What keeps the memory of a received array: one reference of a block, or of the frames of a message."""
+
+    def __cinit__(self):
+        self.arena = NULL
+        self.frames = NULL
+
+    def __init__(self):
+        raise TypeError("made by the core alone")
+
+    @staticmethod
+    cdef Holder of_block(palm_arena *arena, uint32_t index):
+        cdef Holder holder = Holder.__new__(Holder)
+        holder.arena = arena
+        holder.index = index
+        return holder
+
+    @staticmethod
+    cdef Holder of_frames(palm_frames *frames):
+        cdef Holder holder = Holder.__new__(Holder)
+        palm_frames_hold(frames)
+        holder.frames = frames
+        return holder
+
+    def __dealloc__(self):
+        if self.arena != NULL:
+            palm_block_drop(self.arena, self.index)
+        if self.frames != NULL:
+            palm_frames_drop(self.frames)
+
+
+cdef dict counters_dict(const palm_counters *c):
+    cdef dict d = {
+        "messages_in": c.messages_in, "messages_out": c.messages_out, "bytes_in": c.bytes_in, "bytes_out": c.bytes_out,
+        "bytes_copied": c.bytes_copied, "batches": c.batches, "errors": c.errors, "retries": c.retries,
+        "rejected": c.rejected, "queue_depth": c.queue_depth, "in_flight": c.in_flight, "busy_seconds": c.busy_ns / 1e9,
+        "sent_arena": c.sent_arena, "sent_inline": c.sent_inline, "sent_frames": c.sent_frames,
+        "copied_kept": c.copied_kept, "copied_foreign": c.copied_foreign, "copied_thread": c.copied_thread,
+        "alloc_arena": c.alloc_arena, "alloc_small": c.alloc_small, "alloc_full": c.alloc_full,
+        "stale": c.stale, "lost_links": c.lost_links, "pulse_ns": c.pulse_ns,
+        "running_since_ns": c.running_since_ns, "running_number": c.running_number,
+    }
+    functions = {}
+    cdef int i
+    for i in range(PALM_MAX_FUNCTIONS):
+        if c.functions[i].name[0] == 0:
+            break
+        name = (<bytes> c.functions[i].name[:PALM_NAME_BYTES]).split(b"\0")[0].decode("utf-8", "replace")
+        functions[name] = {
+            "calls": c.functions[i].calls, "busy_seconds": c.functions[i].busy_ns / 1e9,
+            "service_time": {"le_seconds": [2.0**k / 1e9 for k in range(PALM_HISTOGRAM - 1)] + [float("inf")],
+                             "counts": [c.functions[i].histogram[k] for k in range(PALM_HISTOGRAM)]},
+        }
+        if c.running_since_ns and c.running_function == <uint64_t> i:
+            d["running"] = name
+    d["functions"] = functions
+    return d
+
+
+def read_counters() -> dict:
+    """This process's counters."""
+    return counters_dict(counters())
+
+
+def read_counters_of(int32_t pid, int32_t fd, uint64_t arena_hi, uint64_t arena_lo) -> dict:
+    """The counters of another process of this host, read from its page without disturbing it.
+
+    Raises
+    ------
+    OSError, CoreError
+        The process is gone, or its memory cannot be opened from here.
+    """
+    cdef palm_identity of_
+    cdef const void *page = NULL
+    palm_space_identity(space(), &of_)
+    of_.pid, of_.fd, of_.arena_hi, of_.arena_lo = pid, fd, arena_hi, arena_lo
+    check(palm_page_open(&of_, &page))
+    try:
+        return counters_dict(<const palm_counters *> page)
+    finally:
+        palm_page_close(page)
