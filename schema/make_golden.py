@@ -76,7 +76,7 @@ ENVELOPES = {
         kind=DATA, hop=3, handle=2, seq=0x1_0000_0001, body_size=512, parts=[10],
         paths=[component(0, 5), component(2, 1), component(1, 0xFFFFFFFFFFFF)],
         dtypes=["<f4", "|b1", '[["x", "<f4"], ["y", "<i2"]]'],
-        dims=[10, 4, 0, 5, 20, 4, 2, 2, 0, 1, 5, 7, 6],
+        dims=[10, 4, 0, 5, 20, 4, 2, 2, 0, 1, 7, -1],
         blocks=[block(generation=1, at=4096, size=65536, index=0),
                 block(generation=(1 << 62) - 1, at=1 << 40, size=1 << 33, index=77, pid=1, fd=1023)],
         arrays=[array(start=64, size=40, ndim=1),
@@ -192,15 +192,21 @@ def frame(wire: ModuleType, e: dict) -> bytes:
     return head + bytes(-len(head) % ALIGN) + body(e["body_size"])
 
 
+def describe(envelopes: dict[str, dict]) -> str:
+    """JSON with a line for each field, so that a difference can be read."""
+    items = []
+    for name, e in envelopes.items():
+        lines = ",\n".join(f"  {json.dumps(key)}: {json.dumps(value)}" for key, value in e.items())
+        items.append(f" {json.dumps(name)}: {{\n{lines}\n }}")
+    return "{\n" + ",\n".join(items) + "\n}\n"
+
+
 def write(directory: Path) -> None:
     wire = generated()
     envelopes = {name: ENVELOPE | e for name, e in ENVELOPES.items()}
     for name, e in envelopes.items():
         (directory / f"{name}.bin").write_bytes(frame(wire, e))
-    # one line for each field, so that a difference can be read
-    lines = (f" {json.dumps(name)}: {{\n" + ",\n".join(f"  {json.dumps(k)}: {json.dumps(v)}" for k, v in e.items()) + "\n }"
-             for name, e in envelopes.items())
-    (directory / "envelopes.json").write_text("{\n" + ",\n".join(lines) + "\n}\n")
+    (directory / "envelopes.json").write_text(describe(envelopes))
 
 
 if __name__ == "__main__":

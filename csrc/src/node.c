@@ -322,7 +322,7 @@ static void greet(palm_node *node, palmi_link *link, const palm_hello *hello)
 static bool on_hello(palm_node *node, const palm_envelope *e)
 {
     const palm_hello *hello = e->hello;
-    if (!text_fits(hello->endpoint) || !text_fits(hello->name) || !e->sender || e->sender == node->id)
+    if (!text_fits(hello->endpoint) || !text_fits(hello->name) || !e->sender)
         return false;
     pthread_mutex_lock(&node->lock);
     palmi_link *link = link_of_hello(node, e->sender, hello);

@@ -4,11 +4,12 @@
 #include "check.h"
 
 #include <pthread.h>
+#include <sched.h>
 #include <stdatomic.h>
 #include <time.h>
 #include <unistd.h>
 
-enum { PEERS = 3, ROUNDS = 20000, QUEUE = 64, KEPT = 48, BYTES = 16384, BOUND = 48 * BYTES };
+enum { PEERS = 3, SENT = 30000, QUEUE = 64, KEPT = 48, BYTES = 16384, BOUND = 48 * BYTES };
 
 typedef struct letter { palm_block offer; uint64_t seed, seq; } letter;
 
@@ -31,12 +32,13 @@ typedef struct peer {
     uint32_t n_kept;
     flight flights[PEERS * QUEUE];
     uint32_t n_flights;
-    uint64_t random, taken, checked;
+    uint64_t random, sent, taken, checked;
 } peer;
 
 static queue queues[PEERS][PEERS];
 static peer peers[PEERS];
 static atomic_bool stop_pulse;
+static atomic_uint done_sending, done;
 static pthread_barrier_t barrier;
 
 static uint64_t random_of(peer *p)
@@ -68,6 +70,7 @@ static bool send_block(peer *p, palm_arena *arena, uint32_t index, uint64_t seed
         p->seqs[to]++;
     }
     pthread_mutex_unlock(&q->lock);
+    p->sent += room;
     if (room)
         p->flights[p->n_flights++] = (flight){arena, index, to, l.seq};
     return room;
@@ -112,8 +115,10 @@ static void receive(peer *p, uint32_t from)
 static void make(peer *p)
 {
     uint64_t *block = palm_space_alloc(p->space, BYTES, false);
-    if (!block)
+    if (!block) {
+        sched_yield();
         return;
+    }
     uint64_t seed = random_of(p);
     for (uint32_t i = 0; i < BYTES / 8; i++)
         block[i] = seed + i;
@@ -171,16 +176,16 @@ static void *work(void *arg)
     for (uint32_t i = 0; i < PEERS; i++)
         CHECK_OK(palm_space_attach(p->space, &peers[i].identity, &slot));
     pthread_barrier_wait(&barrier);
-    for (uint32_t i = 0; i < ROUNDS; i++) {
+    while (p->sent < SENT) {
         make(p);
         turn(p, false);
     }
-    while (!is_quiet(p))
+    atomic_fetch_add(&done_sending, 1);
+    while (atomic_load(&done_sending) < PEERS || !is_quiet(p)) /* what is on its way to others has to arrive, too */
         turn(p, true);
-    pthread_barrier_wait(&barrier); /* others may have sent meanwhile: nobody sends any more now */
-    while (!is_quiet(p))
+    atomic_fetch_add(&done, 1);
+    while (atomic_load(&done) < PEERS)
         turn(p, true);
-    pthread_barrier_wait(&barrier);
     return NULL;
 }
 
@@ -233,7 +238,7 @@ int main(void)
         taken += peers[i].taken;
         checked += peers[i].checked;
     }
-    CHECK(taken > ROUNDS);
+    CHECK(taken >= PEERS * SENT);
     for (uint32_t i = 0; i < PEERS; i++)
         palm_space_close(peers[i].space);
     printf("%llu taken, %llu checked\n", (unsigned long long)taken, (unsigned long long)checked);

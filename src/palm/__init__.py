@@ -1,0 +1,28 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""PALM: clusters of high-performance micro-services that work on numpy arrays."""
+
+from palm import _libzmq  # noqa: F401  # first: resolves libzmq, with a clear ImportError
+from palm._core.space import arena
+from palm.cache import Cache
+from palm.client import Client
+from palm.cluster import Cluster, serve
+from palm.errors import (
+    Cancelled,
+    ConfigError,
+    Crashed,
+    Disconnected,
+    NotFound,
+    PalmError,
+    PayloadError,
+    RemoteError,
+    Timeout,
+)
+from palm.job import Job, Progress
+from palm.message import Message
+from palm.step import Step, step, to
+from palm.template import Server, function
+
+__version__ = "0.1.0"
+__all__ = ["Cache", "Cancelled", "Client", "Cluster", "ConfigError", "Crashed", "Disconnected", "Job", "Message", "NotFound",
+           "PalmError", "PayloadError", "Progress", "RemoteError", "Server", "Step", "Timeout", "arena", "function", "serve",
+           "step", "to"]

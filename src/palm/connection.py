@@ -1,0 +1,198 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""A node and the work that it carries: who waits, receives for all.
+
+No thread of its own: a thread that waits for something pumps the node, and hands what comes to the work it belongs to;
+when it has what it waited for, another one that waits takes over. So a call's answer reaches the caller without a change
+of threads. The lock of `changed` guards the connection and all work on it; it is not held while a thread waits.
+"""
+
+from __future__ import annotations
+
+import itertools
+import logging
+import os
+import threading
+import time
+from collections.abc import Callable
+from typing import Any, Protocol
+
+from palm._core import node as core
+from palm._core.payload import BlockLost
+from palm.errors import Disconnected
+
+log = logging.getLogger("palm")
+Outcome = tuple[int, int, tuple[int, ...], Any]  # form, number, path, value
+
+
+class Work(Protocol):
+    """What a connection carries: a job, or the calls of one step."""
+
+    key: bytes
+
+    def receive(self, outcomes: list[Outcome]) -> None:
+        """Something has come; with the lock."""
+
+    def lost(self, link: int, reason: int) -> None:
+        """A link is gone: reason 0 in good order, 1 the peer died; with the lock."""
+
+    def idle(self) -> None:
+        """Somebody is about to wait; without the lock."""
+
+
+class Connection:
+    def __init__(self, endpoint: str, name: str, *, frames: bool = False) -> None:
+        self.node = core.Node(endpoint, name, frames=frames)
+        self.endpoint = self.node.endpoint
+        self.changed = threading.Condition(threading.Lock())
+        self.works: dict[bytes, Work] = {}
+        self.later: list[Callable[[], None]] = []  # to be called without the lock
+        self._incoming: dict[tuple[int, int], Work] = {}
+        self._ready: set[int] = set()
+        self._gone: dict[int, int] = {}
+        self._handles = itertools.count(1)
+        self._pumping = False
+        self.closed = False
+        self._pid = os.getpid()
+
+    # -------------------------------------------------------------------------------------------------- links
+
+    def link(self, endpoint: str, timeout: float) -> int:
+        """The link to `endpoint`, when the route is usable (R1)."""
+        number: int = self.node.link(endpoint)
+        if not self.wait(lambda: number in self._ready or number in self._gone or self.node.ready(number), timeout):
+            raise Disconnected(f"nobody answers at {endpoint} within {timeout:g} s")
+        if number in self._gone:
+            raise Disconnected(f"{endpoint} went away during the hand-shake")
+        return number
+
+    def handle(self) -> int:
+        return next(self._handles) & 0xFFFFFFFF
+
+    def is_gone(self, link: int) -> bool:
+        return link in self._gone
+
+    def open(self, link: int, handle: int, meaning: dict[str, Any]) -> None:
+        """Tell the peer what a handle means."""
+        batch = core.Batch()
+        batch.put(meaning, 0)
+        self.send(link, core.OPEN, handle, 0, batch)
+
+    def send(self, link: int, says: int, handle: int, hop: int, batch: core.Batch) -> bool:
+        self._check()
+        sent: bool = self.node.send(link, says, handle, hop, batch)
+        return sent
+
+    def say(self, link: int, says: int, handle: int) -> None:
+        """An envelope without records."""
+        if not self.closed:
+            self.node.send(link, says, handle, 0, core.Batch())
+
+    # ------------------------------------------------------------------------------------------------ waiting
+
+    def wait(self, condition: Callable[[], bool], timeout: float | None = None) -> bool:
+        """Receive until `condition`, which is called with the lock; False: `timeout` seconds have passed."""
+        end = None if timeout is None else time.monotonic() + timeout
+        for work in list(self.works.values()):
+            work.idle()
+        while True:
+            with self.changed:
+                while not condition():
+                    self._check()
+                    left = 3600.0 if end is None else end - time.monotonic()
+                    if left <= 0:
+                        return False
+                    if self._pumping:
+                        self.changed.wait(min(left, 1.0))
+                    else:
+                        self._pump(left)
+                        if self.later:
+                            break
+                else:
+                    self.changed.notify()  # somebody else may have to pump now
+                    return True
+            self._call_later()
+
+    def _pump(self, timeout: float) -> None:
+        self._pumping = True
+        event = None
+        try:
+            self.changed.release()
+            try:
+                event = self.node.next(min(timeout, 0.25))
+                if event is None:
+                    for work in list(self.works.values()):
+                        work.idle()
+            finally:
+                self.changed.acquire()
+            if event is not None:
+                self._dispatch(event)
+        finally:
+            self._pumping = False
+            self.changed.notify_all()
+
+    def _call_later(self) -> None:
+        with self.changed:
+            calls, self.later = self.later, []
+        for call in calls:
+            call()
+
+    def _dispatch(self, event: core.Event) -> None:
+        if event.kind == core.MESSAGE:
+            self._message(event)
+        elif event.kind == core.READY:
+            self._ready.add(event.link)
+        elif event.kind == core.GONE:
+            self._gone[event.link] = event.reason
+            self._incoming = {k: w for k, w in self._incoming.items() if k[0] != event.link}
+            for work in list(self.works.values()):
+                work.lost(event.link, event.reason)
+
+    def _message(self, event: core.Event) -> None:
+        key = (event.link, event.handle)
+        if event.says == core.DATA:
+            work = self._incoming.get(key)
+            if work is not None:
+                work.receive(event.outcomes())
+        elif event.says == core.OPEN:
+            try:
+                meaning = event.value(0)
+                work = self.works.get(meaning["job"])
+            except (BlockLost, LookupError, TypeError) as e:
+                log.warning("an OPEN that cannot be read: %s", e)
+                return
+            if work is not None:  # else: of a job that is over
+                self._incoming[key] = work
+        elif event.says == core.FORGET:
+            self._incoming.pop(key, None)
+        event.done()
+
+    # -------------------------------------------------------------------------------------------------- work
+
+    def add(self, work: Work) -> None:
+        with self.changed:
+            self.works[work.key] = work
+
+    def remove(self, work: Work) -> None:
+        with self.changed:
+            self.works.pop(work.key, None)
+            self._incoming = {k: w for k, w in self._incoming.items() if w is not work}
+
+    def _check(self) -> None:
+        if os.getpid() != self._pid:
+            raise RuntimeError("a client cannot be used in a forked child: make a new one in a process started with "
+                               "spawn or exec")
+        if self.closed:
+            raise Disconnected("the client is closed")
+
+    def close(self, linger: float) -> int:
+        """Flush up to `linger` seconds; returns the number of envelopes given up."""
+        if self.closed or os.getpid() != self._pid:
+            return 0
+        with self.changed:
+            self.closed = True
+            self.node.wake()
+            while self._pumping:
+                self.changed.wait(0.1)
+            self.changed.notify_all()
+        unsent: int = self.node.close(int(linger * 1000))
+        return unsent

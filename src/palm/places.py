@@ -1,0 +1,130 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""Where clusters of this user live on this host: one directory each, of the user's alone (0700), with their sockets.
+
+``$XDG_RUNTIME_DIR/palm/<cluster>/`` or ``/tmp/palm-<uid>/<cluster>/``: `registry` is the registry's socket, the other
+sockets are named ``<role>.<pid>``, `owner` holds the pid and start time of the process that started the cluster. What a
+cluster that was killed as a whole has left behind is removed by whoever looks next.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import secrets
+import shutil
+import stat
+from pathlib import Path
+
+from palm.errors import ConfigError, Disconnected
+
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,30}\Z")  # sun_path ends at 107 bytes
+
+
+def base() -> Path:
+    """The directory of all clusters of this user; made if need be, refused if anybody else could write to it."""
+    runtime = os.environ.get("XDG_RUNTIME_DIR")
+    path = Path(runtime) / "palm" if runtime and len(runtime) < 40 and os.access(runtime, os.W_OK) else Path(
+        f"/tmp/palm-{os.getuid()}")
+    path.mkdir(mode=0o700, exist_ok=True)
+    found = path.lstat()
+    if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.getuid() or found.st_mode & 0o077:
+        raise PermissionError(f"{path} has to be a directory of yours alone (0700), but is "
+                              f"{stat.filemode(found.st_mode)} of uid {found.st_uid}: remove it")
+    return path
+
+
+def check_name(name: str, what: str) -> str:
+    if not _NAME.match(name):
+        raise ConfigError(f"{what} is named {name!r}: a name has 1 to 31 letters, digits, - or _, "
+                          "and begins with a letter or digit")
+    return name
+
+
+def start_time(pid: int) -> int:
+    """When the process began, in ticks since boot; 0 if there is none. A pid alone may have been given anew."""
+    try:
+        after_name = Path(f"/proc/{pid}/stat").read_bytes().rpartition(b")")[2].split()
+    except OSError:
+        return 0
+    return 0 if after_name[0] in (b"Z", b"X") else int(after_name[19])
+
+
+def make(name: str | None) -> Path:
+    """A directory for a new cluster owned by this process; FileExistsError if one of this name is running."""
+    sweep()
+    path = base() / check_name(name or f"c{os.getpid()}-{secrets.token_hex(3)}", "the cluster")
+    try:
+        path.mkdir(mode=0o700)
+    except FileExistsError:
+        raise FileExistsError(f"a cluster named {path.name!r} is running (pid {owner(path)})") from None
+    (path / "owner").write_text(f"{os.getpid()} {start_time(os.getpid())}")
+    return path
+
+
+def owner(path: Path) -> int:
+    """Pid of the cluster's owner, 0 if it is dead."""
+    try:
+        pid, began = map(int, (path / "owner").read_text().split())
+    except (OSError, ValueError):
+        return 0
+    return pid if start_time(pid) == began else 0
+
+
+def remove(path: Path) -> None:
+    shutil.rmtree(path, ignore_errors=True)
+
+
+def clusters() -> list[str]:
+    """Names of this user's running clusters."""
+    return sorted(p.name for p in base().iterdir() if p.is_dir() and owner(p))
+
+
+def sweep() -> None:
+    """Remove what dead clusters have left: those whose owner is dead and in which nobody lives."""
+    for path in base().iterdir():
+        if path.is_dir() and not owner(path) and (path / "owner").exists() and not _inhabited(path):
+            remove(path)
+
+
+def _inhabited(path: Path) -> bool:
+    pids = [int(p.name.rpartition(".")[2]) for p in path.iterdir() if p.name.rpartition(".")[2].isdigit()]
+    return any(start_time(pid) for pid in pids)
+
+
+def remove_dead_sockets(path: Path) -> None:
+    """Remove the sockets of dead processes from a cluster's directory."""
+    for p in path.iterdir():
+        pid = p.name.rpartition(".")[2]
+        if pid.isdigit() and not start_time(int(pid)):
+            p.unlink(missing_ok=True)
+
+
+_made = 0
+
+
+def endpoint(beside: str, role: str) -> str:
+    """An endpoint of this process, to receive from peers that live where `beside` does."""
+    global _made
+    _made += 1
+    if beside.startswith("ipc://"):
+        return f"ipc://{Path(beside.removeprefix('ipc://')).parent}/{role[:24]}-{_made}.{os.getpid()}"
+    return "tcp://127.0.0.1:*"
+
+
+def find(address: str | None) -> str:
+    """The endpoint of a registry, from an endpoint, a cluster's name, or what the environment says."""
+    address = address or os.environ.get("PALM_CLUSTER") or None
+    if address is None:
+        running = clusters()
+        if len(running) != 1:
+            raise Disconnected(f"no address was given, $PALM_CLUSTER is not set, and {base()} has "
+                               + (f"{len(running)} running clusters: {', '.join(running)}; name one of them"
+                                  if running else "no running cluster: start one with `palm up` or palm.Cluster()"))
+        address = running[0]
+    if "://" in address:
+        return address
+    path = base() / check_name(address, "the cluster")
+    if not owner(path):
+        raise Disconnected(f"there is no running cluster {address!r}; looked in {base()}, which has: "
+                           f"{', '.join(clusters()) or 'none'}")
+    return f"ipc://{path}/registry"

@@ -1,0 +1,202 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""What a process of a cluster does: sets a server up, tells the registry, serves, and ends in good order.
+
+`main` is what a child of `palm.Cluster` runs, with two fds as arguments: a pipe with the order, and one on which to say
+"ready". The order was pickled by the process's own parent: nothing that came over a socket is ever unpickled
+(DESIGN 5.11).
+"""
+
+from __future__ import annotations
+
+import os
+import pickle
+import signal
+import socket
+import sys
+import threading
+import traceback
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+from palm import places
+from palm._core import space as core_space
+from palm.errors import Disconnected, NotFound, PalmError, Timeout
+from palm.template import Server
+
+GRACE = 1.5  # seconds between the owner's end and a hard one (R15: 3 s in all)
+
+
+@dataclass
+class Order:
+    """What a child is to run."""
+
+    template: Any             # the class, or "module:Class"
+    name: str
+    registry: str             # endpoint
+    endpoint: str = ""        # where to receive; empty: one of its own
+    setup: dict[str, Any] = field(default_factory=dict)
+    owner_fd: int = -1
+    memory: int = 0           # bytes of arena; 0: default
+    path: list[str] = field(default_factory=list)
+    is_registry: bool = False
+
+
+def load(template: Any) -> type[Server]:
+    """The class that ``"module:Class"`` names, or the class itself."""
+    if isinstance(template, str):
+        import importlib
+
+        module, _, name = template.partition(":")
+        if not name:
+            raise ValueError(f'a template is a class or "module:Class", not {template!r}')
+        template = getattr(importlib.import_module(module), name)
+    if not (isinstance(template, type) and issubclass(template, Server)):
+        raise TypeError(f"a template is a subclass of palm.Server, not {template!r}")
+    return template
+
+
+class Membership:
+    """Tells the registry that this server is there, and again when the registry has been restarted."""
+
+    def __init__(self, registry: str, describe: Callable[[], dict[str, Any]]) -> None:
+        self._registry, self._describe = registry, describe
+        self._lock = threading.Lock()
+        self._client: Any = None
+        self._stop = threading.Event()
+        self._thread: threading.Thread | None = None
+
+    def client(self) -> Any:
+        from palm.client import Client
+
+        with self._lock:
+            if self._client is None:
+                self._client = Client(self._registry)
+            return self._client
+
+    def join(self) -> None:
+        refusal = self.client()._ask("join", self._describe())
+        if refusal:
+            raise PalmError(refusal)
+        self._thread = threading.Thread(target=self._stay, name="palm-membership", daemon=True)
+        self._thread.start()
+
+    def _stay(self) -> None:
+        while not self._stop.is_set():
+            client = self.client()
+            link = client._registry.link
+            try:
+                client._connection.wait(lambda c=client, n=link: c._connection.is_gone(n) or self._stop.is_set())
+            except Disconnected:
+                return
+            if not self._stop.is_set():
+                self._rejoin()
+
+    def _rejoin(self) -> None:
+        with self._lock:
+            self._client.close(0)
+            self._client = None
+        while not self._stop.wait(0.1):
+            try:
+                self.client()._ask("join", self._describe())
+                return
+            except (Disconnected, Timeout, PalmError, OSError):
+                continue
+
+    def resolve(self, name: str) -> str:
+        """The endpoint of a server, for `palm.to`."""
+        found = self.client()._ask("lookup", [name])
+        if name not in found["servers"]:
+            raise NotFound(f"there is no server {name!r}; there are: {', '.join(found['names'])}")
+        return str(found["servers"][name]["address"])
+
+    def close(self) -> None:
+        self._stop.set()
+        if self._client is not None:
+            self._client._connection.node.wake()
+            if self._thread is not None:
+                self._thread.join(2.0)
+            self._client.close(0.2)
+
+
+def describe(server: Server, name: str, address: str) -> dict[str, Any]:
+    cls = type(server)
+    base = next(c.__name__ for c in cls.__mro__ if c.__module__ == "palm.template")
+    hidden = [n for n in dir(cls) if not n.startswith("_") and n not in cls._exposed and n not in dir(Server)
+              and callable(getattr(cls, n))]
+    return {"name": name, "template": base, "class": cls.__qualname__, "host": socket.gethostname(), "pid": os.getpid(),
+            "began": places.start_time(os.getpid()), "address": address, "page": list(core_space.identity()),
+            "functions": {n: s.describe() for n, s in cls._exposed.items()}, "hidden": hidden}
+
+
+def run(order: Order, ready: Callable[[], None]) -> None:
+    """Runs the server until it is stopped."""
+    from palm.host import Host
+
+    cls = load(order.template)
+    core_space.open_space(order.memory)
+    endpoint = order.endpoint or places.endpoint(order.registry, order.name)
+    if endpoint.startswith("ipc://"):
+        core_space.watch_owner(order.owner_fd, int(GRACE * 1000), endpoint.removeprefix("ipc://"))
+    server = cls()
+    server.name = order.name
+    membership: Membership | None = None
+    if not order.is_registry:
+        membership = Membership(order.registry, lambda: describe(server, order.name, host.node.endpoint))
+    host = Host(server, order.name, endpoint, resolve=membership.resolve if membership else None,
+                client=membership.client if membership else None)
+    signal.signal(signal.SIGTERM, lambda *_: host.node.stop())
+    try:
+        with core_space.arena(shared=False):
+            server.setup(**order.setup)
+        if membership:
+            membership.join()
+        ready()
+        host.serve()
+    finally:
+        host.close()
+        if membership:
+            membership.close()
+        if endpoint.startswith("ipc://"):
+            path = endpoint.removeprefix("ipc://")
+            places.Path(path).unlink(missing_ok=True)
+            if order.owner_fd >= 0 and not places.owner(places.Path(path).parent):
+                _last_one_out(places.Path(path).parent)
+
+
+def _last_one_out(directory: places.Path) -> None:
+    """The owner is dead: what it left is removed by those it started."""
+    try:
+        places.remove_dead_sockets(directory)
+        if not places._inhabited(directory):
+            places.remove(directory)
+    except OSError:
+        pass  # another one was faster
+
+
+def main() -> int:
+    fd = int(sys.argv[1])
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the owner, whose end ends us
+    with open(fd, "rb") as pipe:
+        path, order_bytes = pickle.load(pipe)
+        sys.path[:] = path
+        order: Order = pickle.loads(order_bytes)
+    report = os.fdopen(int(sys.argv[2]), "wb", buffering=0)
+    told = False
+
+    def ready() -> None:
+        nonlocal told
+        told = True
+        report.write(b"ready\n")
+        report.close()
+
+    try:
+        run(order, ready)
+    except BaseException as e:
+        if told:
+            raise
+        report.write("".join(traceback.format_exception(e)).encode())
+        report.close()
+        return 1
+    return 0
+

@@ -1,0 +1,100 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""The server that knows the others (DESIGN 5.9). It holds no message of any job."""
+
+from __future__ import annotations
+
+import os
+import socket
+import time
+from collections.abc import Iterator
+from typing import Any
+
+from palm import places
+from palm.template import Server, function
+
+_REASONS = 4096  # deaths that are remembered
+
+
+class Registry(Server):
+    """Names, addresses, functions; a process of its own, supervised by whoever started the cluster."""
+
+    def setup(self, cluster: str, address: str) -> None:
+        self.cluster, self.address = cluster, address
+        self.known: dict[str, dict[str, Any]] = {}
+        self.reasons: dict[tuple[str, int], str] = {}
+        self.states: dict[str, str] = {}
+
+    @function
+    def join(self, server: dict[str, Any]) -> str:
+        """A server is ready, or tells so again to a registry that has been restarted."""
+        old = self._alive().get(server["name"])
+        if old is not None and (old["host"], old["pid"]) != (server["host"], server["pid"]):
+            return (f"there is a running server {server['name']!r} (pid {old['pid']} on {old['host']}); only templates with "
+                    "workers can be served by several processes")
+        self.known[server["name"]] = server
+        self.states.pop(server["name"], None)
+        return ""
+
+    @function
+    def left(self, name: str, pid: int, reason: str, state: str) -> bool:
+        """A server is gone; `state`: "stopped", "restarting" or "failed"."""
+        self.reasons[name, pid] = reason
+        while len(self.reasons) > _REASONS:
+            del self.reasons[next(iter(self.reasons))]
+        if name in self.known and self.known[name]["pid"] == pid:
+            del self.known[name]
+        if state == "stopped":
+            self.states.pop(name, None)
+        elif name not in self.known:
+            self.states[name] = state
+        return True
+
+    @function
+    def reason(self, name: str, pid: int) -> str:
+        """Why a process of this server died; empty if nobody has told."""
+        return self.reasons.get((name, pid), "")
+
+    @function
+    def lookup(self, names: list[str]) -> dict[str, Any]:
+        alive = self._alive()
+        return {"servers": {n: alive[n] for n in names if n in alive}, "names": sorted({*alive, *self.states})}
+
+    @function
+    def servers(self) -> list[dict[str, Any]]:
+        return list(self._alive().values())
+
+    @function
+    def wait_for(self, names: list[str], workers: int, timeout: float) -> Iterator[str]:
+        """Yields the names that are still missing when all are there or the time is over."""
+        end = time.monotonic() + timeout
+        while time.monotonic() < end and not all(n in self._alive() for n in names):
+            yield None  # type: ignore[misc]  # others have their turn
+            time.sleep(0.005)
+        alive = self._alive()
+        yield from (n for n in names if n not in alive or workers > 1)
+
+    @function
+    def status(self) -> dict[str, Any]:
+        servers = [{"name": s["name"], "template": s["template"], "state": _state(s), "host": s["host"], "pid": s["pid"],
+                    "address": s["address"], "functions": sorted(s["functions"]),
+                    "workers": [{"pid": s["pid"], "state": _state(s)}], "page": s["page"]} for s in self._alive().values()]
+        servers += [{"name": n, "template": "", "state": state, "host": "", "pid": 0, "address": "", "functions": [],
+                     "workers": [], "page": [0, 0, 0, 0]} for n, state in self.states.items() if n not in self.known]
+        return {"cluster": self.cluster, "registry": {"pid": os.getpid(), "address": self.address, "state": "running"},
+                "servers": sorted(servers, key=lambda s: str(s["name"]))}
+
+    def _alive(self) -> dict[str, dict[str, Any]]:
+        """Those known, without the dead of this host."""
+        here = socket.gethostname()
+        for name in [n for n, s in self.known.items() if s["host"] == here and places.start_time(s["pid"]) != s["began"]]:
+            del self.known[name]
+        return self.known
+
+
+def _state(server: dict[str, Any]) -> str:
+    try:
+        with open(f"/proc/{server['pid']}/stat", "rb") as f:
+            letter = f.read().rpartition(b")")[2].split()[0]
+    except OSError:
+        return "running"
+    return "suspended" if letter == b"T" else "running"

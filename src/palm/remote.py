@@ -1,0 +1,70 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""What client and server say to each other in trees: routes and errors. docs/wire.md describes both."""
+
+from __future__ import annotations
+
+import hashlib
+import traceback
+from dataclasses import dataclass
+from typing import Any
+
+from palm._core.payload import NOTHING
+from palm.errors import Crashed, RemoteError
+from palm.step import Step
+
+
+@dataclass
+class Route:
+    """Steps, the servers they name, and the client's links to these."""
+
+    steps: list[Step]
+    servers: dict[str, dict[str, Any]]  # name: {"address", "functions", "pid", ...}
+    link: int                           # to the server of the first step
+    links: dict[str, int]
+
+    def server_of(self, link: int) -> str | None:
+        return next((name for name, number in self.links.items() if number == link), None)
+
+    def meaning(self, job: bytes, client: str, seed: int) -> dict[str, Any]:
+        """The tree that an OPEN carries."""
+        constants = {key_of(s): s.constants for s in self.steps if s.constants}
+        steps = [[s.server, s.function, self.servers[s.server]["address"], key_of(s) if s.constants else None]
+                 for s in self.steps]
+        return {"job": job, "client": client, "seed": seed, "steps": steps, "constants": constants}
+
+
+def key_of(s: Step) -> str:
+    """Names the constants of a step within a job; the same values in two steps may travel twice."""
+    return hashlib.blake2b(f"{s} {sorted(s.constants)} {id(s)}".encode(), digest_size=8).hexdigest()
+
+
+def number_of_values(values: tuple[Any, ...]) -> Any:
+    """The message that these arguments of a call make: none, one, or a tuple."""
+    return NOTHING if not values else values[0] if len(values) == 1 else values
+
+
+def tree_of_error(error: BaseException, server: str, function: str) -> dict[str, Any]:
+    """An exception as data: never a pickled object (R14)."""
+    tree = {"server": server, "function": function, "type": type(error).__name__, "message": _text(error),
+            "traceback": "".join(traceback.format_exception(error)) if error.__traceback__ else ""}
+    if isinstance(error, Crashed):
+        tree["reason"] = error.reason
+    return tree
+
+
+def _text(error: BaseException) -> str:
+    try:
+        return str(error)
+    except Exception:  # a user's __str__ may do anything
+        return "(its message cannot be shown)"
+
+
+def error_of(tree: Any, number: int) -> RemoteError:
+    """The exception that a tree describes; one that says so if it is none."""
+    if not isinstance(tree, dict):
+        return RemoteError(f"an error that cannot be read: {tree!r}", number=number, type="RemoteError")
+    fields = {k: str(tree.get(k, "")) for k in ("server", "function", "type", "traceback")}
+    message = str(tree.get("message", ""))
+    if "reason" in tree:
+        return Crashed(message, reason=str(tree["reason"]), number=number, **fields)
+    return RemoteError(message, number=number, **fields)

