@@ -65,8 +65,11 @@ def read_hello(hello):
     if hello is None:
         return None
     out = fields(hello, ("slot", "arena_hi", "arena_lo", "pid_namespace", "pid", "fd", "word", "tag"))
-    return out | {"endpoint": hello.Endpoint().decode(), "name": hello.Name().decode(),
-                  "boot_id": [hello.BootId(i) for i in range(hello.BootIdLength())]}
+    return out | {
+        "endpoint": hello.Endpoint().decode(),
+        "name": hello.Name().decode(),
+        "boot_id": [hello.BootId(i) for i in range(hello.BootIdLength())],
+    }
 
 
 def read(wire, frame):

@@ -225,7 +225,8 @@ typedef struct palm_hello {
     palm_text endpoint, name;  /* where the sender can be reached; what it is called */
     int32_t slot;              /* the slot the sender has in the receiver's arena, or one of PALM_SLOT_... */
     uint32_t word;             /* of the sender's arena: where the receiver is to tell what it has taken */
-    uint32_t tag;              /* in the upper 24 bits of what it writes there; the sequence number is in the lower 40 */
+    uint32_t tag;              /* in the upper 24 bits of what it writes there; the sequence number is in the lower 40;
+                                * 0: nowhere, the sender has no word */
 } palm_hello;
 enum { PALM_SLOT_UNKNOWN = -1, PALM_SLOT_NONE = -2 }; /* not yet known; cannot map: send frames */
 

@@ -70,7 +70,9 @@ static palm_err open_socket(palm_node *node, palmi_link *link)
 static void claim_word(palm_node *node, palmi_link *link)
 {
     link->has_word = !node->frames && palm_space_claim_word(node->space, &link->word) == PALM_OK;
-    node->last_tag = (node->last_tag + 1) & 0xffffff;
+    if (!link->has_word)
+        return; /* tag 0 tells the peer to write nowhere */
+    node->last_tag = node->last_tag % 0xffffff + 1;
     link->tag = node->last_tag;
 }
 
@@ -345,7 +347,7 @@ palm_err palmi_link_transmit(palm_node *node, palmi_link *link, palm_kind kind, 
 
 palm_err palmi_link_hello(palm_node *node, palmi_link *link)
 {
-    palm_hello hello = {.slot = link->slot, .word = link->has_word ? link->word : 0, .tag = link->tag};
+    palm_hello hello = {.slot = link->slot, .word = link->word, .tag = link->tag};
     palm_space_identity(node->space, &hello.identity);
     if (node->frames)
         hello.identity.fd = 0;

@@ -459,7 +459,7 @@ static palm_err take_blocks(palm_node *node, palm_event *event)
 /* After this the sender may let go of what the envelope names. */
 static void tell_taken(palm_node *node, palmi_link *link, uint64_t seq)
 {
-    if (link->slot >= 0)
+    if (link->slot >= 0 && link->peer_tag)
         palm_space_set_taken(node->space, link->identity.arena_hi, link->identity.arena_lo, link->peer_word,
                              (uint64_t)link->peer_tag << PALMI_SEQ_BITS | seq);
 }

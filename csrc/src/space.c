@@ -274,11 +274,12 @@ void palm_space_tick(palm_space *space, uint64_t now_ns)
         if (space->own) {
             palmi_sweep(space);
             palmi_collect(space, PALMI_BLOCKS);
-            palmi_pool_trim(space);
         }
         palmi_peers_tidy(space);
+        if (space->own)
+            palmi_pool_trim(space);
     }
-    pthread_mutex_unlock(&space->lock);
+    palmi_space_unlock(space);
 }
 
 void palm_space_get_stats(palm_space *space, palm_space_stats *out)

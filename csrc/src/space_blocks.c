@@ -379,30 +379,37 @@ void palmi_pool_return(palm_space *space, uint32_t index)
     list_remove(space->own->blocks, &space->pool.lent, PALMI_BY_AGE, index);
 }
 
-/* Nobody holds an idle block, and a consumer that reads it all the same reads zeros. */
+/* Without the lock: punching takes 0.2 ms a MiB. Meanwhile the block counts as held, so that nobody hands it out, and
+ * the arena stays even if the space is closed. A consumer that reads it all the same reads zeros. */
 static bool give_back_pages(palm_space *space, uint32_t index)
 {
-    palmi_pool *pool = &space->pool;
-    palmi_block *b = &space->own->blocks[index];
-    if (fallocate(space->own->fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, (off_t)(PALMI_DATA_AT + b->at),
-                  (off_t)b->warm))
-        return false;
+    palm_arena *own = space->own;
+    palmi_block *b = &own->blocks[index];
     leave_idle(space, index);
-    pool->committed -= b->warm;
-    space->stats.trimmed_bytes += b->warm;
-    b->warm = 0;
-    enter_idle(space, index);
-    return true;
+    b->place = PALMI_HELD;
+    palmi_block_hold(own, index);
+    pthread_mutex_unlock(&space->lock);
+    bool done = !fallocate(own->fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, (off_t)(PALMI_DATA_AT + b->at),
+                           (off_t)b->warm);
+    pthread_mutex_lock(&space->lock);
+    if (done) {
+        space->pool.committed -= b->warm;
+        space->stats.trimmed_bytes += b->warm;
+        b->warm = 0;
+    }
+    palmi_block_let_go(own, index);
+    return done;
 }
 
-/* Punching takes 0.2 ms a MiB and touching again five times that: never in the message path, never by pressure. */
+/* Never in the message path, since touching the pages again takes five times as long; never by pressure alone. */
 void palmi_pool_trim(palm_space *space)
 {
     palmi_pool *pool = &space->pool;
+    uint64_t since = space->now - pool->idle_ns;
     pool->reclaimed = false;
-    while (pool->idle_bytes > pool->floor) {
+    while (!space->closed && pool->idle_bytes > pool->floor) {
         uint32_t oldest = pool->aged.first;
-        if (space->now - space->own->blocks[oldest].idle_since < pool->idle_ns || !give_back_pages(space, oldest))
+        if (space->own->blocks[oldest].idle_since > since || !give_back_pages(space, oldest))
             break;
     }
 }

@@ -100,18 +100,30 @@ void palmi_fork_tick(palm_space *space)
     }
 }
 
-/* A closed space recycles nothing, so own blocks need no pin; others' blocks do, and palmi_fork_tick looks after them
+/* A closed space recycles nothing, so own blocks need no pin. Others' blocks do: palmi_fork_tick looks after them
  * whenever a reference is dropped. */
+static void unpin_own(palmi_pin *pin)
+{
+    uint32_t kept = 0;
+    for (uint32_t i = 0; i < pin->count; i++)
+        if (palmi_is_own(pin->blocks[i].arena))
+            palmi_block_let_go(pin->blocks[i].arena, pin->blocks[i].index);
+        else
+            pin->blocks[kept++] = pin->blocks[i];
+    pin->count = kept;
+}
+
 void palmi_fork_close(palm_space *space)
 {
-    for (palmi_pin *pin = space->pins; pin; pin = pin->next) {
-        uint32_t kept = 0;
-        for (uint32_t i = 0; i < pin->count; i++)
-            if (palmi_is_own(pin->blocks[i].arena))
-                palmi_block_let_go(pin->blocks[i].arena, pin->blocks[i].index);
-            else
-                pin->blocks[kept++] = pin->blocks[i];
-        pin->count = kept;
+    for (palmi_pin **p = &space->pins; *p;) {
+        palmi_pin *pin = *p;
+        unpin_own(pin);
+        if (pin->count) {
+            p = &pin->next;
+            continue;
+        }
+        *p = pin->next;
+        drop_pin(pin);
     }
 }
 

@@ -230,6 +230,7 @@ void palmi_pool_close(palm_space *space);
 void palmi_pool_recycle(palm_space *space, uint32_t index);
 void palmi_pool_lend(palm_space *space, uint32_t index);
 void palmi_pool_return(palm_space *space, uint32_t index);
+/* Gives up the lock for a while, once for each block. */
 void palmi_pool_trim(palm_space *space);
 
 /* space_lifetime.c */

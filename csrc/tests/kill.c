@@ -27,7 +27,7 @@
 #define CONTROL 0
 #endif
 
-enum { MOST = 4096, DRAIN_EVERY = 50, POINTS = 20000, QUIET = 20, DRAIN_MS = 8000 };
+enum { MOST = 4096, DRAIN_EVERY = 50, POINTS = 4000, QUIET = 20, DRAIN_MS = 8000 };
 
 static board *shared;
 static uint64_t random_state;
@@ -414,9 +414,14 @@ static void report(uint64_t kills, uint64_t seed)
     place sum = {0};
     for (int i = 0; i < PEERS; i++) {
         place *p = &shared->places[i];
-        sum.sent += p->sent, sum.taken += p->taken, sum.stale += p->stale, sum.unreachable += p->unreachable;
-        sum.checked += p->checked, sum.conflicts += p->conflicts;
-        sum.evacuated += p->evacuated, sum.swept += p->swept;
+        sum.sent += p->sent;
+        sum.taken += p->taken;
+        sum.stale += p->stale;
+        sum.unreachable += p->unreachable;
+        sum.checked += p->checked;
+        sum.conflicts += p->conflicts;
+        sum.evacuated += p->evacuated;
+        sum.swept += p->swept;
     }
     printf("seed %lu: %lu kills (%lu at a point of their own): sent %lu taken %lu stale %lu unreachable %lu checked %lu "
            "swept %lu conflicts %lu evacuated %lu | corrupt %lu, leaked %lu, not quiet %lu in %lu drains\n",

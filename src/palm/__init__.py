@@ -23,6 +23,27 @@ from palm.step import Step, step, to
 from palm.template import Server, function
 
 __version__ = "0.1.0"
-__all__ = ["Cache", "Cancelled", "Client", "Cluster", "ConfigError", "Crashed", "Disconnected", "Job", "Message", "NotFound",
-           "PalmError", "PayloadError", "Progress", "RemoteError", "Server", "Step", "Timeout", "arena", "function", "serve",
-           "step", "to"]
+__all__ = [
+    "Cache",
+    "Cancelled",
+    "Client",
+    "Cluster",
+    "ConfigError",
+    "Crashed",
+    "Disconnected",
+    "Job",
+    "Message",
+    "NotFound",
+    "PalmError",
+    "PayloadError",
+    "Progress",
+    "RemoteError",
+    "Server",
+    "Step",
+    "Timeout",
+    "arena",
+    "function",
+    "serve",
+    "step",
+    "to",
+]

@@ -11,8 +11,10 @@ from palm._core.space import zmq_load
 def load(path: str) -> None:
     missing = zmq_load(path)
     if missing is not None:
-        raise ImportError(f"palm needs {missing}, which the libzmq of pyzmq {zmq.__version__} ({path}) does not have; "
-                          "install a wheel of pyzmq 26 or later (pip install --force-reinstall pyzmq)")
+        raise ImportError(
+            f"palm needs {missing}, which the libzmq of pyzmq {zmq.__version__} ({path}) does not have; "
+            "install a wheel of pyzmq 26 or later (pip install --force-reinstall pyzmq)"
+        )
 
 
 load(_backend.__file__)

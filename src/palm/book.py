@@ -15,15 +15,30 @@ _INDEX = (1 << INDEX_BITS) - 1
 
 
 class _Node:
-    __slots__ = ("children", "complete")
+    """A generator's message: which children are complete, as a range from 0 and a set of those beyond it."""
+
+    __slots__ = ("below", "beyond", "children")
 
     def __init__(self) -> None:
         self.children: int | None = None  # how many there are, once the close has come
-        self.complete: set[int] = set()   # which of them are complete
+        self.below = 0
+        self.beyond: set[int] = set()
+
+    def has(self, index: int) -> bool:
+        return index < self.below or index in self.beyond
+
+    def add(self, index: int) -> None:
+        self.beyond.add(index)
+        while self.below in self.beyond:
+            self.beyond.remove(self.below)
+            self.below += 1
+
+    def complete(self) -> bool:
+        return self.children is not None and self.below >= self.children
 
 
 class Book:
-    """The open inputs of a job."""
+    """The open inputs of a job; they are begun in the order of their numbers."""
 
     def __init__(self) -> None:
         self._open: dict[int, dict[Path, _Node] | None] = {}  # None: nothing but the root, the common case
@@ -38,14 +53,15 @@ class Book:
         return list(self._open)
 
     def begin(self, number: int) -> None:
-        """An input has been sent."""
+        """An input is on its way."""
         self._open[number] = None
 
     def forget(self, number: int) -> None:
+        """Whatever still comes of this input is unknown from now on."""
         self._open.pop(number, None)
 
     def settle(self, number: int, path: Path) -> bool:
-        """A leaf has come to its end; False if that, or a node above it, was known already."""
+        """A leaf has come to its end; False if that, or the end of a node above it, was known already."""
         if number not in self._open:
             return False
         if not path:
@@ -62,34 +78,43 @@ class Book:
             return
         node = self._node(number, path)
         node.children = children
-        if len(node.complete) >= children:
+        if node.complete():
             self._complete(number, path)
 
-    def _nodes(self, number: int) -> dict[Path, _Node]:
+    def is_next(self, number: int, path: Path) -> bool:
+        """True if no result can come any more that sorts before this one."""
+        first = next(iter(self._open), None)
+        if first is None or number < first:
+            return True
+        if number > first:
+            return False
+        nodes = self._open[number]
+        return nodes is not None and all(
+            (node := nodes.get(path[:depth])) is not None and node.below >= path[depth] & _INDEX
+            for depth in range(len(path))
+        )
+
+    def _node(self, number: int, path: Path) -> _Node:
         nodes = self._open[number]
         if nodes is None:
             nodes = self._open[number] = {}
-        return nodes
-
-    def _node(self, number: int, path: Path) -> _Node:
-        return self._nodes(number).setdefault(path, _Node())
+        return nodes.setdefault(path, _Node())
 
     def _known(self, number: int, path: Path) -> bool:
-        nodes = self._nodes(number)
-        while path:
-            parent = nodes.get(path[:-1])
-            if parent is not None and path[-1] & _INDEX in parent.complete:
-                return True
-            path = path[:-1]
-        return False
+        nodes = self._open[number] or {}
+        return any(
+            (node := nodes.get(path[:depth])) is not None and node.has(path[depth] & _INDEX)
+            for depth in range(len(path))
+        )
 
     def _complete(self, number: int, path: Path) -> None:
-        nodes = self._nodes(number)
         while path:
-            nodes.pop(path, None)
+            nodes = self._open[number]
+            if nodes is not None:
+                nodes.pop(path, None)
             parent = self._node(number, path[:-1])
-            parent.complete.add(path[-1] & _INDEX)
+            parent.add(path[-1] & _INDEX)
             path = path[:-1]
-            if parent.children is None or len(parent.complete) < parent.children:
+            if not parent.complete():
                 return
         del self._open[number]

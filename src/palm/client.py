@@ -9,6 +9,7 @@ import difflib
 import os
 import secrets
 import threading
+import time
 import weakref
 from collections.abc import AsyncIterable, Iterable, Iterator, Sequence
 from os import PathLike
@@ -23,6 +24,7 @@ from palm.errors import Crashed, Disconnected, NotFound, PayloadError, RemoteErr
 from palm.job import Job
 from palm.remote import Route, error_of, number_of_values
 from palm.step import Step, route_of
+from palm.work import WINDOW, JobWork, Options
 
 REGISTRY = "registry"
 _REASON_WAIT = 2.0  # seconds that a supervisor has to tell why a process died
@@ -79,8 +81,15 @@ class Calls:
         if error is not None:
             self.client._connection.later.append(lambda: _set(future, None, error))
             return
-        one = None if not results and results != [] else (
-            results[0][1] if results and not results[0][0] else [v for _, v in sorted(results or [], key=lambda r: r[0])])
+        one = (
+            None
+            if not results and results != []
+            else (
+                results[0][1]
+                if results and not results[0][0]
+                else [v for _, v in sorted(results or [], key=lambda r: r[0])]
+            )
+        )
         self.client._connection.later.append(lambda: _set(future, one, None))
 
     def lost(self, link: int, reason: int) -> None:
@@ -91,9 +100,17 @@ class Calls:
         self.client._connection.works.pop(self.key, None)
         for number in list(self.futures):
             self.book.forget(number)
-            self._resolve(number, Crashed("its process is gone", server=server, number=number,
-                                          function=self.route.steps[0].function, type="Crashed",
-                                          reason="stopped" if reason == 0 else ""))
+            self._resolve(
+                number,
+                Crashed(
+                    "its process is gone",
+                    server=server,
+                    number=number,
+                    function=self.route.steps[0].function,
+                    type="Crashed",
+                    reason="stopped" if reason == 0 else "",
+                ),
+            )
 
     def idle(self) -> None:
         pass
@@ -127,8 +144,11 @@ class Client(concurrent.futures.Executor):
     def __init__(self, address: str | None = None, *, timeout: float = 10.0) -> None:
         self.timeout = timeout
         self.address = places.find(address)
-        self._connection = Connection(places.endpoint(self.address, "client"), f"client {os.getpid()}",
-                                      frames=os.environ.get("PALM_FRAMES") == "1")
+        self._connection = Connection(
+            places.endpoint(self.address, "client"),
+            f"client {os.getpid()}",
+            frames=os.environ.get("PALM_FRAMES") == "1",
+        )
         self._calls: dict[str, Calls] = {}
         self._known: dict[str, dict[str, Any]] = {}
         self._thread: threading.Thread | None = None
@@ -145,8 +165,9 @@ class Client(concurrent.futures.Executor):
     # ------------------------------------------------------------------------------------------- the registry
 
     def _ask(self, function: str, *values: Any) -> Any:
-        route = Route([Step(f"{REGISTRY}.{function}")], self._registry.servers, self._registry.link,
-                      self._registry.links)
+        route = Route(
+            [Step(f"{REGISTRY}.{function}")], self._registry.servers, self._registry.link, self._registry.links
+        )
         return self._call(f"{REGISTRY}.{function}", route, values, self.timeout)
 
     def _lookup(self, steps: Sequence[Step]) -> dict[str, dict[str, Any]]:
@@ -173,8 +194,10 @@ class Client(concurrent.futures.Executor):
                 raise PayloadError(f"{s} has no constant {name!r}; its signature is {functions[s.function]['text']}")
         for name, has_default in constants.items():
             if not has_default and name not in s.constants:
-                raise PayloadError(f"{s} needs the constant {name!r}: palm.step({str(s)!r}, {name}=...); its signature is "
-                                   f"{functions[s.function]['text']}")
+                raise PayloadError(
+                    f"{s} needs the constant {name!r}: palm.step({str(s)!r}, {name}=...); its signature is "
+                    f"{functions[s.function]['text']}"
+                )
 
     def _route(self, steps: Sequence[Step]) -> Route:
         servers = self._lookup(steps)
@@ -184,9 +207,11 @@ class Client(concurrent.futures.Executor):
                 links[name] = self._connection.link(server["address"], self.timeout)
             except Disconnected:
                 self._known.pop(name, None)
-                raise Disconnected(f"the server {name!r} (pid {server['pid']}) does not answer at {server['address']}; "
-                                   "it may be busy with a function that was running before this client came, or be "
-                                   "restarting") from None
+                raise Disconnected(
+                    f"the server {name!r} (pid {server['pid']}) does not answer at {server['address']}; "
+                    "it may be busy with a function that was running before this client came, or be "
+                    "restarting"
+                ) from None
         return Route(list(steps), servers, links[steps[0].server], links)
 
     def _reason(self, server: str) -> str:
@@ -234,7 +259,7 @@ class Client(concurrent.futures.Executor):
     def _wait(self, calls: Calls, values: tuple[Any, ...], timeout: float | None, name: str) -> Any:
         number, future = calls.send(values)
         self._connection.wait(future.done, timeout)
-        self._connection._call_later()
+        self._connection.call_later()
         if not future.done():
             with self._connection.changed:
                 calls.book.forget(number)
@@ -283,8 +308,13 @@ class Client(concurrent.futures.Executor):
         """`call`, awaitable."""
         return await asyncio.wrap_future(self.submit(step, *values, timeout=timeout))
 
-    def submit(self, step: str, /, *values: Any, timeout: float | None = None,  # type: ignore[override]
-               ) -> concurrent.futures.Future[Any]:
+    def submit(
+        self,
+        step: str,
+        /,
+        *values: Any,
+        timeout: float | None = None,  # type: ignore[override]
+    ) -> concurrent.futures.Future[Any]:
         """Call a function without waiting; the future has what `call` would return or raise."""
         calls, once = self._calls_for(step)
         number, inner = calls.send(values)
@@ -329,9 +359,10 @@ class Client(concurrent.futures.Executor):
     def _pump(self) -> None:
         def none_left() -> bool:
             return not any(isinstance(w, Calls) and w.futures for w in self._connection.works.values())
+
         try:
             while self._connection.wait(none_left, 3600.0):
-                self._connection._call_later()
+                self._connection.call_later()
                 with self._lock:
                     if none_left():
                         self._thread = None
@@ -339,17 +370,32 @@ class Client(concurrent.futures.Executor):
         except (Disconnected, ValueError):
             pass  # closed: close() has dealt with the futures
 
-    def map(self, step: str, /, *iterables: Iterable[Any], timeout: float | None = None,  # type: ignore[override]
-            chunksize: int = 1) -> Iterator[Any]:
+    def map(
+        self,
+        step: str,
+        /,
+        *iterables: Iterable[Any],
+        timeout: float | None = None,  # type: ignore[override]
+        chunksize: int = 1,
+    ) -> Iterator[Any]:
         """The results for each input, in order; lazy. `chunksize` is ignored: messages are batched anyway."""
         inputs: Iterable[Any] = iterables[0] if len(iterables) == 1 else zip(*iterables, strict=False)
         job = self.job(step, inputs, ordered=True, timeout=timeout)
         return job._one_for_each()
 
-    def job(self, steps: str | Sequence[str], inputs: Iterable[Any] | AsyncIterable[Any] | None = None, *,
-            ordered: bool = False, window: int | None = None, on_error: Literal["raise", "skip", "return"] = "raise",
-            timeout: float | None = None, seed: int | None = None, progress: bool = False,
-            journal: str | PathLike[str] | None = None) -> Job:
+    def job(
+        self,
+        steps: str | Sequence[str],
+        inputs: Iterable[Any] | AsyncIterable[Any] | None = None,
+        *,
+        ordered: bool = False,
+        window: int | None = None,
+        on_error: Literal["raise", "skip", "return"] = "raise",
+        timeout: float | None = None,
+        seed: int | None = None,
+        progress: bool = False,
+        journal: str | PathLike[str] | None = None,
+    ) -> Job:
         """Submit a pipeline and a stream of inputs; iterate over what comes out.
 
         Parameters
@@ -385,8 +431,15 @@ class Client(concurrent.futures.Executor):
             raise ValueError(f"a window has at least one message, not {window}")
         if journal is not None:
             raise NotImplementedError("a journal is not there yet")
-        job = Job(self, self._route(route_of(steps)), inputs, ordered=ordered, window=window, on_error=on_error,
-                  timeout=timeout, seed=secrets.randbits(63) if seed is None else seed, progress=progress)
+        options = Options(
+            ordered,
+            window or WINDOW,
+            on_error,
+            0 if timeout is None else time.time_ns() + int(timeout * 1e9),
+            secrets.randbits(63) if seed is None else seed,
+        )
+        work = JobWork(self._connection, self._route(route_of(steps)), options, inputs)
+        job = Job(self, work, timeout=timeout, progress=progress, one_input=inputs is None)
         self._jobs.add(job)
         return job
 
@@ -403,7 +456,9 @@ class Client(concurrent.futures.Executor):
             raise Timeout(f"not there within {timeout:g} s: {', '.join(missing)}")
 
     def _connection_wait(self, servers: Sequence[str], workers: int, timeout: float) -> list[str]:
-        found: list[str] = self.call("registry.wait_for", list(servers), workers, timeout, timeout=timeout + self.timeout)
+        found: list[str] = self.call(
+            "registry.wait_for", list(servers), workers, timeout, timeout=timeout + self.timeout
+        )
         return found
 
     def status(self) -> dict[str, Any]:
@@ -419,10 +474,18 @@ class Client(concurrent.futures.Executor):
 
     def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
         if wait and not cancel_futures:
-            pending = [f for w in list(self._connection.works.values()) if isinstance(w, Calls)
-                       for f in list(w.futures.values())]
-            self._connection.wait(lambda: all(f.done() for f in pending) or not any(
-                isinstance(w, Calls) and w.futures for w in self._connection.works.values()))
+            pending = [
+                f
+                for w in list(self._connection.works.values())
+                if isinstance(w, Calls)
+                for f in list(w.futures.values())
+            ]
+            self._connection.wait(
+                lambda: (
+                    all(f.done() for f in pending)
+                    or not any(isinstance(w, Calls) and w.futures for w in self._connection.works.values())
+                )
+            )
         self.close()
 
     def close(self, timeout: float = 5.0) -> None:
@@ -436,7 +499,7 @@ class Client(concurrent.futures.Executor):
                 if isinstance(work, Calls):
                     for number in list(work.futures):
                         work._resolve(number, Disconnected("the client was closed before the answer came"))
-        self._connection._call_later()
+        self._connection.call_later()
         self._connection.close(timeout)
         if self.address.startswith("ipc://"):
             _unlink(self._connection.endpoint)
@@ -463,15 +526,22 @@ def _unlink(endpoint: str) -> None:
 
 def _no_server(name: str, names: Sequence[str]) -> str:
     near = difflib.get_close_matches(name, names, 1)
-    return (f"there is no server {name!r}" + (f"; did you mean {near[0]!r}?" if near else "")
-            + (f" There are: {', '.join(sorted(names))}" if names else " There are none: start one with cluster.start"))
+    return (
+        f"there is no server {name!r}"
+        + (f"; did you mean {near[0]!r}?" if near else "")
+        + (f" There are: {', '.join(sorted(names))}" if names else " There are none: start one with cluster.start")
+    )
 
 
 def _no_function(s: Step, functions: dict[str, Any], hidden: Sequence[str]) -> str:
     if s.function in hidden:
-        return (f"{s}: {s.function!r} is a method of the server, but not exposed; put @palm.function before it. "
-                f"Exposed are: {', '.join(sorted(functions)) or 'none'}")
+        return (
+            f"{s}: {s.function!r} is a method of the server, but not exposed; put @palm.function before it. "
+            f"Exposed are: {', '.join(sorted(functions)) or 'none'}"
+        )
     near = difflib.get_close_matches(s.function, functions, 1)
-    return (f"{s}: the server {s.server!r} has no function {s.function!r}"
-            + (f"; did you mean {near[0]!r}?" if near else "")
-            + f" It has: {', '.join(sorted(functions)) or 'none'}")
+    return (
+        f"{s}: the server {s.server!r} has no function {s.function!r}"
+        + (f"; did you mean {near[0]!r}?" if near else "")
+        + f" It has: {', '.join(sorted(functions)) or 'none'}"
+    )

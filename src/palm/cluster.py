@@ -25,7 +25,7 @@ from palm.errors import Disconnected, PalmError, Timeout
 from palm.process import Order, load
 from palm.template import Server
 
-RESTARTS = 5           # deaths within RESTART_SECONDS after which a server is given up
+RESTARTS = 5  # deaths within RESTART_SECONDS after which a server is given up
 RESTART_SECONDS = 30.0
 _THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMEXPR_NUM_THREADS")
 
@@ -48,8 +48,18 @@ class Child:
         ready_read, ready_write = os.pipe()
         fds = [fd for fd in (order_read, ready_write, self.order.owner_fd) if fd >= 0]
         try:
-            self.process = subprocess.Popen([sys.executable, "-c", "from palm.process import main; raise SystemExit(main())", str(order_read), str(ready_write)],
-                                            pass_fds=fds, env=self.env, stdin=subprocess.DEVNULL)
+            self.process = subprocess.Popen(
+                [
+                    sys.executable,
+                    "-c",
+                    "from palm.process import main; raise SystemExit(main())",
+                    str(order_read),
+                    str(ready_write),
+                ],
+                pass_fds=fds,
+                env=self.env,
+                stdin=subprocess.DEVNULL,
+            )
         finally:
             os.close(order_read)
             os.close(ready_write)
@@ -132,8 +142,20 @@ class Cluster:
         self._wake_read, self._wake_write = os.pipe()
         self._supervisor = threading.Thread(target=self._supervise, name="palm-supervisor", daemon=True)
         try:
-            self._launch(Order("palm.registry:Registry", REGISTRY, self.address, endpoint=self.address, is_registry=True,
-                               setup={"cluster": self.name, "address": self.address}, memory=64 << 20), {}, 1, 30.0)
+            self._launch(
+                Order(
+                    "palm.registry:Registry",
+                    REGISTRY,
+                    self.address,
+                    endpoint=self.address,
+                    is_registry=True,
+                    setup={"cluster": self.name, "address": self.address},
+                    memory=64 << 20,
+                ),
+                {},
+                1,
+                30.0,
+            )
         except BaseException:
             self.close()
             raise
@@ -156,9 +178,19 @@ class Cluster:
 
     # ----------------------------------------------------------------------------------------------- servers
 
-    def start(self, template: type[Server] | str, name: str | None = None, *, workers: int = 1,
-              setup: Mapping[str, Any] | None = None, cores: int | None = None, memory: str | None = None,
-              env: Mapping[str, str] | None = None, replace: bool = False, timeout: float = 30.0) -> str:
+    def start(
+        self,
+        template: type[Server] | str,
+        name: str | None = None,
+        *,
+        workers: int = 1,
+        setup: Mapping[str, Any] | None = None,
+        cores: int | None = None,
+        memory: str | None = None,
+        env: Mapping[str, str] | None = None,
+        replace: bool = False,
+        timeout: float = 30.0,
+    ) -> str:
         """Start a server; returns its name when it is ready.
 
         Parameters
@@ -172,7 +204,7 @@ class Cluster:
         setup : mapping, optional
             What `Server.setup` gets.
         cores : int, optional
-            That BLAS and OpenMP may use in each process; default: all of the machine's, shared by the cluster's servers.
+            That BLAS and OpenMP may use in each process; default: all of the machine, shared by the servers.
         memory : str, optional
             Bound of shared memory of each process, as ``"2GiB"``.
         env : mapping, optional
@@ -191,15 +223,18 @@ class Cluster:
         cls = load(template)
         name = places.check_name(name or cls.__name__.lower(), "the server")
         if workers != 1:
-            raise NotImplementedError(f"workers={workers}: a palm.Server is one process; templates with workers are not "
-                                      "there yet")
+            raise NotImplementedError(
+                f"workers={workers}: a palm.Server is one process; templates with workers are not there yet"
+            )
         if name == REGISTRY or (name in self._children and not replace):
             raise ValueError(f"there is a server {name!r} already: give another name, or replace=True")
         _check_setup(cls, setup or {})
         if name in self._children:
             self.stop(name)
         order = Order(template, name, self.address, setup=dict(setup or {}), memory=parse_memory(memory))
-        self._launch(order, dict(env or {}), cores or max(1, (os.cpu_count() or 1) // (len(self._children) or 1)), timeout)
+        self._launch(
+            order, dict(env or {}), cores or max(1, (os.cpu_count() or 1) // (len(self._children) or 1)), timeout
+        )
         return name
 
     def _launch(self, order: Order, env: dict[str, str], cores: int, timeout: float) -> None:
@@ -223,8 +258,10 @@ class Cluster:
         with self._lock:
             child = self._children.get(name)
             if child is None or name == REGISTRY:
-                raise LookupError(f"there is no server {name!r} here; there are: "
-                                  f"{', '.join(n for n in self._children if n != REGISTRY) or 'none'}")
+                raise LookupError(
+                    f"there is no server {name!r} here; there are: "
+                    f"{', '.join(n for n in self._children if n != REGISTRY) or 'none'}"
+                )
             child.wanted = False
             del self._children[name]
         pid = child.process.pid if child.process else 0
@@ -317,8 +354,10 @@ class Cluster:
         if self._closed:
             raise Disconnected("the cluster is closed")
         if os.getpid() != self._pid:
-            raise RuntimeError("a cluster cannot be used in a forked child: connect to it with "
-                               f"palm.Client({self.name!r}) in a process started with spawn or exec")
+            raise RuntimeError(
+                "a cluster cannot be used in a forked child: connect to it with "
+                f"palm.Client({self.name!r}) in a process started with spawn or exec"
+            )
 
     def close(self, timeout: float = 10.0) -> None:
         """Stop all servers, then the registry, each within `timeout` seconds. Again: without effect."""
@@ -364,10 +403,20 @@ def parse_memory(text: str | None) -> int:
     """Bytes of ``"512MiB"``, ``"2GB"``, ``"1048576"``; 0 for None."""
     if text is None:
         return 0
-    units = {"": 1, "b": 1, "kib": 1 << 10, "mib": 1 << 20, "gib": 1 << 30, "tib": 1 << 40,
-             "kb": 10**3, "mb": 10**6, "gb": 10**9, "tb": 10**12}
+    units = {
+        "": 1,
+        "b": 1,
+        "kib": 1 << 10,
+        "mib": 1 << 20,
+        "gib": 1 << 30,
+        "tib": 1 << 40,
+        "kb": 10**3,
+        "mb": 10**6,
+        "gb": 10**9,
+        "tb": 10**12,
+    }
     digits = text.strip().rstrip("BbKkMmGgTtIi ")
-    unit = text.strip()[len(digits):].strip().lower()
+    unit = text.strip()[len(digits) :].strip().lower()
     try:
         return int(float(digits) * units[unit])
     except (ValueError, KeyError):
@@ -378,12 +427,18 @@ def _check_setup(cls: type[Server], setup: dict[str, Any]) -> None:
     try:
         inspect.signature(cls.setup).bind(None, **setup)
     except TypeError as e:
-        raise TypeError(f"{cls.__qualname__}.setup{inspect.signature(cls.setup)} does not take "
-                        f"setup={sorted(setup)}: {e}") from None
+        raise TypeError(
+            f"{cls.__qualname__}.setup{inspect.signature(cls.setup)} does not take setup={sorted(setup)}: {e}"
+        ) from None
 
 
-def serve(template: type[Server], name: str | None = None, *, address: str | None = None,
-          setup: Mapping[str, Any] | None = None) -> None:
+def serve(
+    template: type[Server],
+    name: str | None = None,
+    *,
+    address: str | None = None,
+    setup: Mapping[str, Any] | None = None,
+) -> None:
     """Run a server in this process until it is stopped (SIGTERM, Ctrl-C, or the cluster's end).
 
     Parameters
@@ -401,6 +456,10 @@ def serve(template: type[Server], name: str | None = None, *, address: str | Non
 
     cls = load(template)
     _check_setup(cls, dict(setup or {}))
-    order = Order(cls, places.check_name(name or cls.__name__.lower(), "the server"), places.find(address),
-                  setup=dict(setup or {}))
+    order = Order(
+        cls,
+        places.check_name(name or cls.__name__.lower(), "the server"),
+        places.find(address),
+        setup=dict(setup or {}),
+    )
     process.run(order, lambda: None)

@@ -1,9 +1,10 @@
 # SPDX-License-Identifier: BSD-3-Clause
 """A node and the work that it carries: who waits, receives for all.
 
-No thread of its own: a thread that waits for something pumps the node, and hands what comes to the work it belongs to;
-when it has what it waited for, another one that waits takes over. So a call's answer reaches the caller without a change
-of threads. The lock of `changed` guards the connection and all work on it; it is not held while a thread waits.
+No thread of its own: a thread that waits for something pumps the node, and hands what comes to the work it belongs
+to; when it has what it waited for, another one that waits takes over. So the answer to a call reaches the caller
+without a change of threads. The lock of `changed` guards the connection and all work on it; it is not held while a
+thread waits.
 """
 
 from __future__ import annotations
@@ -110,7 +111,15 @@ class Connection:
                 else:
                     self.changed.notify()  # somebody else may have to pump now
                     return True
-            self._call_later()
+            self.call_later()
+
+    def nudge(self) -> None:
+        """What others wait for may have changed."""
+        with self.changed:
+            self.changed.notify_all()
+            pumping = self._pumping and not self.closed
+        if pumping:
+            self.node.wake()
 
     def _pump(self, timeout: float) -> None:
         self._pumping = True
@@ -130,7 +139,10 @@ class Connection:
             self._pumping = False
             self.changed.notify_all()
 
-    def _call_later(self) -> None:
+    def call_later(self) -> None:
+        """Does what has to be done without the lock."""
+        if not self.later:
+            return
         with self.changed:
             calls, self.later = self.later, []
         for call in calls:
@@ -179,8 +191,9 @@ class Connection:
 
     def _check(self) -> None:
         if os.getpid() != self._pid:
-            raise RuntimeError("a client cannot be used in a forked child: make a new one in a process started with "
-                               "spawn or exec")
+            raise RuntimeError(
+                "a client cannot be used in a forked child: make a new one in a process started with spawn or exec"
+            )
         if self.closed:
             raise Disconnected("the client is closed")
 

@@ -8,8 +8,17 @@ from typing import Any
 
 from palm._core.errors import PalmError, PayloadError
 
-__all__ = ["Cancelled", "ConfigError", "Crashed", "Disconnected", "NotFound", "PalmError", "PayloadError",
-           "RemoteError", "Timeout"]
+__all__ = [
+    "Cancelled",
+    "ConfigError",
+    "Crashed",
+    "Disconnected",
+    "NotFound",
+    "PalmError",
+    "PayloadError",
+    "RemoteError",
+    "Timeout",
+]
 
 
 class RemoteError(PalmError):
@@ -29,8 +38,17 @@ class RemoteError(PalmError):
         File for ``palm replay``; none is written by this version.
     """
 
-    def __init__(self, message: str, *, server: str = "", function: str = "", number: int = 0, type: str = "",
-                 traceback: str = "", capsule: str | None = None) -> None:
+    def __init__(
+        self,
+        message: str,
+        *,
+        server: str = "",
+        function: str = "",
+        number: int = 0,
+        type: str = "",
+        traceback: str = "",
+        capsule: str | None = None,
+    ) -> None:
         super().__init__(message)
         self.server, self.function, self.number, self.type = server, function, number, type
         self.traceback, self.capsule = traceback, capsule

@@ -26,9 +26,9 @@ from palm.step import To
 from palm.template import Server
 
 log = logging.getLogger("palm")
-SLICE = 0.001    # seconds that a generator runs before other messages have their turn
-BACKLOG = 64     # envelopes that the next step has not taken yet: then a generator waits
-IDLE = 0.5       # seconds between two looks at what no event announces
+SLICE = 0.001  # seconds that a generator runs before other messages have their turn
+BACKLOG = 64  # envelopes that the next step has not taken yet: then a generator waits
+IDLE = 0.5  # seconds between two looks at what no event announces
 REJECTED_EVERY = 10.0  # seconds between two lines about rejected messages
 
 
@@ -47,9 +47,9 @@ class Assignment:
     """What a handle on a link means: a job, from this step on."""
 
     job: bytes
-    client: str               # endpoint
+    client: str  # endpoint
     seed: int
-    steps: list[list[Any]]    # [server, function, endpoint, key of constants], this step first
+    steps: list[list[Any]]  # [server, function, endpoint, key of constants], this step first
     constants: dict[str, dict[str, Any]]
     hop: int
     function: Callable[..., Any] | None = None
@@ -94,8 +94,15 @@ class Host:
         The client that functions use.
     """
 
-    def __init__(self, server: Server, name: str, endpoint: str, *, resolve: Callable[[str], str] | None = None,
-                 client: Callable[[], Any] | None = None) -> None:
+    def __init__(
+        self,
+        server: Server,
+        name: str,
+        endpoint: str,
+        *,
+        resolve: Callable[[str], str] | None = None,
+        client: Callable[[], Any] | None = None,
+    ) -> None:
         self.server, self.name = server, name
         self._resolve, self._client = resolve, client
         self.node = core.Node(endpoint, name, frames=os.environ.get("PALM_FRAMES") == "1")
@@ -160,8 +167,9 @@ class Host:
     def _open(self, event: core.Event) -> None:
         try:
             meaning = event.value(0)
-            a = Assignment(meaning["job"], meaning["client"], meaning["seed"], meaning["steps"], meaning["constants"],
-                           event.hop)
+            a = Assignment(
+                meaning["job"], meaning["client"], meaning["seed"], meaning["steps"], meaning["constants"], event.hop
+            )
             self._bind(a)
         except (BlockLost, LookupError, TypeError, ValueError) as e:
             log.warning("%s: an OPEN that cannot be read: %s", self.name, e)
@@ -172,8 +180,10 @@ class Host:
         server, name, _, key = a.steps[0]
         signature = type(self.server)._exposed.get(name)
         if signature is None or server != self.name:
-            a.refusal = NotFound(f"the server {self.name!r} has no exposed function {server}.{name}; it has: "
-                                 f"{', '.join(self._functions) or 'none'}")
+            a.refusal = NotFound(
+                f"the server {self.name!r} has no exposed function {server}.{name}; it has: "
+                f"{', '.join(self._functions) or 'none'}"
+            )
             return
         method = getattr(self.server, name)
         constants = a.constants[key] if key is not None else {}
@@ -239,12 +249,17 @@ class Host:
         """Calls a function that does not have exactly one parameter, or with an empty message."""
         values = () if value is NOTHING else (value,) if parameters == 1 else value
         if type(values) is not tuple or len(values) != parameters:
-            what = "an empty message" if value is NOTHING else (
-                f"a tuple of {len(value)}" if type(value) is tuple else f"one {type(value).__name__}")
+            what = (
+                "an empty message"
+                if value is NOTHING
+                else (f"a tuple of {len(value)}" if type(value) is tuple else f"one {type(value).__name__}")
+            )
             assert self._assignment is not None
             name = self._assignment.steps[0][1]
-            raise PayloadError(f"{self.name}.{name}{type(self.server)._exposed[name].text} has {parameters} positional "
-                               f"parameters, but the message is {what}")
+            raise PayloadError(
+                f"{self.name}.{name}{type(self.server)._exposed[name].text} has {parameters} positional "
+                f"parameters, but the message is {what}"
+            )
         return function(*values)
 
     def _onward(self, a: Assignment) -> Outlet:
@@ -264,8 +279,12 @@ class Host:
         meaning: dict[str, Any] = {"job": a.job}
         if steps:
             keys = {s[3] for s in steps if s[3] is not None}
-            meaning |= {"client": a.client, "seed": a.seed, "steps": steps,
-                        "constants": {k: v for k, v in a.constants.items() if k in keys}}
+            meaning |= {
+                "client": a.client,
+                "seed": a.seed,
+                "steps": steps,
+                "constants": {k: v for k, v in a.constants.items() if k in keys},
+            }
         outlet.batch.put(meaning, 0)
         self.node.send(outlet.link, core.OPEN, outlet.handle, outlet.hop, outlet.batch)
         return outlet
@@ -298,7 +317,9 @@ class Host:
 
     def _flush(self, a: Assignment) -> None:
         for outlet in a.outlets():
-            if len(outlet.batch) and not self.node.send(outlet.link, core.DATA, outlet.handle, outlet.hop, outlet.batch):
+            if len(outlet.batch) and not self.node.send(
+                outlet.link, core.DATA, outlet.handle, outlet.hop, outlet.batch
+            ):
                 outlet.batch.clear()
                 a.cancelled = True  # the client has lost the same peer, or is lost itself
 
@@ -394,9 +415,18 @@ class Host:
 
     def _describe(self, event: core.Event, a: Assignment, i: int) -> Message:
         number = event.number(i)
-        return Message(job=a.job.hex(), number=number, path=(number, *places(event.path(i))), stage=a.hop,
-                       step=f"{a.steps[0][0]}.{a.steps[0][1]}", rest=tuple(f"{s[0]}.{s[1]}" for s in a.steps[1:]),
-                       client=a.client, deadline=event.deadline(i) / 1e9 or None, attempt=1, seed=a.seed)
+        return Message(
+            job=a.job.hex(),
+            number=number,
+            path=(number, *places(event.path(i))),
+            stage=a.hop,
+            step=f"{a.steps[0][0]}.{a.steps[0][1]}",
+            rest=tuple(f"{s[0]}.{s[1]}" for s in a.steps[1:]),
+            client=a.client,
+            deadline=event.deadline(i) / 1e9 or None,
+            attempt=1,
+            seed=a.seed,
+        )
 
     def cancelled(self) -> bool:
         a = self._now_making.assignment if self._now_making else self._assignment
@@ -434,5 +464,3 @@ class Host:
             log.exception("%s: teardown raised", self.name)
         self.node.close(int(linger * 1000))
         self.server._host = None
-
-

@@ -23,20 +23,26 @@ _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,30}\Z")  # sun_path ends at 107 
 def base() -> Path:
     """The directory of all clusters of this user; made if need be, refused if anybody else could write to it."""
     runtime = os.environ.get("XDG_RUNTIME_DIR")
-    path = Path(runtime) / "palm" if runtime and len(runtime) < 40 and os.access(runtime, os.W_OK) else Path(
-        f"/tmp/palm-{os.getuid()}")
+    path = (
+        Path(runtime) / "palm"
+        if runtime and len(runtime) < 40 and os.access(runtime, os.W_OK)
+        else Path(f"/tmp/palm-{os.getuid()}")
+    )
     path.mkdir(mode=0o700, exist_ok=True)
     found = path.lstat()
     if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.getuid() or found.st_mode & 0o077:
-        raise PermissionError(f"{path} has to be a directory of yours alone (0700), but is "
-                              f"{stat.filemode(found.st_mode)} of uid {found.st_uid}: remove it")
+        raise PermissionError(
+            f"{path} has to be a directory of yours alone (0700), but is "
+            f"{stat.filemode(found.st_mode)} of uid {found.st_uid}: remove it"
+        )
     return path
 
 
 def check_name(name: str, what: str) -> str:
     if not _NAME.match(name):
-        raise ConfigError(f"{what} is named {name!r}: a name has 1 to 31 letters, digits, - or _, "
-                          "and begins with a letter or digit")
+        raise ConfigError(
+            f"{what} is named {name!r}: a name has 1 to 31 letters, digits, - or _, and begins with a letter or digit"
+        )
     return name
 
 
@@ -117,14 +123,20 @@ def find(address: str | None) -> str:
     if address is None:
         running = clusters()
         if len(running) != 1:
-            raise Disconnected(f"no address was given, $PALM_CLUSTER is not set, and {base()} has "
-                               + (f"{len(running)} running clusters: {', '.join(running)}; name one of them"
-                                  if running else "no running cluster: start one with `palm up` or palm.Cluster()"))
+            raise Disconnected(
+                f"no address was given, $PALM_CLUSTER is not set, and {base()} has "
+                + (
+                    f"{len(running)} running clusters: {', '.join(running)}; name one of them"
+                    if running
+                    else "no running cluster: start one with `palm up` or palm.Cluster()"
+                )
+            )
         address = running[0]
     if "://" in address:
         return address
     path = base() / check_name(address, "the cluster")
     if not owner(path):
-        raise Disconnected(f"there is no running cluster {address!r}; looked in {base()}, which has: "
-                           f"{', '.join(clusters()) or 'none'}")
+        raise Disconnected(
+            f"there is no running cluster {address!r}; looked in {base()}, which has: {', '.join(clusters()) or 'none'}"
+        )
     return f"ipc://{path}/registry"

@@ -31,13 +31,13 @@ GRACE = 1.5  # seconds between the owner's end and a hard one (R15: 3 s in all)
 class Order:
     """What a child is to run."""
 
-    template: Any             # the class, or "module:Class"
+    template: Any  # the class, or "module:Class"
     name: str
-    registry: str             # endpoint
-    endpoint: str = ""        # where to receive; empty: one of its own
+    registry: str  # endpoint
+    endpoint: str = ""  # where to receive; empty: one of its own
     setup: dict[str, Any] = field(default_factory=dict)
     owner_fd: int = -1
-    memory: int = 0           # bytes of arena; 0: default
+    memory: int = 0  # bytes of arena; 0: default
     path: list[str] = field(default_factory=list)
     is_registry: bool = False
 
@@ -122,11 +122,23 @@ class Membership:
 def describe(server: Server, name: str, address: str) -> dict[str, Any]:
     cls = type(server)
     base = next(c.__name__ for c in cls.__mro__ if c.__module__ == "palm.template")
-    hidden = [n for n in dir(cls) if not n.startswith("_") and n not in cls._exposed and n not in dir(Server)
-              and callable(getattr(cls, n))]
-    return {"name": name, "template": base, "class": cls.__qualname__, "host": socket.gethostname(), "pid": os.getpid(),
-            "began": places.start_time(os.getpid()), "address": address, "page": list(core_space.identity()),
-            "functions": {n: s.describe() for n, s in cls._exposed.items()}, "hidden": hidden}
+    hidden = [
+        n
+        for n in dir(cls)
+        if not n.startswith("_") and n not in cls._exposed and n not in dir(Server) and callable(getattr(cls, n))
+    ]
+    return {
+        "name": name,
+        "template": base,
+        "class": cls.__qualname__,
+        "host": socket.gethostname(),
+        "pid": os.getpid(),
+        "began": places.start_time(os.getpid()),
+        "address": address,
+        "page": list(core_space.identity()),
+        "functions": {n: s.describe() for n, s in cls._exposed.items()},
+        "hidden": hidden,
+    }
 
 
 def run(order: Order, ready: Callable[[], None]) -> None:
@@ -143,8 +155,13 @@ def run(order: Order, ready: Callable[[], None]) -> None:
     membership: Membership | None = None
     if not order.is_registry:
         membership = Membership(order.registry, lambda: describe(server, order.name, host.node.endpoint))
-    host = Host(server, order.name, endpoint, resolve=membership.resolve if membership else None,
-                client=membership.client if membership else None)
+    host = Host(
+        server,
+        order.name,
+        endpoint,
+        resolve=membership.resolve if membership else None,
+        client=membership.client if membership else None,
+    )
     signal.signal(signal.SIGTERM, lambda *_: host.node.stop())
     try:
         with core_space.arena(shared=False):
@@ -199,4 +216,3 @@ def main() -> int:
         report.close()
         return 1
     return 0
-

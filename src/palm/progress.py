@@ -7,29 +7,35 @@ import time
 from typing import TYPE_CHECKING
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.progress import Progress as RichProgress
 
 if TYPE_CHECKING:
-    from palm.job import Job
+    from palm.job import Progress
 
 
 class Bar:
-    """Shows a job's progress on standard error, at most ten times a second."""
+    """A job's progress on standard error, at most ten times a second."""
 
-    def __init__(self, job: Job) -> None:
-        self._job, self._shown = job, 0.0
-        self._progress = Progress(TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(),
-                                  TimeRemainingColumn(), console=Console(stderr=True))
-        self._task = self._progress.add_task(" -> ".join(job._route.steps), total=None)
-        self._progress.start()
+    def __init__(self, title: str) -> None:
+        self._shown = 0.0
+        self._bar = RichProgress(
+            TextColumn("{task.description}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TimeElapsedColumn(),
+            TimeRemainingColumn(),
+            console=Console(stderr=True),
+        )
+        self._task = self._bar.add_task(title, total=None)
+        self._bar.start()
 
-    def update(self, force: bool = False) -> None:
+    def update(self, progress: Progress) -> None:
         now = time.monotonic()
-        if force or now - self._shown > 0.1:
+        if now - self._shown > 0.1:
             self._shown = now
-            p = self._job.progress
-            self._progress.update(self._task, completed=p.done, total=p.total)
+            self._bar.update(self._task, completed=progress.done, total=progress.total)
 
-    def close(self) -> None:
-        self.update(force=True)
-        self._progress.stop()
+    def close(self, progress: Progress) -> None:
+        self._bar.update(self._task, completed=progress.done, total=progress.total)
+        self._bar.stop()

@@ -29,8 +29,10 @@ class Registry(Server):
         """A server is ready, or tells so again to a registry that has been restarted."""
         old = self._alive().get(server["name"])
         if old is not None and (old["host"], old["pid"]) != (server["host"], server["pid"]):
-            return (f"there is a running server {server['name']!r} (pid {old['pid']} on {old['host']}); only templates with "
-                    "workers can be served by several processes")
+            return (
+                f"there is a running server {server['name']!r} (pid {old['pid']} on {old['host']}); only templates with "
+                "workers can be served by several processes"
+            )
         self.known[server["name"]] = server
         self.states.pop(server["name"], None)
         return ""
@@ -75,18 +77,47 @@ class Registry(Server):
 
     @function
     def status(self) -> dict[str, Any]:
-        servers = [{"name": s["name"], "template": s["template"], "state": _state(s), "host": s["host"], "pid": s["pid"],
-                    "address": s["address"], "functions": sorted(s["functions"]),
-                    "workers": [{"pid": s["pid"], "state": _state(s)}], "page": s["page"]} for s in self._alive().values()]
-        servers += [{"name": n, "template": "", "state": state, "host": "", "pid": 0, "address": "", "functions": [],
-                     "workers": [], "page": [0, 0, 0, 0]} for n, state in self.states.items() if n not in self.known]
-        return {"cluster": self.cluster, "registry": {"pid": os.getpid(), "address": self.address, "state": "running"},
-                "servers": sorted(servers, key=lambda s: str(s["name"]))}
+        servers = [
+            {
+                "name": s["name"],
+                "template": s["template"],
+                "state": _state(s),
+                "host": s["host"],
+                "pid": s["pid"],
+                "address": s["address"],
+                "functions": sorted(s["functions"]),
+                "workers": [{"pid": s["pid"], "state": _state(s)}],
+                "page": s["page"],
+            }
+            for s in self._alive().values()
+        ]
+        servers += [
+            {
+                "name": n,
+                "template": "",
+                "state": state,
+                "host": "",
+                "pid": 0,
+                "address": "",
+                "functions": [],
+                "workers": [],
+                "page": [0, 0, 0, 0],
+            }
+            for n, state in self.states.items()
+            if n not in self.known
+        ]
+        return {
+            "cluster": self.cluster,
+            "registry": {"pid": os.getpid(), "address": self.address, "state": "running"},
+            "servers": sorted(servers, key=lambda s: str(s["name"])),
+        }
 
     def _alive(self) -> dict[str, dict[str, Any]]:
         """Those known, without the dead of this host."""
         here = socket.gethostname()
-        for name in [n for n, s in self.known.items() if s["host"] == here and places.start_time(s["pid"]) != s["began"]]:
+        for name in [
+            n for n, s in self.known.items() if s["host"] == here and places.start_time(s["pid"]) != s["began"]
+        ]:
             del self.known[name]
         return self.known
 

@@ -19,7 +19,7 @@ class Route:
 
     steps: list[Step]
     servers: dict[str, dict[str, Any]]  # name: {"address", "functions", "pid", ...}
-    link: int                           # to the server of the first step
+    link: int  # to the server of the first step
     links: dict[str, int]
 
     def server_of(self, link: int) -> str | None:
@@ -28,8 +28,10 @@ class Route:
     def meaning(self, job: bytes, client: str, seed: int) -> dict[str, Any]:
         """The tree that an OPEN carries."""
         constants = {key_of(s): s.constants for s in self.steps if s.constants}
-        steps = [[s.server, s.function, self.servers[s.server]["address"], key_of(s) if s.constants else None]
-                 for s in self.steps]
+        steps = [
+            [s.server, s.function, self.servers[s.server]["address"], key_of(s) if s.constants else None]
+            for s in self.steps
+        ]
         return {"job": job, "client": client, "seed": seed, "steps": steps, "constants": constants}
 
 
@@ -45,8 +47,13 @@ def number_of_values(values: tuple[Any, ...]) -> Any:
 
 def tree_of_error(error: BaseException, server: str, function: str) -> dict[str, Any]:
     """An exception as data: never a pickled object (R14)."""
-    tree = {"server": server, "function": function, "type": type(error).__name__, "message": _text(error),
-            "traceback": "".join(traceback.format_exception(error)) if error.__traceback__ else ""}
+    tree = {
+        "server": server,
+        "function": function,
+        "type": type(error).__name__,
+        "message": _text(error),
+        "traceback": "".join(traceback.format_exception(error)) if error.__traceback__ else "",
+    }
     if isinstance(error, Crashed):
         tree["reason"] = error.reason
     return tree

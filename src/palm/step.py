@@ -57,7 +57,7 @@ def route_of(route: str | Sequence[str]) -> list[Step]:
         raise ValueError(f"a route has 1 to {MAX_STEPS} steps, not {len(names)}")
     for name in names:
         if not isinstance(name, str):
-            raise TypeError(f"a step is a str, as \"server.function\", or palm.step(...), not {type(name).__name__}")
+            raise TypeError(f'a step is a str, as "server.function", or palm.step(...), not {type(name).__name__}')
     return [name if isinstance(name, Step) else step(name) for name in names]
 
 

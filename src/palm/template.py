@@ -30,10 +30,24 @@ class Exposed:
 @overload
 def function(f: F, /) -> F: ...
 @overload
-def function(*, batch: bool | int = ..., timeout: float | None = ..., retry_on: tuple[type[BaseException], ...] = ...,
-             attempts: int = ..., pure: bool = ...) -> Callable[[F], F]: ...
-def function(f: Any = None, /, *, batch: bool | int = False, timeout: float | None = None,
-             retry_on: tuple[type[BaseException], ...] = (), attempts: int = 3, pure: bool = False) -> Any:
+def function(
+    *,
+    batch: bool | int = ...,
+    timeout: float | None = ...,
+    retry_on: tuple[type[BaseException], ...] = ...,
+    attempts: int = ...,
+    pure: bool = ...,
+) -> Callable[[F], F]: ...
+def function(
+    f: Any = None,
+    /,
+    *,
+    batch: bool | int = False,
+    timeout: float | None = None,
+    retry_on: tuple[type[BaseException], ...] = (),
+    attempts: int = 3,
+    pure: bool = False,
+) -> Any:
     """Expose a method; it is returned unchanged.
 
     Its positional parameters are the message: one takes it whole, several take a tuple of that length, none takes an
@@ -66,17 +80,26 @@ class Signature:
             raise TypeError(f"{where} has no `self`")
         for p in parameters[1:]:
             if p.kind in (p.VAR_POSITIONAL, p.VAR_KEYWORD):
-                raise TypeError(f"{where} has {p}: name the parameters, positional ones for the message, "
-                                "keyword-only ones for constants")
+                raise TypeError(
+                    f"{where} has {p}: name the parameters, positional ones for the message, "
+                    "keyword-only ones for constants"
+                )
             if p.kind == p.KEYWORD_ONLY:
                 self.constants[p.name] = p.default is not p.empty
             elif p.default is not p.empty:
-                raise TypeError(f"{where} has the positional default {p}: what is not in the message is a constant; "
-                                f"put it after a `*`")
+                raise TypeError(
+                    f"{where} has the positional default {p}: what is not in the message is a constant; "
+                    f"put it after a `*`"
+                )
             else:
                 self.parameters.append(p.name)
-        self.text = f"({', '.join(str(p) for p in parameters[1:])})" if not self.constants else str(
-            inspect.signature(method).replace(parameters=parameters[1:], return_annotation=inspect.Signature.empty))
+        self.text = (
+            f"({', '.join(str(p) for p in parameters[1:])})"
+            if not self.constants
+            else str(
+                inspect.signature(method).replace(parameters=parameters[1:], return_annotation=inspect.Signature.empty)
+            )
+        )
 
     def describe(self) -> dict[str, Any]:
         return {"text": self.text, "parameters": len(self.parameters), "constants": self.constants}

@@ -1,0 +1,289 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""The inside of a job: reads and sends the inputs, keeps the book, collects what comes. `palm.job.Job` is its face.
+
+One thread reads the inputs, lazily (R18): an input is read when there is room in the window for what becomes of it. What
+comes is handed in by whoever pumps the connection, with the connection's lock.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import collections
+import heapq
+import secrets
+import threading
+import time
+from collections.abc import AsyncIterable, Generator, Iterable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from palm._core import node as core
+from palm._core import space as core_space
+from palm._core.payload import NOTHING, BlockLost
+from palm.book import Book, Path
+from palm.connection import Connection, Outcome
+from palm.errors import Crashed, Disconnected, PayloadError, RemoteError
+from palm.remote import Route, error_of
+
+WINDOW = 1024  # messages; bounds the client's and each server's queue
+WINDOW_BYTES = 1 << 29  # of payload under way; at least one message is, whatever its size
+BATCH = 64  # messages in an envelope: beyond, little is left to share (docs/decisions/batching.md)
+BATCH_BYTES = 1 << 18
+HOLD = 0.002  # seconds that a message waits for company while the next input is not there
+WEIGHS = 4096  # bytes from which an input is weighed
+
+Result = tuple[int, Path, Any]  # number of the input, path, value
+
+
+@dataclass(frozen=True)
+class Options:
+    ordered: bool
+    window: int
+    on_error: str  # "raise", "skip", "return"
+    deadline: int  # ns since 1970; 0: none
+    seed: int
+
+
+class JobWork:
+    """One job on a connection."""
+
+    def __init__(
+        self, connection: Connection, route: Route, options: Options, inputs: Iterable[Any] | AsyncIterable[Any] | None
+    ) -> None:
+        self.key = secrets.token_bytes(16)
+        self.connection, self.route, self.options = connection, route, options
+        self.book = Book()
+        self.results: collections.deque[Result] = collections.deque()
+        self.errors: list[RemoteError] = []
+        self.sent = self.done = self.dropped = 0
+        self.failed: set[int] = set()
+        self.total: int | None = 1 if inputs is None else len(inputs) if hasattr(inputs, "__len__") else None
+        self.over = False
+        self.end: BaseException | None = None  # what iterating raises when the results are at an end
+        self.stopping = False
+        self.on_end: list[Any] = []  # called once, without the lock
+        self._fed = False
+        self._early: list[tuple[int, Path, int, Any]] = []  # ordered: a heap of results that are not next
+        self._with_result: set[int] = set()
+        self._sizes: dict[int, int] = {}
+        self._bytes = 0
+        self._batch = core.Batch()
+        self._batch_lock = threading.Lock()
+        self._held_since = 0.0
+        self._handle = connection.handle()
+        connection.add(self)
+        connection.open(route.link, self._handle, route.meaning(self.key, connection.endpoint, options.seed))
+        threading.Thread(target=self._feed, args=(inputs,), name="palm-inputs", daemon=True).start()
+
+    # ------------------------------------------------------------------------------------------------- inputs
+
+    def _feed(self, inputs: Iterable[Any] | AsyncIterable[Any] | None) -> None:
+        source = _iterator(inputs)
+        try:
+            with core_space.arena(shared=False):
+                self._send_all(iter(source))
+        except BaseException as e:  # whatever the user's iterable has raised is the user's to see
+            self.stop_with(e)
+        finally:
+            if isinstance(source, Generator):
+                source.close()
+            with self.connection.changed:
+                self._fed = True
+                self.total = self.sent
+                self._check_end()
+            self.connection.nudge()
+
+    def _send_all(self, source: Iterator[Any]) -> None:
+        while self._wait_for_room():
+            before = self._batch.nbytes
+            try:
+                with self._batch_lock:
+                    self._batch.put_next(source, self.sent, self.options.deadline)
+            except StopIteration:
+                break
+            except PayloadError as e:
+                raise PayloadError(f"input {self.sent}: {e}") from None
+            if self._sent_one(self._batch.nbytes - before):
+                self._flush()
+        self._flush()
+
+    def _sent_one(self, size: int) -> bool:
+        """True if the batch should go now: nothing else is under way, it is full, or it has waited."""
+        with self.connection.changed:
+            number = self.sent
+            self.book.begin(number)
+            self.sent += 1
+            if size > WEIGHS:
+                self._sizes[number] = size
+                self._bytes += size
+            alone = len(self.book) <= len(self._batch)
+        now = time.monotonic()
+        self._held_since = self._held_since or now
+        return alone or len(self._batch) >= BATCH or self._batch.nbytes > BATCH_BYTES or now - self._held_since > HOLD
+
+    def _room(self) -> bool:
+        under_way = len(self.book)
+        return (
+            self.over
+            or self.stopping
+            or (
+                under_way + len(self.results) + len(self._early) < self.options.window
+                and (self._bytes < WINDOW_BYTES or not under_way)
+            )
+        )
+
+    def _wait_for_room(self) -> bool:
+        """False: no more inputs are wanted."""
+        if not self._room():
+            self._flush()
+            self.connection.wait(self._room)
+        return not (self.over or self.stopping)
+
+    def _flush(self) -> None:
+        with self._batch_lock:
+            self._held_since = 0.0
+            if not len(self._batch) or self.over:
+                return
+            sent = self.connection.send(self.route.link, core.DATA, self._handle, 0, self._batch)
+        if not sent:
+            with self.connection.changed:
+                self.lost(self.route.link, 1)
+
+    def idle(self) -> None:
+        if self._held_since and time.monotonic() - self._held_since > HOLD:
+            self._flush()
+
+    # ---------------------------------------------------------------- what comes, with the connection's lock
+
+    def receive(self, outcomes: list[Outcome]) -> None:
+        for form, number, path, value in outcomes:
+            if self.over:
+                return
+            if number in self.book:
+                self._receive(form, number, path, value)
+                if number not in self.book:
+                    self._input_done(number)
+        self._check_end()
+
+    def _receive(self, form: int, number: int, path: Path, value: Any) -> None:
+        if form == core.CLOSE:
+            self.book.close(number, path, value)
+        elif form == core.ERROR:
+            self._failed(number, path, error_of(value, number))
+        elif isinstance(value, BlockLost):
+            self._failed(number, path, RemoteError(str(value), number=number, type="BlockLost"))
+        elif self.book.settle(number, path) and form != core.DROP:
+            self._give(number, path, value)
+
+    def _failed(self, number: int, path: Path, error: RemoteError) -> None:
+        if not self.book.settle(number, path):
+            return
+        self.failed.add(number)
+        self.errors.append(error)
+        if self.options.on_error == "raise":
+            self._finish(error)
+        elif self.options.on_error == "return":
+            self._give(number, path, error)
+
+    def _give(self, number: int, path: Path, value: Any) -> None:
+        self._with_result.add(number)
+        if self.options.ordered:
+            heapq.heappush(self._early, (number, path, len(self._early), value))
+            self._give_what_is_next()
+        else:
+            self.results.append((number, path, value))
+
+    def _give_what_is_next(self) -> None:
+        while self._early and self.book.is_next(*self._early[0][:2]):
+            number, path, _, value = heapq.heappop(self._early)
+            self.results.append((number, path, value))
+
+    def _input_done(self, number: int) -> None:
+        self.done += 1
+        self.dropped += number not in self._with_result and number not in self.failed
+        self._with_result.discard(number)
+        self._bytes -= self._sizes.pop(number, 0)
+        self._give_what_is_next()
+
+    def lost(self, link: int, reason: int) -> None:
+        server = self.route.server_of(link)
+        if server is None or self.over:
+            return
+        error = Crashed(
+            "its process is gone",
+            server=server,
+            type="Crashed",
+            reason="stopped" if reason == 0 else "",
+            number=next(iter(self.book.numbers()), self.sent),
+            function=next(s.function for s in self.route.steps if s.server == server),
+        )
+        self.failed.update(self.book.numbers())
+        self.errors.append(error)
+        self._finish(error)
+
+    def _check_end(self) -> None:
+        if self._fed and not self.book:
+            self._finish(None)
+
+    # ------------------------------------------------------------------------------------------------ the end
+
+    def stop_with(self, error: BaseException) -> None:
+        """Ends the job now; iterating raises `error`. Without the lock."""
+        with self.connection.changed:
+            self._finish(error)
+        self.connection.nudge()
+
+    def _finish(self, error: BaseException | None) -> None:
+        if self.over:
+            return
+        self.over, self.end = True, error
+        if error is not None:
+            self.results.clear()
+            self._early.clear()
+        self.connection.later.append(self._leave)
+
+    def _leave(self) -> None:
+        """Tells the servers, unless it is all over anyway. Without the lock."""
+        self.connection.remove(self)
+        with self._batch_lock:
+            self._batch.clear()
+        try:
+            if self.end is not None:
+                for link in set(self.route.links.values()):
+                    self._cancel_at(link)
+            if not self.connection.is_gone(self.route.link):
+                self.connection.say(self.route.link, core.FORGET, self._handle)
+        except (Disconnected, ValueError):
+            pass  # closed meanwhile
+        for call in self.on_end:
+            call()
+
+    def _cancel_at(self, link: int) -> None:
+        if not self.connection.is_gone(link):
+            batch = core.Batch()
+            batch.put({"job": self.key}, 0)
+            self.connection.send(link, core.CANCEL, 0, 0, batch)
+
+
+def _iterator(inputs: Iterable[Any] | AsyncIterable[Any] | None) -> Iterable[Any]:
+    if inputs is None:
+        return [NOTHING]
+    if isinstance(inputs, AsyncIterable):
+        return _synchronous(inputs)
+    return inputs
+
+
+def _synchronous(inputs: AsyncIterable[Any]) -> Generator[Any, None, None]:
+    with asyncio.Runner() as runner:
+        source = aiter(inputs)
+
+        async def following() -> Any:
+            return await anext(source)
+
+        while True:
+            try:
+                value = runner.run(following())
+            except StopAsyncIteration:
+                return
+            yield value
+            del value  # else an array would count as kept

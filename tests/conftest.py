@@ -1,0 +1,95 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""The ledger: each test leaves blocks, file descriptors, threads, processes, sockets and files as it found them."""
+
+from __future__ import annotations
+
+import gc
+import os
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+import palm
+from palm import places
+from palm._core import space
+
+TOOLS_THREADS = ("pytest_timeout", "pymonitor")
+
+
+def eventually(fact: Callable[[], Any], timeout: float = 10.0) -> Any:
+    """Waits for a fact, and returns it; the watchdog ends the wait, never the test's meaning."""
+    end = time.monotonic() + timeout
+    while not (found := fact()):
+        assert time.monotonic() < end, f"not within {timeout} s: {fact}"
+        time.sleep(0.005)
+    return found
+
+
+def children(of: int | None = None) -> set[int]:
+    """Pids of the living children of a process, zombies not counted."""
+    found = set()
+    for task in Path(f"/proc/{of or os.getpid()}/task").iterdir():
+        for pid in map(int, (task / "children").read_text().split()):
+            if places.start_time(pid):
+                found.add(pid)
+    return found
+
+
+def fds() -> dict[str, str]:
+    found = {}
+    for fd in os.listdir("/proc/self/fd"):
+        try:
+            target = os.readlink(f"/proc/self/fd/{fd}")
+        except OSError:
+            continue
+        if not target.startswith(("/proc", "/dev/")):
+            found[fd] = target
+    return found
+
+
+def memfds() -> set[str]:
+    return {t for t in fds().values() if t.startswith("/memfd:palm")}
+
+
+def state() -> dict[str, Any]:
+    gc.collect()
+    space.tick(time.monotonic_ns())
+    s = space.stats()
+    return {
+        "blocks held": s["blocks_held"],
+        "blocks lent": s["blocks_lent"],
+        "children": children(),
+        "threads": {t.name for t in threading.enumerate() if not t.name.startswith(TOOLS_THREADS)},
+        "fds": len(fds()),
+        "clusters": set(os.listdir(places.base())),
+        "/dev/shm": set(os.listdir("/dev/shm")),
+    }
+
+
+@pytest.fixture(autouse=True)
+def ledger() -> Iterator[None]:
+    """Compares before and after; what takes a moment to go (a peer that is dying, an orphan's mapping) gets it."""
+    with palm.arena():
+        np.empty(1 << 20)  # the space, the pulse and libzmq's threads are there for good
+    before = state()
+    yield
+    after = state()
+    end = time.monotonic() + 5
+    while after != before and time.monotonic() < end:
+        time.sleep(0.02)
+        after = state()
+    differences = {k: (before[k], after[k]) for k in before if before[k] != after[k]}
+    if "fds" in differences:
+        differences["open now"] = fds()
+    assert not differences, f"left behind (before, after): {differences}"
+
+
+@pytest.fixture
+def cluster() -> Iterator[palm.Cluster]:
+    with palm.Cluster() as cluster:
+        yield cluster
