@@ -98,10 +98,19 @@ static palm_err open_bell(palm_node *node)
     return PALM_OK;
 }
 
+/* libzmq leaves the socket's file behind (4.3.5 removes those alone that it has named itself). */
+static void remove_file(const palm_node *node)
+{
+    if (!strncmp(node->endpoint, "ipc://", 6) && node->endpoint[6] == '/')
+        unlink(node->endpoint + 6);
+}
+
 static void node_free(palm_node *node)
 {
-    if (node->pull)
+    if (node->pull) {
+        remove_file(node);
         palmi_zmq.close_(node->pull);
+    }
     if (node->context)
         palmi_zmq_context_drop();
     if (node->bell >= 0)

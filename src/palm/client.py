@@ -501,8 +501,6 @@ class Client(concurrent.futures.Executor):
                         work._resolve(number, Disconnected("the client was closed before the answer came"))
         self._connection.call_later()
         self._connection.close(timeout)
-        if self.address.startswith("ipc://"):
-            _unlink(self._connection.endpoint)
 
     def __enter__(self) -> Client:
         return self
@@ -511,17 +509,8 @@ class Client(concurrent.futures.Executor):
         try:
             if not self._connection.closed:
                 self._connection.close(0)
-                _unlink(self._connection.endpoint)
         except AttributeError:
             pass  # __init__ has raised
-
-
-def _unlink(endpoint: str) -> None:
-    if endpoint.startswith("ipc://"):
-        try:
-            os.unlink(endpoint.removeprefix("ipc://"))
-        except OSError:
-            pass
 
 
 def _no_server(name: str, names: Sequence[str]) -> str:

@@ -30,8 +30,8 @@ class Registry(Server):
         old = self._alive().get(server["name"])
         if old is not None and (old["host"], old["pid"]) != (server["host"], server["pid"]):
             return (
-                f"there is a running server {server['name']!r} (pid {old['pid']} on {old['host']}); only templates with "
-                "workers can be served by several processes"
+                f"there is a running server {server['name']!r} (pid {old['pid']} on {old['host']}); only templates "
+                "with workers can be served by several processes"
             )
         self.known[server["name"]] = server
         self.states.pop(server["name"], None)

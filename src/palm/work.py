@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: BSD-3-Clause
 """The inside of a job: reads and sends the inputs, keeps the book, collects what comes. `palm.job.Job` is its face.
 
-One thread reads the inputs, lazily (R18): an input is read when there is room in the window for what becomes of it. What
-comes is handed in by whoever pumps the connection, with the connection's lock.
+One thread reads the inputs, lazily (R18): an input is read when there is room in the window for what becomes of it.
+What comes is handed in by whoever pumps the connection, with the lock of the connection.
 """
 
 from __future__ import annotations
