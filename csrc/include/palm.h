@@ -350,8 +350,9 @@ uint64_t palm_node_id(const palm_node *node);
 palm_space *palm_node_space(const palm_node *node);
 
 /* A link to who receives at `endpoint`; returns at once, the same number for the same endpoint while it stands. What is
- * sent before the hand-shake is over waits. */
-palm_err palm_node_link(palm_node *node, const char *endpoint, uint32_t *link);
+ * sent before the hand-shake is over waits, as long as the process `pid` of this host lives (0: not known): a server that
+ * is busy with a function answers when that is over. */
+palm_err palm_node_link(palm_node *node, const char *endpoint, int32_t pid, uint32_t *link);
 /* The link to the node with this id, as it stands in envelopes; PALM_EAGAIN: none. */
 palm_err palm_node_find(palm_node *node, uint64_t peer, uint32_t *link);
 typedef enum palm_link_state { PALM_LINK_GONE = 0, PALM_LINK_OPENING, PALM_LINK_READY } palm_link_state;
@@ -368,7 +369,7 @@ void palm_node_unlink(palm_node *node, uint32_t link);
 typedef enum palm_event_kind {
     PALM_EVENT_MESSAGE = 1, /* envelope of any kind but HELLO, TAKEN and BYE */
     PALM_EVENT_READY,       /* the link can be used */
-    PALM_EVENT_GONE,        /* the peer has said BYE (reason 0), is dead (1), or never answered (2) */
+    PALM_EVENT_GONE,        /* the peer has said BYE (reason 0), or is dead (1) */
     PALM_EVENT_WAKE,        /* palm_node_wake() was called */
     PALM_EVENT_STOP         /* palm_node_stop() was called, or the owner is gone */
 } palm_event_kind;
@@ -382,6 +383,7 @@ typedef struct palm_event {
     palm_frames *frames;       /* holds body and parts */
     palm_taken *blocks;        /* envelope.n_blocks; err says which could not be taken */
     const uint8_t **parts;     /* envelope.n_parts; 64-byte aligned */
+    palm_text *dtypes;         /* what envelope.dtypes points to */
 } palm_event;
 /* Waits up to timeout_ms for an event; PALM_EAGAIN: none came. PALM_EINTR: look for signals, call again (a signal just
  * before the wait is not seen by it: wait 50 ms at a time where Ctrl-C matters). Malformed messages are counted, reported by palm_node_rejected and dropped in here. */

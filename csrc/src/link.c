@@ -109,6 +109,17 @@ palm_err palmi_link_to(palm_node *node, const char *endpoint, palmi_link **out)
     return PALM_OK;
 }
 
+bool palmi_link_watch(palm_node *node, palmi_link *link, pid_t pid)
+{
+    if (link->pidfd >= 0 || pid <= 0)
+        return true;
+    link->pidfd = (int)syscall(SYS_pidfd_open, pid, 0);
+    struct epoll_event watched = {.events = EPOLLIN, .data.u64 = link->number};
+    if (link->pidfd >= 0)
+        epoll_ctl(node->watch, EPOLL_CTL_ADD, link->pidfd, &watched);
+    return link->pidfd >= 0 || errno != ESRCH;
+}
+
 /* --------------------------------------------------------------------------------------------------------- closing */
 
 static void drop_flight(palmi_link *link)
@@ -146,6 +157,13 @@ void palmi_link_close(palm_node *node, palmi_link *link, int linger_ms)
     node->links.at[link->number - 1] = NULL;
     free(link->flight.at);
     free(link);
+}
+
+void palmi_link_lose(palm_node *node, palmi_link *link, uint32_t reason)
+{
+    palmi_node_note(node, PALM_EVENT_GONE, link->number, reason);
+    palm_count(&node->counters->lost_links, reason ? 1 : 0);
+    palmi_link_close(node, link, 0);
 }
 
 /* --------------------------------------------------------------------------------------------------------- sending */
@@ -404,7 +422,7 @@ static palm_err usable(const palm_node *node)
     return atomic_load(&node->closed) ? PALM_ECLOSED : PALM_OK;
 }
 
-palm_err palm_node_link(palm_node *node, const char *endpoint, uint32_t *out)
+palm_err palm_node_link(palm_node *node, const char *endpoint, int32_t pid, uint32_t *out)
 {
     palm_err err = usable(node);
     if (err)
@@ -414,8 +432,11 @@ palm_err palm_node_link(palm_node *node, const char *endpoint, uint32_t *out)
     err = palmi_link_to(node, endpoint, &link);
     if (!err && !link->seq)
         err = palmi_link_hello(node, link);
-    if (!err)
+    if (!err) {
         *out = link->number;
+        if (!palmi_link_watch(node, link, pid))
+            palmi_link_lose(node, link, 1);
+    }
     pthread_mutex_unlock(&node->lock);
     return err;
 }

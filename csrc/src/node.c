@@ -256,25 +256,14 @@ void palmi_node_note(palm_node *node, palm_event_kind kind, uint32_t link, uint3
     node->notes.at[node->notes.n++] = (palmi_note){kind, link, reason};
 }
 
-static void lose(palm_node *node, palmi_link *link, uint32_t reason)
-{
-    palmi_node_note(node, PALM_EVENT_GONE, link->number, reason);
-    palm_count(&node->counters->lost_links, reason ? 1 : 0);
-    palmi_link_close(node, link, 0);
-}
-
-/* A peer on this host is watched: its pidfd turns readable when it is dead, all threads and memory gone. */
+/* A peer on this host is watched. */
 static void watch_peer(palm_node *node, palmi_link *link)
 {
     palm_identity me;
     palm_space_identity(node->space, &me);
-    if (link->pidfd >= 0 || link->identity.pid <= 0 || memcmp(me.boot_id, link->identity.boot_id, sizeof me.boot_id) ||
-        me.pid_namespace != link->identity.pid_namespace)
-        return;
-    link->pidfd = (int)syscall(SYS_pidfd_open, link->identity.pid, 0);
-    struct epoll_event watched = {.events = EPOLLIN, .data.u64 = link->number};
-    if (link->pidfd >= 0)
-        epoll_ctl(node->watch, EPOLL_CTL_ADD, link->pidfd, &watched);
+    if (!memcmp(me.boot_id, link->identity.boot_id, sizeof me.boot_id) &&
+        me.pid_namespace == link->identity.pid_namespace)
+        palmi_link_watch(node, link, link->identity.pid); /* dead already: the next HELLO or pidfd tells */
 }
 
 static bool text_fits(palm_text text)
@@ -293,7 +282,7 @@ static palmi_link *link_of_hello(palm_node *node, uint64_t sender, const palm_he
     if (palmi_link_to(node, endpoint, &link))
         return NULL;
     if (link->peer && link->peer != sender) { /* somebody else lives there now */
-        lose(node, link, 1);
+        palmi_link_lose(node, link, 1);
         if (palmi_link_to(node, endpoint, &link))
             return NULL;
     }
@@ -325,7 +314,7 @@ static void greet(palm_node *node, palmi_link *link, const palm_hello *hello)
     link->state = PALM_LINK_READY;
     palmi_node_note(node, PALM_EVENT_READY, link->number, 0);
     if (palmi_link_flush(node, link))
-        lose(node, link, 1);
+        palmi_link_lose(node, link, 1);
 }
 
 static bool on_hello(palm_node *node, const palm_envelope *e)
@@ -465,6 +454,20 @@ static palm_err take_blocks(palm_node *node, palm_event *event)
     return PALM_OK;
 }
 
+/* The reader's list of dtypes is good until its next message, but the event may be kept for longer. */
+static palm_err own_dtypes(palm_event *event)
+{
+    uint32_t n = event->envelope.n_dtypes;
+    if (!n)
+        return PALM_OK;
+    event->dtypes = malloc(n * sizeof *event->dtypes);
+    if (!event->dtypes)
+        return PALM_ENOMEM;
+    memcpy(event->dtypes, event->envelope.dtypes, n * sizeof *event->dtypes);
+    event->envelope.dtypes = event->dtypes;
+    return PALM_OK;
+}
+
 /* After this the sender may let go of what the envelope names. */
 static void tell_taken(palm_node *node, palmi_link *link, uint64_t seq)
 {
@@ -487,7 +490,7 @@ static bool accept_from(palm_node *node, palm_event *event)
         event->link = link->number;
         tell_taken(node, link, e->seq);
         if (e->kind == PALM_BYE)
-            lose(node, link, 0);
+            palmi_link_lose(node, link, 0);
         else
             wanted = err ? reject(node, "dropped", err) : e->kind != PALM_TAKEN;
     }
@@ -527,6 +530,8 @@ static bool decode(palm_node *node, raw *r, palm_event *event)
     err = copy_parts(node, r, event->frames);
     if (!err)
         err = part_pointers(event);
+    if (!err)
+        err = own_dtypes(event);
     if (err)
         return reject(node, "dropped", err);
     if (!accept_from(node, event))
@@ -545,6 +550,7 @@ void palm_event_done(palm_node *node, palm_event *event)
                 palm_block_drop(event->blocks[i].arena, event->blocks[i].index);
     free(event->blocks);
     free(event->parts);
+    free(event->dtypes);
     palm_frames_drop(event->frames);
     memset(event, 0, sizeof *event);
 }
@@ -566,7 +572,7 @@ static void look_at_watch(palm_node *node)
         pthread_mutex_lock(&node->lock);
         palmi_link *link = palmi_link_get(node, (uint32_t)ready[i].data.u64);
         if (link)
-            lose(node, link, 1);
+            palmi_link_lose(node, link, 1);
         pthread_mutex_unlock(&node->lock);
     }
 }

@@ -84,6 +84,10 @@ palmi_link *palmi_link_get(palm_node *node, uint32_t number);
 palmi_link *palmi_link_by_peer(palm_node *node, uint64_t peer);
 palm_err palmi_link_to(palm_node *node, const char *endpoint, palmi_link **out);
 void palmi_link_close(palm_node *node, palmi_link *link, int linger_ms);
+/* Closes, and tells who receives: reason 0 in good order, 1 dead. */
+void palmi_link_lose(palm_node *node, palmi_link *link, uint32_t reason);
+/* Its pidfd turns readable when the process is dead, all threads and memory gone. False: it is dead already. */
+bool palmi_link_watch(palm_node *node, palmi_link *link, pid_t pid);
 palm_err palmi_link_hello(palm_node *node, palmi_link *link);
 palm_err palmi_link_flush(palm_node *node, palmi_link *link);
 palm_err palmi_link_transmit(palm_node *node, palmi_link *link, palm_kind kind, uint32_t handle, uint16_t hop,

@@ -6,6 +6,7 @@
 #include <dlfcn.h>
 #include <pthread.h>
 #include <string.h>
+#include <sys/wait.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -59,7 +60,7 @@ static palm_event expect(peer *p, peer *other, palm_event_kind kind)
 static uint32_t connect_to(peer *from, peer *to)
 {
     uint32_t link;
-    CHECK_OK(palm_node_link(from->node, palm_node_endpoint(to->node), &link));
+    CHECK_OK(palm_node_link(from->node, palm_node_endpoint(to->node), 0, &link));
     palm_event event = expect(from, to, PALM_EVENT_READY);
     CHECK(event.link == link);
     return link;
@@ -174,6 +175,60 @@ static void test_bye(void)
     peer_close(&b);
 }
 
+/* Nobody answers, and then the process that should have is dead. */
+static void test_death_before_the_hand_shake(void)
+{
+    peer a = peer_open("a", false);
+    char nobody[128];
+    uint32_t link;
+    int never[2];
+    CHECK(!pipe(never));
+    pid_t child = fork();
+    if (!child) {
+        char byte;
+        close(never[1]);
+        _exit((int)read(never[0], &byte, 1));
+    }
+    snprintf(nobody, sizeof nobody, "ipc://%s/nobody", directory);
+    CHECK_OK(palm_node_link(a.node, nobody, child, &link));
+    palm_event event;
+    CHECK_ERR(palm_node_next(a.node, 20, &event), PALM_EAGAIN);
+    close(never[1]);
+    CHECK(waitpid(child, NULL, 0) == child);
+    close(never[0]);
+    event = expect(&a, NULL, PALM_EVENT_GONE);
+    CHECK(event.link == link && event.reason == 1);
+    CHECK_OK(palm_node_link(a.node, nobody, child, &link));
+    event = expect(&a, NULL, PALM_EVENT_GONE);
+    CHECK(event.link == link);
+    peer_close(&a);
+}
+
+/* An event that is kept while others come keeps all it has. */
+static void test_kept_events(void)
+{
+    peer a = peer_open("a", false), b = peer_open("b", false);
+    uint32_t link = connect_to(&a, &b);
+    palm_batch *batch;
+    CHECK_OK(palm_batch_new(&batch));
+    put_block(&a, batch, 1);
+    CHECK_OK(palm_node_send(a.node, link, PALM_DATA, 1, 0, batch));
+    palm_event kept = next(&b, &a);
+    while (kept.kind != PALM_EVENT_MESSAGE)
+        kept = next(&b, &a);
+    for (int i = 0; i < 10; i++) {
+        put_bytes(batch, 1, "other");
+        CHECK_OK(palm_node_send(a.node, link, PALM_DATA, 1, 0, batch));
+        palm_event other = expect(&b, &a, PALM_EVENT_MESSAGE);
+        palm_event_done(b.node, &other);
+    }
+    CHECK(kept.envelope.n_dtypes == 1 && !memcmp(kept.envelope.dtypes[0].data, "|u1", 3));
+    palm_event_done(b.node, &kept);
+    palm_batch_free(batch);
+    peer_close(&a);
+    peer_close(&b);
+}
+
 static void *waker(void *node)
 {
     usleep(20000);
@@ -269,6 +324,8 @@ int main(int argc, char **argv)
     test_block(false);
     test_block(true);
     test_bye();
+    test_death_before_the_hand_shake();
+    test_kept_events();
     test_wake_and_stop();
     test_to_oneself();
     test_threads();

@@ -8,6 +8,7 @@ import concurrent.futures
 import difflib
 import os
 import secrets
+import socket
 import threading
 import time
 import weakref
@@ -27,6 +28,7 @@ from palm.step import Step, route_of
 from palm.work import WINDOW, JobWork, Options
 
 REGISTRY = "registry"
+_HOST = socket.gethostname()
 _REASON_WAIT = 2.0  # seconds that a supervisor has to tell why a process died
 
 
@@ -108,6 +110,7 @@ class Calls:
                     number=number,
                     function=self.route.steps[0].function,
                     type="Crashed",
+                    pid=self.route.servers[server]["pid"],
                     reason="stopped" if reason == 0 else "",
                 ),
             )
@@ -151,6 +154,8 @@ class Client(concurrent.futures.Executor):
         )
         self._calls: dict[str, Calls] = {}
         self._known: dict[str, dict[str, Any]] = {}
+        self._linked: dict[int, str] = {}
+        self._connection.on_gone.append(self._forget_server)
         self._thread: threading.Thread | None = None
         self._lock = threading.Lock()
         self._jobs: weakref.WeakSet[Job] = weakref.WeakSet()
@@ -164,25 +169,35 @@ class Client(concurrent.futures.Executor):
 
     # ------------------------------------------------------------------------------------------- the registry
 
-    def _ask(self, function: str, *values: Any) -> Any:
-        route = Route(
-            [Step(f"{REGISTRY}.{function}")], self._registry.servers, self._registry.link, self._registry.links
-        )
-        return self._call(f"{REGISTRY}.{function}", route, values, self.timeout)
+    def _ask(self, function: str, *values: Any, timeout: float | None = None) -> Any:
+        """Calls the registry."""
+        name = f"{REGISTRY}.{function}"
+        registry = self._registry
+        route = Route([Step(name)], registry.servers, registry.link, registry.links)
+        return self._call(name, route, values, self.timeout if timeout is None else timeout)
 
     def _lookup(self, steps: Sequence[Step]) -> dict[str, dict[str, Any]]:
         """What is known of the servers of these steps, each checked to have the function."""
         names = sorted({s.server for s in steps})
         missing = [n for n in names if n not in self._known]
         if missing:
-            found = self._ask("lookup", missing)
-            self._known.update(found["servers"])
-            absent = [n for n in missing if n not in found["servers"]]
-            if absent:
-                raise NotFound(_no_server(absent[0], found["names"]))
+            self._known |= self._find(missing)
         for s in steps:
             self._check_step(s, self._known[s.server])
         return {n: self._known[n] for n in names}
+
+    def _find(self, names: list[str]) -> dict[str, dict[str, Any]]:
+        """What the registry says of these servers; one that is being restarted is waited for."""
+        found = self._ask("lookup", names)
+        absent = [n for n in names if n not in found["servers"]]
+        if absent and all(found["states"].get(n) == "restarting" for n in absent):
+            self._wait_for(absent, 1, self.timeout)
+            found = self._ask("lookup", names)
+            absent = [n for n in names if n not in found["servers"]]
+        if absent:
+            raise NotFound(_no_server(absent[0], found["names"], found["states"].get(absent[0], "")))
+        servers: dict[str, dict[str, Any]] = found["servers"]
+        return servers
 
     def _check_step(self, s: Step, server: dict[str, Any]) -> None:
         functions = server["functions"]
@@ -201,25 +216,27 @@ class Client(concurrent.futures.Executor):
 
     def _route(self, steps: Sequence[Step]) -> Route:
         servers = self._lookup(steps)
-        links = {}
-        for name, server in servers.items():
-            try:
-                links[name] = self._connection.link(server["address"], self.timeout)
-            except Disconnected:
-                self._known.pop(name, None)
-                raise Disconnected(
-                    f"the server {name!r} (pid {server['pid']}) does not answer at {server['address']}; "
-                    "it may be busy with a function that was running before this client came, or be "
-                    "restarting"
-                ) from None
+        links = {name: self._link(name, server) for name, server in servers.items()}
         return Route(list(steps), servers, links[steps[0].server], links)
 
-    def _reason(self, server: str) -> str:
-        """Why the last process of a server died, as its supervisor saw it."""
+    def _link(self, name: str, server: dict[str, Any]) -> int:
+        if server["host"] == _HOST:
+            link = self._connection.link_to_living(server["address"], server["pid"])
+        else:
+            link = self._connection.link(server["address"], self.timeout)
+        with self._connection.changed:
+            self._linked[link] = name
+        return link
+
+    def _forget_server(self, link: int) -> None:
+        """Its successor has another address."""
+        self._known.pop(self._linked.pop(link, ""), None)
+
+    def _reason(self, server: str, pid: int) -> str:
+        """Why a process of a server died, as its supervisor saw it."""
         try:
             for _ in range(20):
-                known = self._known.get(server, {})
-                reason: str = self._ask("reason", server, int(known.get("pid", 0)))
+                reason: str = self._ask("reason", server, pid)
                 if reason:
                     return reason
                 threading.Event().wait(_REASON_WAIT / 20)
@@ -230,8 +247,7 @@ class Client(concurrent.futures.Executor):
     def _explain(self, error: BaseException) -> BaseException:
         """Completes a Crashed with the reason."""
         if isinstance(error, Crashed) and not error.reason:
-            error.reason = self._reason(error.server)
-            self._known.pop(error.server, None)
+            error.reason = self._reason(error.server, error.pid)
             error.args = (f"the process of {error.server!r} is gone: {error.reason}",)
         return error
 
@@ -451,15 +467,14 @@ class Client(concurrent.futures.Executor):
 
     def wait_for(self, *servers: str, workers: int = 1, timeout: float = 60.0) -> None:
         """Wait until each of these servers has so many workers."""
-        missing = self._connection_wait(servers, workers, timeout)
+        missing = self._wait_for(servers, workers, timeout)
         if missing:
             raise Timeout(f"not there within {timeout:g} s: {', '.join(missing)}")
 
-    def _connection_wait(self, servers: Sequence[str], workers: int, timeout: float) -> list[str]:
-        found: list[str] = self.call(
-            "registry.wait_for", list(servers), workers, timeout, timeout=timeout + self.timeout
-        )
-        return found
+    def _wait_for(self, servers: Sequence[str], workers: int, timeout: float) -> list[str]:
+        """The names that are not there after `timeout` seconds."""
+        missing: list[str] = self._ask("wait_for", list(servers), workers, timeout, timeout=timeout + self.timeout)
+        return missing
 
     def status(self) -> dict[str, Any]:
         """The cluster, as ``palm status --json`` prints it."""
@@ -513,11 +528,13 @@ class Client(concurrent.futures.Executor):
             pass  # __init__ has raised
 
 
-def _no_server(name: str, names: Sequence[str]) -> str:
+def _no_server(name: str, names: Sequence[str], state: str) -> str:
+    if state:
+        return f"the server {name!r} is not running; its state is: {state}"
     near = difflib.get_close_matches(name, names, 1)
     return (
-        f"there is no server {name!r}"
-        + (f"; did you mean {near[0]!r}?" if near else "")
+        f"there is no server {name!r}."
+        + (f" Did you mean {near[0]!r}?" if near else "")
         + (f" There are: {', '.join(sorted(names))}" if names else " There are none: start one with cluster.start")
     )
 

@@ -50,6 +50,7 @@ class Connection:
         self._incoming: dict[tuple[int, int], Work] = {}
         self._ready: set[int] = set()
         self._gone: dict[int, int] = {}
+        self.on_gone: list[Callable[[int], None]] = []  # with the lock
         self._handles = itertools.count(1)
         self._pumping = False
         self.closed = False
@@ -60,10 +61,18 @@ class Connection:
     def link(self, endpoint: str, timeout: float) -> int:
         """The link to `endpoint`, when the route is usable (R1)."""
         number: int = self.node.link(endpoint)
+        if self.node.ready(number):
+            return number
         if not self.wait(lambda: number in self._ready or number in self._gone or self.node.ready(number), timeout):
             raise Disconnected(f"nobody answers at {endpoint} within {timeout:g} s")
         if number in self._gone:
             raise Disconnected(f"{endpoint} went away during the hand-shake")
+        return number
+
+    def link_to_living(self, endpoint: str, pid: int) -> int:
+        """The link to a process of this host that is known to live: what is sent waits until it answers, however long
+        it is busy, or dies."""
+        number: int = self.node.link(endpoint, pid)
         return number
 
     def handle(self) -> int:
@@ -156,6 +165,8 @@ class Connection:
         elif event.kind == core.GONE:
             self._gone[event.link] = event.reason
             self._incoming = {k: w for k, w in self._incoming.items() if k[0] != event.link}
+            for told in self.on_gone:
+                told(event.link)
             for work in list(self.works.values()):
                 work.lost(event.link, event.reason)
 

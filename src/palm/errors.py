@@ -66,9 +66,9 @@ class RemoteError(PalmError):
 class Crashed(RemoteError):
     """The process that worked on the message died; `reason` is what its supervisor saw ("SIGSEGV", "exit code 3")."""
 
-    def __init__(self, message: str, *, reason: str = "", **where: Any) -> None:
+    def __init__(self, message: str, *, reason: str = "", pid: int = 0, **where: Any) -> None:
         super().__init__(message, **where)
-        self.reason = reason
+        self.reason, self.pid = reason, pid
 
 
 def _rebuild(cls: type[RemoteError], message: str, fields: dict[str, Any]) -> RemoteError:

@@ -209,14 +209,25 @@ class Host:
 
     def _cancel(self, event: core.Event) -> None:
         try:
-            job = event.value(0)["job"]
-        except (BlockLost, LookupError, TypeError):
+            meaning = event.value(0)
+            job, softly = meaning["job"], meaning.get("stop", False)
+        except (BlockLost, LookupError, TypeError, AttributeError):
+            return
+        if softly:
+            self._stop_generators(job)
             return
         for a in self._assignments.values():
             if a.job == job:
                 a.cancelled = True
         for m in [m for m in self._making if m.assignment.job == job]:
             self._drop_generator(m)
+
+    def _stop_generators(self, job: bytes) -> None:
+        """Those of the first step end where they are, as if they had come to their end."""
+        for m in [m for m in self._making if m.assignment.job == job and not m.assignment.hop]:
+            self._drop_generator(m)
+            self._client_outlet(m.assignment).batch.event(core.CLOSE, m.number, m.path, m.made)
+            self._flush(m.assignment)
 
     def _gone(self, link: int) -> None:
         """Who sent jobs from there, or was to receive from here, is gone. Its client knows: it has a link there too."""

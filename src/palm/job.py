@@ -134,16 +134,17 @@ class Job:
         """For `Client.map`: None for inputs without a result, a list for those that fanned out."""
         number = 0
         group: list[Any] = []
-        fanned = False
-        for n, path, value in self._results():
+        for n, _, value in self._results():
             while number < n:
-                yield group if fanned else group[0] if group else None
-                number, group, fanned = number + 1, [], False
+                yield self._one(number, group)
+                number, group = number + 1, []
             group.append(value)
-            fanned = bool(path)
         while number < self._work.sent:
-            yield group if fanned else group[0] if group else None
-            number, group, fanned = number + 1, [], False
+            yield self._one(number, group)
+            number, group = number + 1, []
+
+    def _one(self, number: int, group: list[Any]) -> Any:
+        return group if number in self._work.fanned else group[0] if group else None
 
     def __aiter__(self) -> AsyncIterator[Any]:
         return self._async()
@@ -192,8 +193,7 @@ class Job:
 
     def stop(self) -> None:
         """No more inputs; what is under way still arrives."""
-        self._work.stopping = True
-        self._work.connection.nudge()
+        self._work.stop()
 
     def cancel(self) -> None:
         """What is queued is dropped; a function that runs sees `cancelled`. Iterating raises `Cancelled`."""

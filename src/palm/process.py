@@ -119,7 +119,7 @@ class Membership:
             self._client.close(0.2)
 
 
-def describe(server: Server, name: str, address: str) -> dict[str, Any]:
+def describe(server: Server, name: str, address: str, supervised: bool) -> dict[str, Any]:
     cls = type(server)
     base = next(c.__name__ for c in cls.__mro__ if c.__module__ == "palm.template")
     hidden = [
@@ -134,6 +134,7 @@ def describe(server: Server, name: str, address: str) -> dict[str, Any]:
         "host": socket.gethostname(),
         "pid": os.getpid(),
         "began": places.start_time(os.getpid()),
+        "supervised": supervised,
         "address": address,
         "page": list(core_space.identity()),
         "functions": {n: s.describe() for n, s in cls._exposed.items()},
@@ -154,7 +155,7 @@ def run(order: Order, ready: Callable[[], None]) -> None:
     server.name = order.name
     membership: Membership | None = None
     if not order.is_registry:
-        membership = Membership(order.registry, lambda: describe(server, order.name, host.node.endpoint))
+        membership = Membership(order.registry, lambda: describe(server, order.name, host.node.endpoint, order.owner_fd >= 0))
     host = Host(
         server,
         order.name,

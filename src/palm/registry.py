@@ -59,7 +59,11 @@ class Registry(Server):
     @function
     def lookup(self, names: list[str]) -> dict[str, Any]:
         alive = self._alive()
-        return {"servers": {n: alive[n] for n in names if n in alive}, "names": sorted({*alive, *self.states})}
+        return {
+            "servers": {n: alive[n] for n in names if n in alive},
+            "names": sorted({*alive, *self.states}),
+            "states": self.states,
+        }
 
     @function
     def servers(self) -> list[dict[str, Any]]:
@@ -113,12 +117,13 @@ class Registry(Server):
         }
 
     def _alive(self) -> dict[str, dict[str, Any]]:
-        """Those known, without the dead of this host."""
+        """Those known, without the dead of this host. The supervisor of a dead one will tell what becomes of it."""
         here = socket.gethostname()
-        for name in [
-            n for n, s in self.known.items() if s["host"] == here and places.start_time(s["pid"]) != s["began"]
-        ]:
-            del self.known[name]
+        for name, s in list(self.known.items()):
+            if s["host"] == here and places.start_time(s["pid"]) != s["began"]:
+                del self.known[name]
+                if s["supervised"]:
+                    self.states.setdefault(name, "restarting")
         return self.known
 
 

@@ -57,12 +57,14 @@ class JobWork:
         self.errors: list[RemoteError] = []
         self.sent = self.done = self.dropped = 0
         self.failed: set[int] = set()
+        self.fanned: set[int] = set()          # inputs whose function was a generator
         self.total: int | None = 1 if inputs is None else len(inputs) if hasattr(inputs, "__len__") else None
         self.over = False
         self.end: BaseException | None = None  # what iterating raises when the results are at an end
         self.stopping = False
         self.on_end: list[Any] = []  # called once, without the lock
         self._fed = False
+        self._no_inputs = inputs is None
         self._early: list[tuple[int, Path, int, Any]] = []  # ordered: a heap of results that are not next
         self._with_result: set[int] = set()
         self._sizes: dict[int, int] = {}
@@ -167,6 +169,8 @@ class JobWork:
 
     def _receive(self, form: int, number: int, path: Path, value: Any) -> None:
         if form == core.CLOSE:
+            if not path:
+                self.fanned.add(number)
             self.book.close(number, path, value)
         elif form == core.ERROR:
             self._failed(number, path, error_of(value, number))
@@ -213,6 +217,7 @@ class JobWork:
             "its process is gone",
             server=server,
             type="Crashed",
+            pid=self.route.servers[server]["pid"],
             reason="stopped" if reason == 0 else "",
             number=next(iter(self.book.numbers()), self.sent),
             function=next(s.function for s in self.route.steps if s.server == server),
@@ -226,6 +231,13 @@ class JobWork:
             self._finish(None)
 
     # ------------------------------------------------------------------------------------------------ the end
+
+    def stop(self) -> None:
+        """No more inputs; a job without any has its first generator closed."""
+        self.stopping = True
+        self.connection.nudge()
+        if self._no_inputs and not self.over:
+            self._cancel_at(self.route.link, stop=True)
 
     def stop_with(self, error: BaseException) -> None:
         """Ends the job now; iterating raises `error`. Without the lock."""
@@ -258,10 +270,10 @@ class JobWork:
         for call in self.on_end:
             call()
 
-    def _cancel_at(self, link: int) -> None:
+    def _cancel_at(self, link: int, stop: bool = False) -> None:
         if not self.connection.is_gone(link):
             batch = core.Batch()
-            batch.put({"job": self.key}, 0)
+            batch.put({"job": self.key, "stop": stop}, 0)
             self.connection.send(link, core.CANCEL, 0, 0, batch)
 
 

@@ -3,7 +3,9 @@
 """A process on the wire, what it sends, what it receives, and the loop in which a server runs a function over a batch."""
 
 import os
+import threading
 import types
+from threading import get_ident
 
 from cpython.exc cimport PyErr_CheckSignals
 from libc.stdint cimport uint16_t, uint32_t, uint64_t
@@ -34,6 +36,7 @@ cdef enum:
     FLUSH_BYTES = 262144
 
 cdef object Generator = types.GeneratorType
+cdef object main_ident = threading.main_thread().ident
 
 
 cdef inline uint64_t now_ns() noexcept nogil:
@@ -163,15 +166,15 @@ cdef class Node:
     def id(self):
         return palm_node_id(self.live())
 
-    def link(self, str endpoint):
-        """The number of the link to `endpoint`, opened if there is none."""
+    def link(self, str endpoint, int pid=0):
+        """The number of the link to `endpoint`, opened if there is none. pid: whose death is its end, on this host."""
         cdef uint32_t number = 0
         cdef bytes e = endpoint.encode()
         cdef const char *at = e
         cdef palm_node *node = self.live()
         cdef palm_err err
         with nogil:
-            err = palm_node_link(node, at, &number)
+            err = palm_node_link(node, at, pid, &number)
         check(err)
         return number
 
@@ -198,16 +201,17 @@ cdef class Node:
         return True
 
     def next(self, double timeout):
-        """The next event, or None after `timeout` seconds. Signal handlers run in between."""
+        """The next event, or None after `timeout` seconds. Signal handlers run in between, in the main thread."""
         cdef Event event = Event.__new__(Event)
         cdef palm_node *node = self.live()
         cdef palm_err err
         cdef uint64_t now = now_ns()
         cdef uint64_t end = now + <uint64_t> (timeout * 1e9)
         cdef int ms
+        cdef uint64_t slice_ms = SLICE_MS if get_ident() == main_ident else 1000
         event.node = self
         while True:
-            ms = SLICE_MS if end > now + SLICE_MS * 1000000 else 0 if end <= now else <int> ((end - now + 999999) // 1000000)
+            ms = <int> slice_ms if end > now + slice_ms * 1000000 else 0 if end <= now else <int> ((end - now + 999999) // 1000000)
             with nogil:
                 err = palm_node_next(node, ms, &event.event)
             if err == PALM_OK:
