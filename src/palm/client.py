@@ -147,11 +147,7 @@ class Client(concurrent.futures.Executor):
     def __init__(self, address: str | None = None, *, timeout: float = 10.0) -> None:
         self.timeout = timeout
         self.address = places.find(address)
-        self._connection = Connection(
-            places.endpoint(self.address, "client"),
-            f"client {os.getpid()}",
-            frames=os.environ.get("PALM_FRAMES") == "1",
-        )
+        self._connection, link = _connect(self.address, timeout)
         self._calls: dict[str, Calls] = {}
         self._known: dict[str, dict[str, Any]] = {}
         self._linked: dict[int, str] = {}
@@ -159,11 +155,6 @@ class Client(concurrent.futures.Executor):
         self._thread: threading.Thread | None = None
         self._lock = threading.Lock()
         self._jobs: weakref.WeakSet[Job] = weakref.WeakSet()
-        try:
-            link = self._connection.link(self.address, timeout)
-        except Disconnected as e:
-            self._connection.close(0)
-            raise Disconnected(f"{e}; is the cluster running? (palm status)") from None
         registry = {"address": self.address, "functions": {}, "pid": 0}
         self._registry = Route([Step("registry.lookup")], {REGISTRY: registry}, link, {REGISTRY: link})
 
@@ -448,14 +439,15 @@ class Client(concurrent.futures.Executor):
         if journal is not None:
             raise NotImplementedError("a journal is not there yet")
         options = Options(
-            ordered,
-            window or WINDOW,
-            on_error,
-            0 if timeout is None else time.time_ns() + int(timeout * 1e9),
-            secrets.randbits(63) if seed is None else seed,
+            ordered=ordered,
+            window=window or WINDOW,
+            on_error=on_error,
+            timeout=timeout,
+            deadline=0 if timeout is None else time.time_ns() + int(timeout * 1e9),
+            seed=secrets.randbits(63) if seed is None else seed,
         )
         work = JobWork(self._connection, self._route(route_of(steps)), options, inputs)
-        job = Job(self, work, timeout=timeout, progress=progress, one_input=inputs is None)
+        job = Job(self, work, progress=progress, one_input=inputs is None)
         self._jobs.add(job)
         return job
 
@@ -526,6 +518,21 @@ class Client(concurrent.futures.Executor):
                 self._connection.close(0)
         except AttributeError:
             pass  # __init__ has raised
+
+
+def _connect(address: str, timeout: float) -> tuple[Connection, int]:
+    """A connection, and its link to the registry at `address`; Disconnected if there is none."""
+    connection = None
+    try:
+        connection = Connection(
+            places.endpoint(address, "client"), f"client {os.getpid()}", frames=os.environ.get("PALM_FRAMES") == "1"
+        )
+        return connection, connection.link(address, timeout)
+    except (Disconnected, OSError) as e:
+        if connection is not None:
+            connection.close(0)
+        what = str(e) if isinstance(e, Disconnected) else f"{address!r} cannot be connected to: {e}"
+        raise Disconnected(f"{what}; is the cluster running? (palm status)") from None
 
 
 def _no_server(name: str, names: Sequence[str], state: str) -> str:

@@ -49,7 +49,6 @@ class Job:
         self, client: Client, work: JobWork, *, timeout: float | None, progress: bool, one_input: bool
     ) -> None:
         self._client, self._work, self._one_input = client, work, one_input
-        self._timeout = timeout
         self._began = time.monotonic()
         self._taken: collections.deque[Result] = collections.deque()
         self._bar: Any = None
@@ -95,9 +94,10 @@ class Job:
     def _take(self) -> None:
         """All results that are there; StopIteration, or what ended the job, if no more will come."""
         work = self._work
-        left = None if self._timeout is None else max(0.0, self._began + self._timeout - time.monotonic())
+        timeout = work.options.timeout
+        left = None if timeout is None else max(0.0, self._began + timeout - time.monotonic())
         if not work.connection.wait(lambda: bool(work.results) or work.over, left):
-            work.stop_with(Timeout(f"the job was not complete within {self._timeout:g} s: {self._so_far()}"))
+            work.stop_with(work.timed_out())
         with work.connection.changed:
             self._taken, work.results = work.results, collections.deque()
         work.connection.nudge()  # there is room now
@@ -106,10 +106,6 @@ class Job:
             self._bar.update(self.progress)
         if not self._taken:
             self._raise_end()
-
-    def _so_far(self) -> str:
-        p = _progress_of(self._work)
-        return f"{p.sent} inputs sent, {p.done} done, {p.failed} failed"
 
     def _raise_end(self) -> None:
         end = self._work.end
@@ -178,7 +174,7 @@ class Job:
         while not work.over or work.results:
             left = None if end is None else max(0.0, end - time.monotonic())
             if not work.connection.wait(lambda: bool(work.results) or work.over, left):
-                raise Timeout(f"not complete after {timeout:g} s: {self._so_far()}")
+                raise Timeout(f"not complete after {timeout:g} s: {work.so_far()}")
             with work.connection.changed:
                 work.results.clear()
             work.connection.nudge()

@@ -22,7 +22,7 @@ from palm._core import space as core_space
 from palm._core.payload import NOTHING, BlockLost
 from palm.book import Book, Path
 from palm.connection import Connection, Outcome
-from palm.errors import Crashed, Disconnected, PayloadError, RemoteError
+from palm.errors import Crashed, Disconnected, PayloadError, RemoteError, Timeout
 from palm.remote import Route, error_of
 
 WINDOW = 1024  # messages; bounds the client's and each server's queue
@@ -96,16 +96,16 @@ class JobWork:
             self.connection.nudge()
 
     def _send_all(self, source: Iterator[Any]) -> None:
+        # the hand-shake needs somebody who receives; it may take as long as the server is busy
+        self.connection.wait(lambda: self.over or self.connection.node.ready(self.route.link))
         while self._wait_for_room():
-            before = self._batch.nbytes
             try:
-                with self._batch_lock:
-                    self._batch.put_next(source, self.sent, self.options.deadline)
+                size = self._batch.put_next(source, self.sent, self.options.deadline, self._batch_lock)
             except StopIteration:
                 break
             except PayloadError as e:
                 raise PayloadError(f"input {self.sent}: {e}") from None
-            if self._sent_one(self._batch.nbytes - before):
+            if self._sent_one(size):
                 self._flush()
         self._flush()
 
@@ -158,6 +158,8 @@ class JobWork:
     # ---------------------------------------------------------------- what comes, with the connection's lock
 
     def receive(self, outcomes: list[Outcome]) -> None:
+        if self.options.deadline and time.time_ns() >= self.options.deadline:
+            self._finish(self.timed_out())  # functions that look at `cancelled` have given up: no results
         for form, number, path, value in outcomes:
             if self.over:
                 return
@@ -238,6 +240,12 @@ class JobWork:
         self.connection.nudge()
         if self._no_inputs and not self.over:
             self._cancel_at(self.route.link, stop=True)
+
+    def timed_out(self) -> Timeout:
+        return Timeout(f"the job was not complete within {self.options.timeout:g} s: {self.so_far()}")
+
+    def so_far(self) -> str:
+        return f"{self.sent} inputs sent, {self.done} done, {len(self.failed)} failed"
 
     def stop_with(self, error: BaseException) -> None:
         """Ends the job now; iterating raises `error`. Without the lock."""

@@ -91,11 +91,16 @@ cdef class Batch:
         put_value(self.batch, tree, 0, number, 0, path, 0)
         palm_batch_set_form(self.batch, PALM_ERROR, count)
 
-    def put_next(self, iterator, uint64_t number, uint64_t deadline=0, path=None):
+    def put_next(self, iterator, uint64_t number, uint64_t deadline, lock):
         """Add what the iterator gives next; StopIteration when it ends, what it raises as it is. An array that the
-        iterator has let go of is not copied."""
+        iterator has let go of is not copied. `lock` is held while the batch changes, not while the iterator is asked.
+        Returns the bytes that the batch has become larger by."""
+        cdef uint64_t before
         value = next(iterator)
-        put_value(self.batch, value, 1, number, deadline, path, 0)
+        with lock:
+            before = palm_batch_bytes(self.batch)
+            put_value(self.batch, value, 1, number, deadline, None, 0)
+            return palm_batch_bytes(self.batch) - before
 
     def put_out_of(self, box, uint64_t number, uint64_t deadline=0, path=None):
         """Add `box.value`, and take it out of the box."""
