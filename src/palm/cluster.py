@@ -19,7 +19,7 @@ from collections.abc import Mapping
 from os import PathLike
 from typing import Any
 
-from palm import places
+from palm import places, process
 from palm.client import REGISTRY, Client
 from palm.errors import Disconnected, PalmError, Timeout
 from palm.process import Order, load
@@ -42,8 +42,7 @@ class Child:
 
     def spawn(self) -> int:
         """Starts it; returns the fd on which it says "ready", or why not."""
-        import cloudpickle
-
+        order = _pickled(self.order)
         order_read, order_write = os.pipe()
         ready_read, ready_write = os.pipe()
         fds = [fd for fd in (order_read, ready_write, self.order.owner_fd) if fd >= 0]
@@ -67,7 +66,7 @@ class Child:
             os.close(self.pidfd)
         self.pidfd = os.pidfd_open(self.process.pid)
         with open(order_write, "wb") as pipe, contextlib.suppress(BrokenPipeError):
-            pipe.write(pickle.dumps((sys.path, cloudpickle.dumps(self.order))))
+            pipe.write(order)
         return ready_read
 
     def wait_ready(self, fd: int, timeout: float) -> None:
@@ -113,6 +112,19 @@ class Child:
             self.pidfd = -1
 
 
+def _pickled(order: Order) -> bytes:
+    """What `palm.process.main` reads."""
+    import cloudpickle
+
+    try:
+        return pickle.dumps((sys.path, cloudpickle.dumps(order)))
+    except Exception as e:  # whatever the user's objects raise
+        raise TypeError(
+            f"{order.name!r} cannot be handed to its process: {order.template!r} or its setup={sorted(order.setup)} "
+            f"holds something that cannot be pickled ({e}); make it in setup()"
+        ) from e
+
+
 class Cluster:
     """Context manager; runs from construction to `close` or the end of the process, however that ends.
 
@@ -129,6 +141,11 @@ class Cluster:
     """
 
     def __init__(self, name: str | None = None) -> None:
+        if process.importing:
+            raise RuntimeError(
+                "a server's process imports the module of its template, and that module starts a cluster: put what "
+                'starts it under `if __name__ == "__main__":`'
+            )
         self._directory = places.make(name)
         self.name = self._directory.name
         self.address = f"ipc://{self._directory}/registry"
@@ -452,8 +469,6 @@ def serve(
     setup : mapping, optional
         What `Server.setup` gets.
     """
-    from palm import process
-
     cls = load(template)
     _check_setup(cls, dict(setup or {}))
     order = Order(

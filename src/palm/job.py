@@ -45,9 +45,7 @@ class Job:
     Leaving a ``with`` block, or dropping the job, cancels what is left.
     """
 
-    def __init__(
-        self, client: Client, work: JobWork, *, timeout: float | None, progress: bool, one_input: bool
-    ) -> None:
+    def __init__(self, client: Client, work: JobWork, *, progress: bool, one_input: bool) -> None:
         self._client, self._work, self._one_input = client, work, one_input
         self._began = time.monotonic()
         self._taken: collections.deque[Result] = collections.deque()

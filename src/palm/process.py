@@ -14,6 +14,7 @@ import signal
 import socket
 import sys
 import threading
+import time
 import traceback
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -25,6 +26,10 @@ from palm.errors import Disconnected, NotFound, PalmError, Timeout
 from palm.template import Server
 
 GRACE = 1.5  # seconds between the owner's end and a hard one (R15: 3 s in all)
+REGISTRY_GRACE = 2.5  # the registry runs no user code: it is the last to go, and clears up
+
+
+importing = False  # True while a child imports the module of its template
 
 
 @dataclass
@@ -150,7 +155,8 @@ def run(order: Order, ready: Callable[[], None]) -> None:
     core_space.open_space(order.memory)
     endpoint = order.endpoint or places.endpoint(order.registry, order.name)
     if endpoint.startswith("ipc://"):
-        core_space.watch_owner(order.owner_fd, int(GRACE * 1000), endpoint.removeprefix("ipc://"))
+        grace = REGISTRY_GRACE if order.is_registry else GRACE
+        core_space.watch_owner(order.owner_fd, int(grace * 1000), endpoint.removeprefix("ipc://"))
     server = cls()
     server.name = order.name
     membership: Membership | None = None
@@ -170,7 +176,7 @@ def run(order: Order, ready: Callable[[], None]) -> None:
         if membership:
             membership.join()
         ready()
-        host.serve()
+        _serve(host, order)
     finally:
         host.close()
         if membership:
@@ -179,12 +185,40 @@ def run(order: Order, ready: Callable[[], None]) -> None:
             path = endpoint.removeprefix("ipc://")
             places.Path(path).unlink(missing_ok=True)
             if order.owner_fd >= 0 and not places.owner(places.Path(path).parent):
-                _last_one_out(places.Path(path).parent)
+                _last_one_out(places.Path(path).parent, GRACE + 0.5 if order.is_registry else 0.0)
 
 
-def _last_one_out(directory: places.Path) -> None:
-    """The owner is dead: what it left is removed by those it started."""
+def _serve(host: Any, order: Order) -> None:
+    """A child of a cluster that is ended by its own function (sys.exit, Ctrl-C) dies at once: peers are not told BYE, so
+    that they see a death, with the reason that the supervisor finds."""
     try:
+        host.serve()
+    except BaseException as e:
+        if order.owner_fd < 0:
+            raise
+        if not isinstance(e, SystemExit):
+            traceback.print_exc()
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(_exit_code(e))
+
+
+def _exit_code(e: BaseException) -> int:
+    """As the interpreter has it."""
+    if not isinstance(e, SystemExit):
+        return 1
+    if e.code is None or isinstance(e.code, int):
+        return (e.code or 0) & 0xFF
+    print(e.code, file=sys.stderr, flush=True)
+    return 1
+
+
+def _last_one_out(directory: places.Path, patience: float) -> None:
+    """The owner is dead: what it left is removed by those it started."""
+    end = time.monotonic() + patience
+    try:
+        while places._inhabited(directory) and time.monotonic() < end:
+            time.sleep(0.02)
         places.remove_dead_sockets(directory)
         if not places._inhabited(directory):
             places.remove(directory)
@@ -195,25 +229,32 @@ def _last_one_out(directory: places.Path) -> None:
 def main() -> int:
     fd = int(sys.argv[1])
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the owner, whose end ends us
-    with open(fd, "rb") as pipe:
-        path, order_bytes = pickle.load(pipe)
-        sys.path[:] = path
-        order: Order = pickle.loads(order_bytes)
     report = os.fdopen(int(sys.argv[2]), "wb", buffering=0)
-    told = False
 
     def ready() -> None:
-        nonlocal told
-        told = True
         report.write(b"ready\n")
         report.close()
 
     try:
-        run(order, ready)
+        with open(fd, "rb") as pipe:
+            sys.path[:], order_bytes = pickle.load(pipe)
+        run(_order_of(order_bytes), ready)
     except BaseException as e:
-        if told:
+        if report.closed:
             raise
-        report.write("".join(traceback.format_exception(e)).encode())
+        report.write("".join(traceback.format_exception(e)).encode(errors="backslashreplace"))
         report.close()
         return 1
     return 0
+
+
+def _order_of(pickled: bytes) -> Order:
+    """Unpickling imports the template's module, which has to be free of clusters of its own."""
+    global importing
+    importing = True
+    try:
+        order: Order = pickle.loads(pickled)
+        load(order.template)
+        return order
+    finally:
+        importing = False

@@ -50,9 +50,9 @@ def tree_of_error(error: BaseException, server: str, function: str) -> dict[str,
     tree = {
         "server": server,
         "function": function,
-        "type": type(error).__name__,
-        "message": _text(error),
-        "traceback": "".join(traceback.format_exception(error)) if error.__traceback__ else "",
+        "type": _utf8(type(error).__name__),
+        "message": _utf8(_text(error)),
+        "traceback": _utf8("".join(traceback.format_exception(error)) if error.__traceback__ else ""),
     }
     if isinstance(error, Crashed):
         tree["reason"] = error.reason
@@ -64,6 +64,11 @@ def _text(error: BaseException) -> str:
         return str(error)
     except Exception:  # a user's __str__ may do anything
         return "(its message cannot be shown)"
+
+
+def _utf8(text: str) -> str:
+    """Lone surrogates, as in file names that are no UTF-8, cannot be sent."""
+    return text.encode(errors="backslashreplace").decode()
 
 
 def error_of(tree: Any, number: int) -> RemoteError:

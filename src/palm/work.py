@@ -40,7 +40,8 @@ class Options:
     ordered: bool
     window: int
     on_error: str  # "raise", "skip", "return"
-    deadline: int  # ns since 1970; 0: none
+    timeout: float | None  # seconds for the whole job
+    deadline: int  # the same, in ns since 1970; 0: none
     seed: int
 
 

@@ -51,6 +51,9 @@ cdef extern from *:
 cdef extern from "numpy/arrayobject.h":
     int PyArray_CopyInto(cnp.ndarray dest, cnp.ndarray src) except -1
 
+cdef extern from "palm.h":
+    bint palm_space_owns(const palm_space *space, const void *p) noexcept nogil
+
 from palm._core.nep49 cimport PALM_NEP49_THRESHOLD
 
 # A small view of a large block is copied, since it would keep the block: the copy takes at most 2 us.
@@ -90,21 +93,50 @@ cdef dict dtypes = {}  # bytes -> dtype
 
 
 def dtype_text(dtype) -> bytes:
-    """A dtype as text: `dtype.str`, or for structured ones the JSON of numpy's own description.
+    """A dtype as text: `dtype.str`, or for structured ones the JSON of `dtype.descr`; where that is not defined, since
+    fields overlap or are out of order, the JSON of an object with names, formats (texts like this one), shapes, offsets,
+    titles and itemsize.
 
     Raises
     ------
     PayloadError
-        It holds pointers (object, StringDType), which have no meaning in another process (R21).
+        It holds pointers (object, StringDType), which have no meaning in another process (R21), or is not numpy's own.
     """
     if dtype.hasobject:
         raise PayloadError(f"dtype {dtype!r} holds pointers to Python objects, which cannot be sent; "
                            "convert to a numeric dtype or to strings of fixed width")
-    descr = np.lib.format.dtype_to_descr(dtype)
-    text = (descr if isinstance(descr, str) else json.dumps(descr)).encode()
+    if dtype.names is None:
+        text = dtype.str.encode()
+    else:
+        try:
+            text = json.dumps(dtype.descr).encode()
+        except ValueError:
+            text = json.dumps(_layout(dtype)).encode()
+        except TypeError as e:
+            raise PayloadError(f"dtype {dtype!r} cannot be described in text: {e}") from None
     if len(text) > PALM_MAX_TEXT:
         raise PayloadError(f"the description of the dtype takes {len(text)} bytes, at most {PALM_MAX_TEXT} can be sent")
+    try:
+        same = dtype_of_text(text) == dtype
+    except (TypeError, ValueError):
+        same = False
+    if not same:
+        raise PayloadError(f"dtype {dtype!r} is not one of numpy's own, and cannot be sent; convert to one that is")
     return text
+
+
+def _layout(dtype):
+    fields = [dtype.fields[name] for name in dtype.names]
+    return {
+        "names": list(dtype.names), "formats": [dtype_text(f[0].base).decode() for f in fields],
+        "shapes": [list(f[0].shape) for f in fields], "offsets": [f[1] for f in fields],
+        "titles": [f[2] if len(f) == 3 else None for f in fields], "itemsize": dtype.itemsize,
+    }
+
+
+def _of_layout(d):
+    formats = [(dtype_of_text(text.encode()), tuple(shape)) for text, shape in zip(d["formats"], d["shapes"], strict=True)]
+    return np.dtype({**{k: d[k] for k in ("names", "offsets", "titles", "itemsize")}, "formats": formats})
 
 
 def _tuples(descr):
@@ -117,7 +149,13 @@ def _tuples(descr):
 def dtype_of_text(text: bytes):
     """The inverse of `dtype_text`; ValueError or TypeError if it is none, or one that holds pointers."""
     s = text.decode()
-    dtype = np.lib.format.descr_to_dtype(_tuples(json.loads(s)) if s[:1] == "[" else s)
+    try:
+        if s[:1] == "{":
+            dtype = _of_layout(json.loads(s))
+        else:
+            dtype = np.lib.format.descr_to_dtype(_tuples(json.loads(s)) if s[:1] == "[" else s)
+    except (LookupError, AttributeError, RecursionError) as e:
+        raise ValueError(f"{s!r} is no dtype: {e!r}") from None
     if dtype.hasobject:
         raise ValueError(f"dtype {s!r} holds pointers")
     return dtype
@@ -179,8 +217,11 @@ cdef bint let_go(PyObject *a, Py_ssize_t expected) noexcept:
         if Py_REFCNT(a) != expected:
             return False
         a = base_of(a)
-        if a == NULL or not isinstance(<object> a, ndarray):
+        if a == NULL:
             return True
+        if not isinstance(<object> a, ndarray):
+            # a Holder's memory cannot be written; what a memoryview or as_strided's helper views, others may have
+            return type(<object> a) is Holder
         # <object> takes no reference here that lasts: the base is held by the view alone
         expected = 1
 
@@ -320,7 +361,9 @@ cdef int put_array(palm_batch *b, cnp.ndarray a, Py_ssize_t expected) except -1:
     if least <= SMALL_VIEW and least <= size // SMALL_SHARE:
         palm_block_drop(arena, index)
         return put_inline(b, a, text, e, dense)
-    if let_go(<PyObject *> a, expected) or nobody_can_write(a) or on_the_users_word(a):
+    # a peer's memory cannot be written from here, whatever views it
+    if (not palm_space_owns(space(), first) or let_go(<PyObject *> a, expected) or nobody_can_write(a)
+            or on_the_users_word(a)):
         return lend(b, a, text, e, arena, index, first)
     palm_block_drop(arena, index)
     c = counters()
@@ -344,7 +387,11 @@ cdef class _Tree:
         cdef dict out
         cdef bint mine
         t = type(value)
-        if value is None or t is bool or t is str or t is float or t is bytes:
+        if value is None or t is bool or t is float or t is bytes:
+            return value
+        if t is str:
+            if not value.isascii():
+                check_text(value, place)
             return value
         if t is int:
             return value if -(1 << 63) <= value < (1 << 64) else Ext(EXT_INT, value.to_bytes(
@@ -365,10 +412,14 @@ cdef class _Tree:
                 if type(<object> k) is not str and type(<object> k) is not int:
                     raise PayloadError(f"{place}: the key {<object> k!r} is of type {type(<object> k).__name__}; "
                                        "keys have to be str or int")
+                check_key(<object> k, place)
                 out[<object> k] = self.plain(v, inner, f"{place}[{<object> k!r}]", depth + 1)
             return out
         if isinstance(value, generic):
-            return Ext(EXT_SCALAR, text_of(value.dtype) + b"\0" + value.tobytes())
+            try:
+                return Ext(EXT_SCALAR, text_of(value.dtype) + b"\0" + value.tobytes())
+            except PayloadError as e:
+                raise PayloadError(f"{place}: {e}") from None
         if t is complex:
             return Ext(EXT_COMPLEX, _struct.pack(">dd", value.real, value.imag))
         if t is ndarray or t is memmap:
@@ -379,6 +430,23 @@ cdef class _Tree:
             self.arrays += 1
             return Ext(EXT_ARRAY, (self.arrays - 1).to_bytes(4, "big"))
         raise PayloadError(f"{place}: {unsupported(value)}")
+
+
+cdef int check_text(str value, str place) except -1:
+    try:
+        value.encode()
+    except UnicodeEncodeError as e:
+        raise PayloadError(f"{place}: a str that is not Unicode cannot be sent ({e}); send bytes") from None
+    return 0
+
+
+cdef int check_key(object key, str place) except -1:
+    if type(key) is str:
+        if not key.isascii():
+            check_text(key, f"{place}, a key")
+    elif not -(1 << 63) <= key < (1 << 64):
+        raise PayloadError(f"{place}: the key {key} does not fit in 64 bits")
+    return 0
 
 
 cdef str unsupported(object value):
@@ -421,7 +489,10 @@ cdef int put_value(palm_batch *b, object value, Py_ssize_t expected, uint64_t nu
           else PALM_BYTES if t is bytes else PALM_ARRAY, number, deadline, path, flags)
     try:
         if t is ndarray or t is memmap:
-            put_array(b, value, expected)
+            try:
+                put_array(b, value, expected)
+            except PayloadError as e:
+                raise PayloadError(f"payload: {e}") from None
         elif t is bytes:
             put_array(b, np.frombuffer(value, np.uint8), 0)
         else:
@@ -482,6 +553,17 @@ cdef object get_array(palm_event *event, uint32_t i, list holders):
     return arr
 
 
+cdef object scalar_of(object dtype, bytes raw):
+    if len(raw) != dtype.itemsize:
+        raise BlockLost(f"a scalar of dtype {dtype} that takes {len(raw)} bytes")
+    # an array would drop NULs at the end, and has no elements without bytes
+    if dtype.kind == "S":
+        return np.bytes_(raw)
+    if dtype.kind == "U":
+        return np.str_(raw.decode("utf-32-be" if dtype.str[0] == ">" else "utf-32-le", "surrogatepass"))
+    return np.frombuffer(raw, dtype, 1)[0] if raw else np.zeros(1, dtype)[0]
+
+
 cdef class _Reader:
     """Makes a tree of what msgpack found."""
     cdef palm_event *event
@@ -507,7 +589,7 @@ cdef class _Reader:
             return tuple(value)
         if code == EXT_SCALAR:
             text, _, raw = bytes(data).partition(b"\0")
-            return np.frombuffer(raw, dtype_of_text(text), 1)[0]
+            return scalar_of(dtype_of_text(text), raw)
         if code == EXT_COMPLEX:
             if len(data) != 16:
                 raise BlockLost("a complex number that does not take 16 bytes")
@@ -540,10 +622,10 @@ cdef object get_value(palm_event *event, uint32_t i, list holders):
     if r.form == PALM_BYTES:
         if r.array_count == 0:
             return PyBytes_FromStringAndSize(<const char *> event.envelope.body + r.body_at, r.body_size)
-        return get_array(event, r.array_at, holders).tobytes()
-    if r.form == PALM_ARRAY:
+    if r.form == PALM_ARRAY or r.form == PALM_BYTES:
         try:
-            return get_array(event, r.array_at, holders)
+            value = get_array(event, r.array_at, holders)
+            return value if r.form == PALM_ARRAY else value.tobytes()
         except (ValueError, TypeError) as e:
             raise BlockLost(f"the array cannot be read: {e}") from None
     if r.form == PALM_TREE or r.form == PALM_ERROR:
