@@ -508,6 +508,9 @@ cdef int put_value(palm_batch *b, object value, Py_ssize_t expected, uint64_t nu
 
 # --------------------------------------------------------------------------------------------------------- receiving
 
+cdef uint64_t no_bytes = 0
+
+
 cdef object get_array(palm_event *event, uint32_t i, list holders):
     """A read-only view of array i of the envelope, which keeps its memory."""
     cdef const palm_array *a = &event.envelope.arrays[i]
@@ -548,6 +551,8 @@ cdef object get_array(palm_event *event, uint32_t i, list holders):
             holders[len(holders) - 1] = Holder.of_frames(event.frames)
         holder = holders[len(holders) - 1]
         data = event.parts[a.source] if a.place == PALM_IN_PART else event.envelope.body
+    if data == NULL:  # nothing but empty arrays: for NULL, numpy would allocate
+        data = <const uint8_t *> &no_bytes
     arr = new_array(dtype, a.ndim, shape, strides, <void *> (data + a.start + a.origin), 0)
     set_base(arr, holder)
     return arr
