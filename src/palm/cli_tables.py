@@ -1,0 +1,111 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""What the command line shows to people."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from palm.doctor import Finding
+
+_COLOURS = {"OK": "green", "WARN": "yellow", "FAIL": "red", "running": "green"}
+
+
+def bytes_text(n: float) -> str:
+    """``"1.5 MiB"``."""
+    for unit in ("B", "KiB", "MiB", "GiB"):
+        if n < 1024 or unit == "GiB":
+            break
+        n /= 1024
+    return f"{n:.0f} B" if unit == "B" else f"{n:.1f} {unit}"
+
+
+def status_report(status: dict[str, Any]) -> None:
+    """The cluster as a table, one line a server."""
+    console = _console()
+    registry = status["registry"]
+    console.print(f"cluster {status['cluster']}, registry {registry['state']} (pid {registry['pid']})", highlight=False)
+    numbers = ["pid", "in", "out", "errors", "busy s", "bytes in", "bytes out", "copied"]
+    table = _table(["server", "state"], numbers, "functions")
+    for server in status["servers"]:
+        c = server["counters"]
+        table.add_row(
+            server["name"],
+            Text(server["state"], _COLOURS.get(server["state"], "red")),
+            str(server["pid"] or "-"),
+            *(str(c.get(k, "-")) for k in ("messages_in", "messages_out", "errors")),
+            f"{c['busy_seconds']:.1f}" if c else "-",
+            *(bytes_text(c[k]) if c else "-" for k in ("bytes_in", "bytes_out", "bytes_copied")),
+            ", ".join(server["functions"]),
+        )
+    console.print(table)
+
+
+def demo_report(found: dict[str, Any]) -> None:
+    """What `palm.demo.run` returned: a line for each step, and how much went by shared memory."""
+    from palm.demo import PIPELINE
+
+    console = _console()
+    servers = {s["name"]: s for s in found["servers"]}
+    table = _table(["step"], ["server pid", "calls", "mean ms", "bytes in", "bytes out", "bytes copied"])
+    for step in PIPELINE:
+        name, _, function = step.partition(".")
+        c = servers[name]["counters"]
+        f = c["functions"][function]
+        table.add_row(
+            step,
+            str(servers[name]["pid"]),
+            str(f["calls"]),
+            f"{1e3 * f['busy_seconds'] / f['calls']:.2f}",
+            bytes_text(c["bytes_in"]),
+            bytes_text(c["bytes_out"]),
+            bytes_text(c["bytes_copied"]),
+        )
+    console.print(table)
+    everybody = [found["client"], *(s["counters"] for s in found["servers"])]
+    sums = {
+        k: sum(c[k] for c in everybody)
+        for k in ("bytes_out", "bytes_copied", "sent_arena", "sent_inline", "sent_frames")
+    }
+    console.print(
+        f"{len(found['slopes'])} images: {bytes_text(sums['bytes_out'])} between {len(everybody)} processes, "
+        f"{sums['sent_arena']} arrays in shared memory, {sums['sent_inline']} small ones inside their "
+        f"messages, {sums['sent_frames']} through sockets; {bytes_text(sums['bytes_copied'])} copied.",
+        highlight=False,
+    )
+
+
+def doctor_report(findings: Iterable[Finding]) -> list[str]:
+    """A line for each finding as it comes, with what to do; returns what failed."""
+    console = _console()
+    failed = []
+    for finding in findings:
+        line = Text(f"{finding.level:<4}", _COLOURS[finding.level])
+        console.print(line, Text(f"{finding.what}: {finding.text}"), soft_wrap=True)
+        if finding.advice:
+            console.print(Text(f"     -> {finding.advice}"), soft_wrap=True)
+        if finding.level == "FAIL":
+            failed.append(finding.what)
+    return failed
+
+
+def _console() -> Console:
+    """For a terminal, as wide as it is; for a file or a pipe, wide enough to cut no line."""
+    console = Console()
+    return console if console.is_terminal else Console(width=200)
+
+
+def _table(words: list[str], numbers: list[str], last: str = "") -> Table:
+    """Columns of words to the left, those of numbers to the right, and one that may take several lines."""
+    table = Table(box=None, header_style="bold", padding=(0, 2, 0, 0))
+    for word in words:
+        table.add_column(word, no_wrap=True)
+    for word in numbers:
+        table.add_column(word, justify="right", no_wrap=True)
+    if last:
+        table.add_column(last)
+    return table

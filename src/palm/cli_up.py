@@ -1,0 +1,155 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""``palm up`` and ``palm down``: a process that owns a cluster until a signal ends it."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+from types import FrameType
+
+import click
+
+from palm import places
+from palm.client import Client
+from palm.cluster import Cluster
+from palm.config import Configuration
+from palm.errors import Disconnected, PalmError, Timeout
+
+STOP_SECONDS = 5.0  # that servers have to finish what they do, when the owner is told to stop
+
+
+class Stopped(BaseException):
+    """SIGTERM or Ctrl-C."""
+
+    def __init__(self, number: int) -> None:
+        self.code = 130 if number == signal.SIGINT else 0
+        super().__init__(signal.Signals(number).name)
+
+
+def raise_on_signals() -> None:
+    """From here on the first SIGTERM or Ctrl-C raises `Stopped`; a second Ctrl-C interrupts what that has begun."""
+
+    def stop(number: int, frame: FrameType | None) -> None:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
+        raise Stopped(number)
+
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, stop)
+
+
+def up(path: Path, ready_fd: int = -1) -> int:
+    """Own the cluster that `path` describes until a signal comes; returns the exit code.
+
+    ready_fd: where to write "ready" when all servers are; -1: say so on standard output.
+    """
+    configuration = Configuration.read(path)
+    refuse_if_running(configuration.name)
+    raise_on_signals()
+    try:
+        cluster = Cluster(configuration.name)
+        try:
+            configuration.start(cluster)
+            _announce(cluster, configuration, ready_fd)
+            threading.Event().wait()
+        finally:
+            cluster.close(STOP_SECONDS)
+    except Stopped as e:
+        if e.code:
+            click.echo("palm: interrupted", err=True)
+        return e.code
+    return 0
+
+
+def _announce(cluster: Cluster, configuration: Configuration, ready_fd: int) -> None:
+    if ready_fd < 0:
+        click.echo(
+            f"cluster {cluster.name} is up: {', '.join(s.name for s in configuration.servers) or 'no servers'} "
+            f"(pid {os.getpid()}); stop it with Ctrl-C or: palm down {cluster.name}"
+        )
+        return
+    with contextlib.suppress(BrokenPipeError), open(ready_fd, "w") as pipe:
+        pipe.write(f"ready {cluster.name}")
+
+
+def up_detached(path: Path) -> int:
+    """`up` in a process and session of its own; returns when all servers are ready, or it has failed."""
+    configuration = Configuration.read(path)
+    refuse_if_running(configuration.name)
+    log = places.base() / f"{configuration.name or f'up-{os.getpid()}'}.log"
+    ready, told = os.pipe()
+    with open(log, "wb") as output:
+        command = [sys.executable, "-P", "-c", "from palm.cli import main; main()", "up", str(path.absolute())]
+        child = subprocess.Popen(
+            [*command, "--ready-fd", str(told)],
+            pass_fds=[told],
+            start_new_session=True,
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=output,
+        )
+    os.close(told)
+    try:
+        with open(ready) as pipe:
+            said = pipe.read()
+    except BaseException:
+        child.terminate()
+        raise
+    if not said:
+        click.echo(log.read_text(errors="replace").rstrip(), err=True)
+        return max(1, child.wait())
+    name = said.removeprefix("ready ")
+    click.echo(
+        f"cluster {name} is up: {', '.join(s.name for s in configuration.servers) or 'no servers'} "
+        f"(pid {child.pid}, log {log}); stop it with: palm down {name}"
+    )
+    child.returncode = 0  # it is not ours to wait for
+    return 0
+
+
+def refuse_if_running(name: str | None) -> None:
+    """FileExistsError that says what is running under this name."""
+    if name is None or name not in places.clusters():
+        return
+    try:
+        with Client(name, timeout=3.0) as client:
+            servers = ", ".join(f"{s['name']} ({s['state']})" for s in client.status()["servers"]) or "no servers"
+    except (PalmError, OSError):
+        servers = "it does not answer"
+    pid = places.owner(places.base() / name)
+    raise FileExistsError(
+        f"cluster {name} is running already (pid {pid}: {servers}); applying what differs is for a "
+        f"later version: palm down {name}, then palm up"
+    )
+
+
+def down(name: str | None, timeout: float) -> str:
+    """End the owner of a cluster, and wait until nothing of it is left; returns its name.
+
+    Raises
+    ------
+    Disconnected
+        There is no such cluster.
+    Timeout
+        It is still there after `timeout` seconds.
+    """
+    path = Path(places.find(name).removeprefix("ipc://")).parent
+    pid = places.owner(path)
+    if not pid:
+        raise Disconnected(f"{path.name!r} is no cluster of this host: palm down works where it was started")
+    with contextlib.suppress(ProcessLookupError):
+        os.kill(pid, signal.SIGTERM)
+        os.kill(pid, signal.SIGCONT)
+    end = time.monotonic() + timeout
+    while path.exists() and places.owner(path) in (pid, 0):
+        if time.monotonic() > end:
+            raise Timeout(f"cluster {path.name} (pid {pid}) is still stopping after {timeout:g} s")
+        places.sweep()
+        time.sleep(0.02)
+    return path.name

@@ -1,0 +1,248 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""``cluster.toml``: read, checked, and started."""
+
+from __future__ import annotations
+
+import difflib
+import importlib
+import re
+import sys
+import tomllib
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from os import PathLike
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from palm import places
+from palm.errors import ConfigError
+from palm.process import load
+from palm.template import Server
+
+if TYPE_CHECKING:
+    from palm.cluster import Cluster
+
+_TOP = {"cluster": dict, "servers": dict}
+_CLUSTER = {"name": str, "memory": str, "listen": str, "metrics": str}
+_SERVER = {
+    "class": str,
+    "workers": int,
+    "setup": dict,
+    "cores": int,
+    "memory": str,
+    "env": dict,
+    "restart": str,
+    "cache": str,
+}
+_LATER = {"listen", "metrics", "restart", "cache"}
+_TYPES = {str: "a string", int: "a whole number", dict: "a table"}
+_HEADER = re.compile(r"\s*\[\s*([^\[\]]+?)\s*\]")
+_KEY = re.compile(r"\s*([^=#]+?)\s*=")
+
+
+@dataclass(frozen=True)
+class ServerConfiguration:
+    """One table ``[servers.NAME]``; its fields are the arguments of `Cluster.start`."""
+
+    name: str
+    template: str
+    workers: int = 1
+    setup: Mapping[str, Any] = field(default_factory=dict)
+    cores: int | None = None
+    memory: str | None = None
+    env: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Configuration:
+    """What a ``cluster.toml`` says.
+
+    Attributes
+    ----------
+    path : Path
+        The file. Modules of classes are looked for in its directory first.
+    name : str or None
+        Of the cluster.
+    servers : tuple of ServerConfiguration
+        In the order of the file, in which they are started.
+    """
+
+    path: Path
+    text: str = field(repr=False)
+    name: str | None = None
+    servers: tuple[ServerConfiguration, ...] = ()
+
+    @classmethod
+    def read(cls, path: str | PathLike[str]) -> Configuration:
+        """The configuration in the file `path`.
+
+        Raises
+        ------
+        ConfigError
+            It is no TOML, or has a wrong key, type or value; says file, line, and the nearest valid word.
+        NotImplementedError
+            It has a key that only a later version knows.
+        OSError
+            It cannot be read.
+        """
+        path = Path(path)
+        try:
+            text = path.read_text(encoding="utf-8")
+            return _Reader(path.absolute(), text).configuration(tomllib.loads(text))
+        except (tomllib.TOMLDecodeError, UnicodeDecodeError) as e:
+            raise ConfigError(f"{path}: not TOML: {e}") from None
+
+    def start(self, cluster: Cluster) -> None:
+        """Start all servers in `cluster`; returns when they are ready.
+
+        Raises
+        ------
+        ConfigError
+            There is no such class, or its `setup` does not take what the file gives.
+        PalmError
+            A server did not start; has its traceback.
+        """
+        directory = str(self.path.parent)
+        if directory not in sys.path:
+            sys.path.insert(0, directory)
+        reader = _Reader(self.path, self.text)
+        for server in self.servers:
+            reader.check_class(server)
+            try:
+                cluster.start(
+                    server.template,
+                    server.name,
+                    workers=server.workers,
+                    setup=server.setup,
+                    cores=server.cores,
+                    memory=server.memory,
+                    env=server.env,
+                )
+            except NotImplementedError as e:
+                raise NotImplementedError(f"{reader.at(('servers', server.name), 'workers')}: {e}") from None
+            except (TypeError, ValueError) as e:
+                raise ConfigError(f"{reader.at(('servers', server.name), 'setup')}: {e}") from None
+
+
+class _Reader:
+    """The checks, and where in the text a complaint belongs."""
+
+    def __init__(self, path: Path, text: str) -> None:
+        self._path, self._text = path, text
+
+    def configuration(self, data: dict[str, Any]) -> Configuration:
+        self._check((), data, _TOP)
+        cluster = data.get("cluster", {})
+        self._check(("cluster",), cluster, _CLUSTER)
+        if "name" in cluster:
+            self._check_name(("cluster",), cluster["name"], "the cluster")
+        tables, memory = data.get("servers", {}), cluster.get("memory")
+        servers = tuple(self._server(name, table, memory) for name, table in tables.items())
+        return Configuration(self._path, self._text, cluster.get("name"), servers)
+
+    def _server(self, name: str, table: Any, memory: str | None) -> ServerConfiguration:
+        place = ("servers", name)
+        if not isinstance(table, dict):
+            raise self.error(("servers",), name, f"servers.{name} has to be a table: [servers.{name}]")
+        self._check_name(place, name, "the server")
+        self._check(place, table, _SERVER)
+        template = table.get("class")
+        if template is None:
+            raise self.error(place, None, f'[servers.{name}] needs a class: class = "module:Class"')
+        if not all(template.partition(":")):
+            raise self.error(place, "class", f'class = {template!r} has to be "module:Class"')
+        for key in ("workers", "cores"):
+            if table.get(key, 1) < 1:
+                raise self.error(place, key, f"{key} = {table[key]} has to be at least 1")
+        for variable, value in table.get("env", {}).items():
+            if not isinstance(value, str):
+                raise self.error((*place, "env"), variable, f"env: {variable} = {value!r} has to be a string")
+        return ServerConfiguration(
+            name,
+            template,
+            table.get("workers", 1),
+            table.get("setup", {}),
+            table.get("cores"),
+            table.get("memory", memory),
+            table.get("env", {}),
+        )
+
+    def _check(self, place: tuple[str, ...], table: dict[str, Any], types: Mapping[str, type]) -> None:
+        """The keys of a table and the types of their values."""
+        where = f"[{'.'.join(place)}]" if place else "the file"
+        for key, value in table.items():
+            if key not in types:
+                raise self.error(place, key, f"{where} has no key {key!r}{_near(key, types)}")
+            if key in _LATER:
+                raise NotImplementedError(f"{self.at(place, key)}: {key!r} is for a later version")
+            if not isinstance(value, types[key]) or isinstance(value, bool):
+                raise self.error(place, key, f"{key} = {value!r} has to be {_TYPES[types[key]]}")
+        self._check_memory(place, table.get("memory"))
+
+    def _check_memory(self, place: tuple[str, ...], memory: str | None) -> None:
+        from palm.cluster import parse_memory
+
+        try:
+            parse_memory(memory)
+        except ValueError as e:
+            raise self.error(place, "memory", str(e)) from None
+
+    def _check_name(self, place: tuple[str, ...], name: str, what: str) -> None:
+        try:
+            places.check_name(name, what)
+        except ConfigError as e:
+            raise self.error(place, "name", str(e)) from None
+
+    def check_class(self, server: ServerConfiguration) -> None:
+        """ConfigError if the module or the class is not there; what a module raises by itself is raised as it is."""
+        module_name, _, name = server.template.partition(":")
+        place = ("servers", server.name)
+        try:
+            module = importlib.import_module(module_name)
+        except ModuleNotFoundError as e:
+            if e.name is None or not f"{module_name}.".startswith(f"{e.name}."):
+                raise
+            raise self.error(
+                place,
+                "class",
+                f"there is no module {module_name!r}; looked in {self._path.parent} and in Python's path",
+            ) from None
+        if not hasattr(module, name):
+            classes = [n for n, v in vars(module).items() if isinstance(v, type) and issubclass(v, Server)]
+            raise self.error(place, "class", f"the module {module_name!r} has no class {name!r}{_near(name, classes)}")
+        try:
+            load(server.template)
+        except TypeError as e:
+            raise self.error(place, "class", str(e)) from None
+
+    def error(self, place: tuple[str, ...], key: str | None, text: str) -> ConfigError:
+        return ConfigError(f"{self.at(place, key)}: {text}")
+
+    def at(self, place: tuple[str, ...], key: str | None) -> str:
+        """``file:line`` of a key in the table `place`, else of the table, else of the file."""
+        names = [*place, *([key] if key else [])]
+        while names and not (line := self._line(".".join(names))):
+            names.pop()
+        return f"{self._path}:{line if names else 1}"
+
+    def _line(self, wanted: str) -> int:
+        """Where a dotted name stands, as ``[a.b]`` or as ``b =`` below ``[a]``; 0: nowhere."""
+        table = ""
+        for number, line in enumerate(self._text.splitlines(), 1):
+            if found := _HEADER.match(line):
+                table = _plain(found[1])
+                if table == wanted:
+                    return number
+            elif (found := _KEY.match(line)) and f"{table}.{_plain(found[1])}".lstrip(".") == wanted:
+                return number
+        return 0
+
+
+def _plain(name: str) -> str:
+    """A dotted name without quotes and spaces."""
+    return re.sub(r"[\s\"']", "", name)
+
+
+def _near(word: str, words: Iterable[str]) -> str:
+    near = difflib.get_close_matches(word, words, 1)
+    return f"; did you mean {near[0]!r}?" if near else f"; there are: {', '.join(words) or 'none'}"

@@ -1,0 +1,156 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""cluster.toml: what it may say, and where a complaint points."""
+
+from __future__ import annotations
+
+import os
+import sys
+
+import pytest
+
+import palm
+from palm.config import Configuration
+
+GOOD = """
+[cluster]
+name = "night"
+memory = "256MiB"
+
+[servers.first]
+class = "config_things:Thing"
+workers = 1
+cores = 1
+env = { COLOUR = "red" }
+
+[servers.first.setup]
+size = 3
+
+[servers.second]
+class = "config_things:Thing"
+memory = "128MiB"
+"""
+THINGS = """
+import os
+import palm
+
+class Thing(palm.Server):
+    def setup(self, size=1): self.size = size
+    @palm.function
+    def tell(self): return self.name, self.size, os.environ.get("COLOUR"), os.environ.get("OMP_NUM_THREADS")
+"""
+
+
+@pytest.fixture
+def path(tmp_path, monkeypatch):
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    (tmp_path / "config_things.py").write_text(THINGS)
+    (tmp_path / "cluster.toml").write_text(GOOD)
+    yield tmp_path / "cluster.toml"
+    sys.modules.pop("config_things", None)
+
+
+def test_read(path):
+    configuration = Configuration.read(path)
+    assert configuration.name == "night" and configuration.path == path
+    first, second = configuration.servers
+    assert (first.name, first.template, first.workers, first.cores) == ("first", "config_things:Thing", 1, 1)
+    assert (first.setup, first.env, first.memory) == ({"size": 3}, {"COLOUR": "red"}, "256MiB")
+    assert (second.setup, second.env, second.memory, second.cores) == ({}, {}, "128MiB", None)
+
+
+def test_start(path, monkeypatch):
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    path.write_text(GOOD.replace("night", f"night-{os.getpid()}"))
+    with palm.Cluster.from_file(path) as cluster:
+        assert cluster.name == f"night-{os.getpid()}"
+        client = cluster.client()
+        assert client.call("first.tell") == ("first", 3, "red", "1")
+        assert client.call("second.tell")[:3] == ("second", 1, os.environ.get("COLOUR"))
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "line", "words"),
+    [
+        ("[cluster]", "[clusters]", 2, "the file has no key 'clusters'; did you mean 'cluster'"),
+        ('name = "night"', 'nmae = "night"', 3, "[cluster] has no key 'nmae'; did you mean 'name'?"),
+        ('name = "night"', "name = 7", 3, "name = 7 has to be a string"),
+        ('name = "night"', 'name = "a b"', 3, "the cluster is named 'a b'"),
+        ('"256MiB"', '"much"', 4, "'much' is no amount of memory"),
+        (
+            "[servers.first]\nclass",
+            "[servers.first]\nklass",
+            7,
+            "[servers.first] has no key 'klass'; did you mean 'class'?",
+        ),
+        ('class = "config_things:Thing"\nworkers', "workers", 6, "needs a class"),
+        ('config_things:Thing"\nworkers', 'config_things"\nworkers', 7, 'has to be "module:Class"'),
+        ("workers = 1", 'workers = "1"', 8, "workers = '1' has to be a whole number"),
+        ("workers = 1", "workers = true", 8, "workers = True has to be a whole number"),
+        ("workers = 1", "workers = 0", 8, "has to be at least 1"),
+        ("cores = 1", "cores = -1", 9, "has to be at least 1"),
+        ('COLOUR = "red"', "COLOUR = 1", 10, "COLOUR = 1 has to be a string"),
+        ('env = { COLOUR = "red" }', 'env = "red"', 10, "env = 'red' has to be a table"),
+        ('"128MiB"', '"-"', 17, "'-' is no amount of memory"),
+        ("[servers.second]", "[servers.registry!]", 1, "not TOML"),
+    ],
+)
+def test_wrong(path, old, new, line, words):
+    assert old in GOOD
+    path.write_text(GOOD.replace(old, new, 1))
+    with pytest.raises(palm.ConfigError) as e:
+        Configuration.read(path)
+    assert words in str(e.value)
+    assert str(e.value).startswith(f"{path}:{line}: " if "TOML" not in words else f"{path}: ")
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "line"),
+    [
+        ('name = "night"', 'listen = "tcp://*:5555"', 3),
+        ('name = "night"', 'metrics = "127.0.0.1:9100"', 3),
+        ("workers = 1", 'restart = "never"', 8),
+        ("workers = 1", 'cache = "1GiB"', 8),
+    ],
+)
+def test_later(path, old, new, line):
+    path.write_text(GOOD.replace(old, new, 1))
+    with pytest.raises(NotImplementedError, match=f"cluster.toml:{line}: .* later version"):
+        Configuration.read(path)
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "line", "words"),
+    [
+        ('config_things:Thing"\nworkers', 'config_thing:Thing"\nworkers', 7, "there is no module 'config_thing'"),
+        (
+            'config_things:Thing"\nworkers',
+            'config_things:Thign"\nworkers',
+            7,
+            "has no class 'Thign'; did you mean 'Thing'?",
+        ),
+        ("size = 3", "siez = 3", 12, "siez"),
+        ('config_things:Thing"\nworkers', 'config_things:os"\nworkers', 7, "subclass of palm.Server"),
+    ],
+)
+def test_wrong_at_the_start(path, old, new, line, words, cluster):
+    path.write_text(GOOD.replace(old, new, 1))
+    with pytest.raises(palm.ConfigError) as e:
+        Configuration.read(path).start(cluster)
+    assert str(e.value).startswith(f"{path}:{line}: ") and words in str(e.value)
+
+
+def test_an_error_inside_the_module_is_raised_as_it_is(path, cluster):
+    (path.parent / "config_things.py").write_text("import no_such_module_at_all")
+    with pytest.raises(ModuleNotFoundError, match="no_such_module_at_all"):
+        Configuration.read(path).start(cluster)
+
+
+def test_more_workers_than_there_can_be(path, cluster):
+    path.write_text(GOOD.replace("workers = 1", "workers = 2"))
+    with pytest.raises(NotImplementedError, match="cluster.toml:8: workers=2"):
+        Configuration.read(path).start(cluster)
+
+
+def test_no_such_file(tmp_path):
+    with pytest.raises(FileNotFoundError):
+        Configuration.read(tmp_path / "cluster.toml")
