@@ -52,7 +52,7 @@ class Tasks(palm.Server):
     @palm.function
     def drop(self, x): return None
     @palm.function
-    def sleep(self, x): time.sleep(0.2); return x
+    def sleep(self, x, *, seconds=0.2): time.sleep(seconds); return x
     @palm.function
     def die(self, x): import os; os._exit(3)
 """
@@ -482,6 +482,21 @@ def test_submit_when_a_server_dies(shop):
     _, reason = shop.run("submit", "tasks.die", "--input", "x?.npy", "--output", "dead", code=1)
     assert "exit code 3" in reason
     eventually(lambda: json.loads(shop.run("status", "--json")[0])["servers"][0]["state"] == "running")
+
+
+def test_call_stops_at_ctrl_c(shop):
+    process = shop.start("call", "tasks.sleep:seconds=3", "x1.npy")
+    try:
+        eventually(lambda: "running" in json.loads(shop.run("status", "--json")[0])["servers"][0]["counters"])
+        process.send_signal(signal.SIGINT)
+        began = time.monotonic()
+        _, err = process.communicate(timeout=10)
+    finally:
+        process.kill()
+        process.wait()
+    assert process.returncode == 130, err
+    assert time.monotonic() - began < 1.0
+    assert err == "palm: interrupted\n"
 
 
 def test_submit_stops_at_ctrl_c(shop):

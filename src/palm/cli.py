@@ -7,7 +7,9 @@ something failed, the last line of standard error says what.
 
 from __future__ import annotations
 
+import contextlib
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,6 +20,7 @@ from palm.errors import Cancelled, ConfigError, Disconnected, NotFound, PalmErro
 if TYPE_CHECKING:
     from palm.client import Client
 
+CLOSE_SECONDS = 0.2
 FAILED, USAGE, NO_CLUSTER, TIMEOUT, INTERRUPTED = 1, 2, 3, 124, 130
 _CODES: tuple[tuple[type[BaseException], int], ...] = (  # the first that fits
     (RemoteError, FAILED),
@@ -186,11 +189,8 @@ def submit(
     submission = cli_submit.Submission(_steps(steps), paths, output)
     if resume and (done := submission.skip_done()):
         click.echo(f"{done} inputs are done already, {submission.total} are left", err=True)
-    client = _client(cluster)
-    try:
+    with _client(cluster) as client:
         ctx.exit(cli_submit.submit(submission, client, timeout))
-    finally:
-        client.close(0.2)
 
 
 @palm.command()
@@ -216,10 +216,16 @@ def bench(ctx: click.Context, args: tuple[str, ...]) -> None:
     ctx.exit(importlib.import_module("palm.bench").main(list(args)) or 0)
 
 
-def _client(cluster: str | None) -> Client:
+@contextlib.contextmanager
+def _client(cluster: str | None) -> Iterator[Client]:
+    """A client that is closed at once at the end, also by Ctrl-C: `with Client()` would wait for what is under way."""
     from palm.client import Client
 
-    return Client(cluster)
+    client = Client(cluster)
+    try:
+        yield client
+    finally:
+        client.close(CLOSE_SECONDS)
 
 
 def _steps(texts: list[str] | tuple[str, ...]) -> list[Any]:

@@ -92,8 +92,7 @@ def submit(submission: Submission, client: Client, timeout: float | None) -> int
     """Run, list what failed; returns the exit code."""
     try:
         submission.run(client, timeout)
-    except (PalmError, KeyboardInterrupt):
-        client.close(0.2)
+    except (PalmError, OSError, KeyboardInterrupt):
         click.echo(f"not complete: {submission.written} results are written; --resume does the rest", err=True)
         raise
     finally:

@@ -102,8 +102,9 @@ def up_detached(path: Path) -> int:
         child.terminate()
         raise
     if not said:
-        click.echo(log.read_text(errors="replace").rstrip(), err=True)
-        return max(1, child.wait())
+        code = child.wait()
+        click.echo(log.read_text(errors="replace").rstrip() or "palm: it was stopped before it was ready", err=True)
+        return max(1, code)
     name = said.removeprefix("ready ")
     click.echo(
         f"cluster {name} is up: {', '.join(s.name for s in configuration.servers) or 'no servers'} "
