@@ -5,6 +5,8 @@ from __future__ import annotations
 
 import gc
 import os
+import shutil
+import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -18,7 +20,14 @@ import palm
 from palm import places
 from palm._core import space
 
+# Clusters of this run alone, so that runs beside each other do not see each other's. Short: paths of sockets are.
+RUNTIME = tempfile.mkdtemp(prefix="pt-", dir="/tmp")
+os.environ["XDG_RUNTIME_DIR"] = RUNTIME
 TOOLS_THREADS = ("pytest_timeout", "pymonitor")
+
+
+def pytest_unconfigure() -> None:
+    shutil.rmtree(RUNTIME, ignore_errors=True)
 
 
 def eventually(fact: Callable[[], Any], timeout: float = 10.0) -> Any:

@@ -479,13 +479,15 @@ def test_submit_with_a_timeout(shop):
 
 
 def test_submit_when_a_server_dies(shop):
-    _, reason = shop.run("submit", "tasks.die", "--input", "x?.npy", "--output", "dead", code=1)
-    assert "exit code 3" in reason
+    process = shop.start("submit", "tasks.die", "--input", "x?.npy", "--output", "dead")
+    _, err = process.communicate(timeout=30)
+    assert process.returncode == 1
+    assert "x0.npy" not in err and "exit code 3" in err.splitlines()[-1]
     eventually(lambda: json.loads(shop.run("status", "--json")[0])["servers"][0]["state"] == "running")
 
 
 def test_call_stops_at_ctrl_c(shop):
-    process = shop.start("call", "tasks.sleep:seconds=3", "x1.npy")
+    process = shop.start("call", "tasks.sleep:seconds=2", "x1.npy")
     try:
         eventually(lambda: "running" in json.loads(shop.run("status", "--json")[0])["servers"][0]["counters"])
         process.send_signal(signal.SIGINT)
@@ -496,7 +498,7 @@ def test_call_stops_at_ctrl_c(shop):
         process.wait()
     assert process.returncode == 130, err
     assert time.monotonic() - began < 1.0
-    assert err == "palm: interrupted\n"
+    assert err.strip() == "palm: interrupted"
 
 
 def test_submit_stops_at_ctrl_c(shop):

@@ -71,11 +71,12 @@ class Submission:
         save(self._output / (name + suffix_of(value)), value)
         self.written += 1
 
-    def failures(self) -> dict[Path, str]:
-        """What failed so far, and why."""
+    def failures(self, but: BaseException | None = None) -> dict[Path, str]:
+        """What failed so far, and why; without `but`, which ended the job and is of no single input."""
         failed = dict(self._files.unreadable)
         for error in self._job.errors if self._job else []:
-            failed.setdefault(self._files.sent[error.number], reason_of(error))
+            if error is not but:
+                failed.setdefault(self._files.sent[error.number], reason_of(error))
         return {path: failed[name] for name, path in self._paths.items() if name in failed}
 
 
@@ -92,15 +93,19 @@ def submit(submission: Submission, client: Client, timeout: float | None) -> int
     """Run, list what failed; returns the exit code."""
     try:
         submission.run(client, timeout)
-    except (PalmError, OSError, KeyboardInterrupt):
+    except (PalmError, OSError, KeyboardInterrupt) as e:
+        import time; time.sleep(1)
         click.echo(f"not complete: {submission.written} results are written; --resume does the rest", err=True)
         raise
-    finally:
-        failures = submission.failures()
-        for path, why in failures.items():
-            click.echo(f"{path}: {why}", err=True)
+    failures = submission.failures()
+    _list(failures)
     if failures:
         path, why = next(iter(failures.items()))
         text = f"{len(failures)} of {submission.total} inputs failed, the first one {path}: {why}"
         click.echo(f"palm: {text}", err=True)
     return int(bool(failures))
+
+
+def _list(failures: dict[Path, str]) -> None:
+    for path, why in failures.items():
+        click.echo(f"{path}: {why}", err=True)
