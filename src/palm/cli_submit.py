@@ -94,7 +94,7 @@ def submit(submission: Submission, client: Client, timeout: float | None) -> int
     try:
         submission.run(client, timeout)
     except (PalmError, OSError, KeyboardInterrupt) as e:
-        import time; time.sleep(1)
+        _list(submission.failures(but=e))
         click.echo(f"not complete: {submission.written} results are written; --resume does the rest", err=True)
         raise
     failures = submission.failures()
