@@ -75,3 +75,19 @@ def test_a_broken_peer_is_reported(tmp_path: Path) -> None:
     assert other.broken
     assert other.absent == "RuntimeError: broken on purpose"
     assert run.results["bytes"]["palm"].values
+
+
+def test_a_peer_that_dies_is_not_asked_again(tmp_path: Path) -> None:
+    (tmp_path / "by_hand.py").write_text(
+        "print('{\"versions\": {}}', flush=True); input(); print('{\"value\": 1.0}', flush=True); input(); exit(3)"
+    )
+    cases = (bench.Case("bytes", "/s", 64, 64), bench.Case("arrays", "/s", 64, 64))
+    workload = bench.Workload("stream", "", "stream", cases, (bench.Peer("by hand", "by_hand.py", "stream"),))
+    run = bench.measure(workload, bench.Options(2, True, tmp_path), lambda text: None)
+    assert [run.results[c.name]["by hand"].absent for c in cases] == ["exit code 3"] * 2
+    assert [len(run.results[c.name]["palm"].values) for c in cases] == [2, 2]
+    assert bench.table_of([run]).row_count == 2
+    assert (
+        "not_measured"
+        in bench.object_of([run], bench.Options(2, True, tmp_path))["workloads"][0]["cases"][0]["peers"]["by hand"]
+    )

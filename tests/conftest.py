@@ -21,13 +21,16 @@ from palm import places
 from palm._core import space
 
 # Clusters of this run alone, so that runs beside each other do not see each other's. Short: paths of sockets are.
-RUNTIME = tempfile.mkdtemp(prefix="pt-", dir="/tmp")
-os.environ["XDG_RUNTIME_DIR"] = RUNTIME
+# Processes that tests start import this too, and stay with the run's directory.
+MINE = "PALM_TESTS_IN" not in os.environ
+RUNTIME = os.environ.setdefault("PALM_TESTS_IN", "") or tempfile.mkdtemp(prefix="pt-", dir="/tmp")
+os.environ["PALM_TESTS_IN"] = os.environ["XDG_RUNTIME_DIR"] = RUNTIME
 TOOLS_THREADS = ("pytest_timeout", "pymonitor")
 
 
 def pytest_unconfigure() -> None:
-    shutil.rmtree(RUNTIME, ignore_errors=True)
+    if MINE:
+        shutil.rmtree(RUNTIME, ignore_errors=True)
 
 
 def eventually(fact: Callable[[], Any], timeout: float = 10.0) -> Any:
@@ -80,6 +83,11 @@ def state() -> dict[str, Any]:
     }
 
 
+def more(before: dict[str, Any], after: dict[str, Any]) -> dict[str, Any]:
+    """What there is more of; less may be the end of what a test before has only just let go of."""
+    return {k: (before[k], after[k]) for k in before if not after[k] <= before[k]}
+
+
 @pytest.fixture(autouse=True)
 def ledger() -> Iterator[None]:
     """Compares before and after; what takes a moment to go (a peer that is dying, an orphan's mapping) gets it."""
@@ -87,12 +95,9 @@ def ledger() -> Iterator[None]:
         np.empty(1 << 20)  # the space, the pulse and libzmq's threads are there for good
     before = state()
     yield
-    after = state()
     end = time.monotonic() + 5
-    while after != before and time.monotonic() < end:
+    while (differences := more(before, state())) and time.monotonic() < end:
         time.sleep(0.02)
-        after = state()
-    differences = {k: (before[k], after[k]) for k in before if before[k] != after[k]}
     if "fds" in differences:
         differences["open now"] = fds()
     assert not differences, f"left behind (before, after): {differences}"

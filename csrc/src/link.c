@@ -249,7 +249,19 @@ static palm_err send_part(palmi_link *link, const palmi_lent *lent, const palm_a
     return send_frame(link, &msg, more);
 }
 
-static palm_err send_head(palm_node *node, palmi_link *link, const palm_envelope *e, bool more)
+/* Before it is sent: who sees a result has it in the counters too. */
+static void count_sent(palm_node *node, const palm_envelope *e, uint64_t lent_bytes)
+{
+    palm_counters *c = node->counters;
+    if (e->kind != PALM_DATA)
+        return;
+    palm_count(&c->messages_out, e->n_records);
+    palm_count(&c->bytes_out, e->body_size + lent_bytes);
+    palm_count(e->n_parts ? &c->sent_frames : &c->sent_arena, e->n_blocks + e->n_parts);
+    palm_count(&c->sent_inline, e->n_arrays - e->n_blocks - e->n_parts);
+}
+
+static palm_err send_head(palm_node *node, palmi_link *link, const palm_envelope *e, uint64_t lent_bytes, bool more)
 {
     const uint8_t *head;
     size_t size;
@@ -263,18 +275,8 @@ static palm_err send_head(palm_node *node, palmi_link *link, const palm_envelope
     memcpy(at, head, size);
     if (e->body_size)
         memcpy(at + size, e->body, e->body_size);
+    count_sent(node, e, lent_bytes);
     return send_frame(link, &msg, more);
-}
-
-static void count_sent(palm_node *node, const palm_envelope *e, uint64_t lent_bytes)
-{
-    palm_counters *c = node->counters;
-    if (e->kind != PALM_DATA)
-        return;
-    palm_count(&c->messages_out, e->n_records);
-    palm_count(&c->bytes_out, e->body_size + lent_bytes);
-    palm_count(e->n_parts ? &c->sent_frames : &c->sent_arena, e->n_blocks + e->n_parts);
-    palm_count(&c->sent_inline, e->n_arrays - e->n_blocks - e->n_parts);
 }
 
 /* By descriptor: the peer reads our memory; each block stays ours too until the peer has taken it (ARENA rule c). */
@@ -289,7 +291,7 @@ static palm_err transmit_blocks(palm_node *node, palmi_link *link, palm_envelope
     if (!err) {
         e->blocks = blocks;
         e->n_blocks = batch->lent.n;
-        err = send_head(node, link, e, false);
+        err = send_head(node, link, e, batch->lent_bytes, false);
     }
     if (!err)
         for (uint32_t i = 0; i < batch->lent.n; i++)
@@ -327,7 +329,7 @@ static palm_err transmit_parts(palm_node *node, palmi_link *link, palm_envelope 
         }
         e->parts = sizes;
         e->n_parts = n;
-        err = send_head(node, link, e, n > 0);
+        err = send_head(node, link, e, batch->lent_bytes, n > 0);
         for (uint32_t i = 0; i < n && !err; i++) {
             palm_array whole = saved[lent_arrays[i] - batch->arrays.at];
             err = send_part(link, &batch->lent.at[i], &whole, i + 1 < n);
@@ -351,13 +353,11 @@ palm_err palmi_link_transmit(palm_node *node, palmi_link *link, palm_kind kind, 
     e.handle = handle;
     e.sender = node->id;
     e.seq = link->seq + 1;
-    uint64_t lent_bytes = batch->lent_bytes;
     palm_err err = link->mapped || !batch->lent.n ? transmit_blocks(node, link, &e, batch)
                                                   : transmit_parts(node, link, &e, batch);
     if (err)
         return err;
     link->seq++;
-    count_sent(node, &e, lent_bytes);
     palmi_batch_forget(batch);
     palmi_link_settle(node, link);
     return PALM_OK;
@@ -372,7 +372,7 @@ palm_err palmi_link_hello(palm_node *node, palmi_link *link)
     hello.endpoint = (palm_text){node->endpoint, (uint32_t)strlen(node->endpoint)};
     hello.name = (palm_text){node->name, (uint32_t)strlen(node->name)};
     palm_envelope e = {.kind = PALM_HELLO, .sender = node->id, .seq = link->seq + 1, .hello = &hello};
-    palm_err err = send_head(node, link, &e, false);
+    palm_err err = send_head(node, link, &e, 0, false);
     if (!err)
         link->seq++;
     return err;

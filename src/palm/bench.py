@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from rich.table import Table
 
 PATIENCE = 180.0  # seconds that a contestant has to set itself up, or to answer
+WIDTH = 120  # of the table where there is no terminal
 MIB = 1 << 20
 
 Request = dict[str, Any]
@@ -239,6 +240,10 @@ class Result:
     broken: bool = False
 
     @property
+    def measured(self) -> bool:
+        return bool(self.values)
+
+    @property
     def median(self) -> float:
         return statistics.median(self.values)
 
@@ -289,11 +294,20 @@ def measure(workload: Workload, options: Options, progress: Callable[[str], None
                     progress(f"{workload.name}, {case.name}: {name}, " + (f"round {i}" if i else "warm-up"))
                     result = results[case.name].setdefault(name, Result())
                     one_round(c, name, case, options.quick, result, count=i > 0)
+                    if result.broken:  # an answer that comes too late would be taken for the next one
+                        running.pop(name).close()
+                        _leave(results, name, result)
         return Run(workload, results, {name: c.versions for name, c in running.items()})
 
 
+def _leave(results: Results, name: str, why: Result) -> None:
+    for found in results.values():
+        result = found.setdefault(name, Result())
+        result.absent, result.broken = why.absent, True
+
+
 def one_round(c: Contestant, name: str, case: Case, quick: bool, result: Result, *, count: bool = True) -> None:
-    """Adds to `result`; from a failure on, it has the reason and is not asked again."""
+    """Adds to `result`; from a failure on, it has the reason and is not asked again. The rounds before it count."""
     if result.absent:
         return
     n = min(case.quick if quick else case.n, PEER_LIMITS.get((name, case.name), sys.maxsize))
@@ -330,7 +344,7 @@ def checks(run: Run) -> list[Check]:
 
 def _pipeline_checks(run: Run) -> list[Check]:
     large, small = run.results["64 MiB"]["palm"], run.results["8 KiB"]["palm"]
-    if large.absent or small.absent:
+    if not (large.measured and small.measured):
         return []
     each = ratios(large, small)
     middle = statistics.median(each)
@@ -343,7 +357,7 @@ def _pipeline_checks(run: Run) -> list[Check]:
 
 def _import_checks(run: Run) -> list[Check]:
     ours = run.results["import"]["palm"]
-    if ours.absent:
+    if not ours.measured:
         return []
     return [Check("import palm", f"{ours.median:.1f} ms", f"<= {IMPORT_TARGET:g} ms", ours.median <= IMPORT_TARGET)]
 
@@ -366,8 +380,9 @@ def table_of(runs: Sequence[Run]) -> Table:
         table.add_column(column, no_wrap=True)
     table.add_column("PALM", justify="right", no_wrap=True)
     table.add_column("peer", no_wrap=True)
-    for column in ("its figure", "PALM / peer", "lowest-highest", "target"):
-        table.add_column(column, justify="right")
+    table.add_column("its figure", justify="right", overflow="fold")
+    for column in ("PALM / peer", "lowest-highest", "target"):
+        table.add_column(column, justify="right", no_wrap=True)
     for run in runs:
         for case in run.workload.cases:
             for row in _rows(run, case):
@@ -379,14 +394,14 @@ def table_of(runs: Sequence[Run]) -> Table:
 def _rows(run: Run, case: Case) -> Iterator[tuple[str, ...]]:
     found = run.results[case.name]
     ours = found["palm"]
-    figure = f"[red]not measured: {ours.absent}[/]" if ours.absent else _amount(ours.median, case.unit)
+    figure = _amount(ours.median, case.unit) if ours.measured else f"[red]not measured: {ours.absent}[/]"
     others = {name: r for name, r in found.items() if name != "palm"}
     if not others:
-        yield figure, "", "", "", "" if ours.absent else _own_span(ours, case), ""
+        yield figure, "", "", "", _own_span(ours, case) if ours.measured else "", ""
     for name, other in others.items():
-        if other.absent:
+        if not other.measured:
             yield figure, name, f"not measured: {other.absent}", "", "", ""
-        elif ours.absent:
+        elif not ours.measured:
             yield figure, name, _amount(other.median, case.unit), "", "", ""
         else:
             each = ratios(ours, other)
@@ -396,7 +411,8 @@ def _rows(run: Run, case: Case) -> Iterator[tuple[str, ...]]:
 
 
 def _own_span(ours: Result, case: Case) -> str:
-    return f"{_amount(min(ours.values), case.unit)} - {_amount(max(ours.values), case.unit)}"
+    low, high = min(ours.values), max(ours.values)
+    return f"{low:.0f}-{high:.0f}" if case.unit == "/s" else f"{low:.1f}-{high:.1f}"
 
 
 def _target(case: Case, peer: str, ratio: float) -> str:
@@ -444,13 +460,14 @@ def _case_object(run: Run, case: Case) -> dict[str, Any]:
 
 
 def _result_object(result: Result) -> dict[str, Any]:
-    if result.absent:
+    if not result.measured:
         return {"not_measured": result.absent}
-    return {"median": result.median, "values": result.values, "details": result.answers[-1]}
+    stopped = {"stopped": result.absent} if result.absent else {}
+    return stopped | {"median": result.median, "values": result.values, "details": result.answers[-1]}
 
 
 def _ratio_object(ours: Result, other: Result, target: float | None) -> dict[str, Any]:
-    if ours.absent or other.absent:
+    if not (ours.measured and other.measured):
         return {}
     each = ratios(ours, other)
     return {"ratio": statistics.median(each), "lowest": min(each), "highest": max(each), "target": target}
@@ -510,7 +527,7 @@ def main(args: list[str]) -> int:
     if show.json:
         print(json.dumps(object_of(runs, options), indent=2))
     else:
-        _print(Console(), runs, options)
+        _print(Console(width=None if sys.stdout.isatty() else WIDTH), runs, options)
     return int(any(r.broken for run in runs for case in run.results.values() for r in case.values()))
 
 

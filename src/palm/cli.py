@@ -135,7 +135,7 @@ def call(cluster: str | None, timeout: float | None, step: str, file: str | None
     with arena():
         value = _value(file)
     with _client(cluster) as client:
-        known = client._lookup([wanted])[wanted.server]["functions"][wanted.function]
+        known = client._directory.servers_of([wanted])[wanted.server]["functions"][wanted.function]
         spread = isinstance(value, list) and known["parameters"] != 1
         result = client.call(wanted, *([] if file is None else value if spread else [value]), timeout=timeout)
         if output is None:

@@ -5,10 +5,8 @@ from __future__ import annotations
 
 import asyncio
 import concurrent.futures
-import difflib
 import os
 import secrets
-import socket
 import threading
 import time
 import weakref
@@ -17,115 +15,14 @@ from os import PathLike
 from typing import Any, Literal
 
 from palm import places
-from palm._core import node as core
 from palm._core import space as core_space
-from palm.book import Book
-from palm.connection import Connection, Outcome
-from palm.errors import Crashed, Disconnected, NotFound, PayloadError, RemoteError, Timeout
+from palm.calls import Calls, settle
+from palm.connection import Connection
+from palm.directory import Directory
+from palm.errors import Crashed, Disconnected, Timeout
 from palm.job import Job
-from palm.remote import Route, error_of, number_of_values
-from palm.step import Step, route_of
+from palm.step import route_of
 from palm.work import WINDOW, JobWork, Options
-
-REGISTRY = "registry"
-_HOST = socket.gethostname()
-_REASON_WAIT = 2.0  # seconds that a supervisor has to tell why a process died
-
-
-class Calls:
-    """The calls of one step: a job without an end, one input a call."""
-
-    def __init__(self, client: Client, route: Route) -> None:
-        self.key = secrets.token_bytes(16)
-        self.client, self.route = client, route
-        self.book = Book()
-        self.handle = client._connection.handle()
-        self.futures: dict[int, concurrent.futures.Future[Any]] = {}
-        self.results: dict[int, list[tuple[tuple[int, ...], Any]]] = {}
-        self.next = 0
-        self.dead = False
-        client._connection.add(self)
-        client._connection.open(route.link, self.handle, route.meaning(self.key, client._connection.endpoint, 0))
-
-    def send(self, values: tuple[Any, ...]) -> tuple[int, concurrent.futures.Future[Any]]:
-        future: concurrent.futures.Future[Any] = concurrent.futures.Future()
-        batch = core.Batch()
-        with self.client._connection.changed:
-            number = self.next
-            self.next += 1
-        batch.put(number_of_values(values), number)
-        with self.client._connection.changed:
-            self.book.begin(number)
-            self.futures[number] = future
-        if not self.client._connection.send(self.route.link, core.DATA, self.handle, 0, batch):
-            with self.client._connection.changed:
-                self.lost(self.route.link, 1)
-        return number, future
-
-    def receive(self, outcomes: list[Outcome]) -> None:
-        for form, number, path, value in outcomes:
-            if number not in self.book:
-                continue
-            if form == core.CLOSE:
-                self.results.setdefault(number, [])
-                self.book.close(number, path, value)
-            elif form == core.ERROR:
-                self.book.forget(number)
-                self._resolve(number, error_of(value, number))
-            elif self.book.settle(number, path) and form != core.DROP:
-                self.results.setdefault(number, []).append((path, value))
-            if number not in self.book and number in self.futures:
-                self._resolve(number, None)
-
-    def _resolve(self, number: int, error: BaseException | None) -> None:
-        future = self.futures.pop(number)
-        results = self.results.pop(number, None)
-        if error is not None:
-            self.client._connection.later.append(lambda: _set(future, None, error))
-            return
-        one = (
-            None
-            if not results and results != []
-            else (
-                results[0][1]
-                if results and not results[0][0]
-                else [v for _, v in sorted(results or [], key=lambda r: r[0])]
-            )
-        )
-        self.client._connection.later.append(lambda: _set(future, one, None))
-
-    def lost(self, link: int, reason: int) -> None:
-        server = self.route.server_of(link)
-        if server is None:
-            return
-        self.dead = True
-        self.client._connection.works.pop(self.key, None)
-        for number in list(self.futures):
-            self.book.forget(number)
-            self._resolve(
-                number,
-                Crashed(
-                    "its process is gone",
-                    server=server,
-                    number=number,
-                    function=self.route.steps[0].function,
-                    type="Crashed",
-                    pid=self.route.servers[server]["pid"],
-                    reason="stopped" if reason == 0 else "",
-                ),
-            )
-
-    def idle(self) -> None:
-        pass
-
-
-def _set(future: concurrent.futures.Future[Any], value: Any, error: BaseException | None) -> None:
-    if not future.set_running_or_notify_cancel():
-        return
-    if error is not None:
-        future.set_exception(error)
-    else:
-        future.set_result(value)
 
 
 class Client(concurrent.futures.Executor):
@@ -147,135 +44,27 @@ class Client(concurrent.futures.Executor):
     def __init__(self, address: str | None = None, *, timeout: float = 10.0) -> None:
         self.timeout = timeout
         self.address = places.find(address)
-        self._connection, link = _connect(self.address, timeout)
-        self._calls: dict[str, Calls] = {}
-        self._known: dict[str, dict[str, Any]] = {}
-        self._linked: dict[int, str] = {}
-        self._connection.on_gone.append(self._forget_server)
+        self._connection, self._directory = _connect(self.address, timeout)
+        self._calls: dict[str, Calls] = {}  # by step, those without constants
         self._thread: threading.Thread | None = None
         self._lock = threading.Lock()
         self._jobs: weakref.WeakSet[Job] = weakref.WeakSet()
-        registry = {"address": self.address, "functions": {}, "pid": 0}
-        self._registry = Route([Step("registry.lookup")], {REGISTRY: registry}, link, {REGISTRY: link})
-
-    # ------------------------------------------------------------------------------------------- the registry
-
-    def _ask(self, function: str, *values: Any, timeout: float | None = None) -> Any:
-        """Calls the registry."""
-        name = f"{REGISTRY}.{function}"
-        registry = self._registry
-        route = Route([Step(name)], registry.servers, registry.link, registry.links)
-        return self._call(name, route, values, self.timeout if timeout is None else timeout)
-
-    def _lookup(self, steps: Sequence[Step]) -> dict[str, dict[str, Any]]:
-        """What is known of the servers of these steps, each checked to have the function."""
-        names = sorted({s.server for s in steps})
-        missing = [n for n in names if n not in self._known]
-        if missing:
-            self._known |= self._find(missing)
-        for s in steps:
-            self._check_step(s, self._known[s.server])
-        return {n: self._known[n] for n in names}
-
-    def _find(self, names: list[str]) -> dict[str, dict[str, Any]]:
-        """What the registry says of these servers; one that is being restarted is waited for."""
-        found = self._ask("lookup", names)
-        absent = [n for n in names if n not in found["servers"]]
-        if absent and all(found["states"].get(n) == "restarting" for n in absent):
-            self._wait_for(absent, 1, self.timeout)
-            found = self._ask("lookup", names)
-            absent = [n for n in names if n not in found["servers"]]
-        if absent:
-            raise NotFound(_no_server(absent[0], found["names"], found["states"].get(absent[0], "")))
-        servers: dict[str, dict[str, Any]] = found["servers"]
-        return servers
-
-    def _check_step(self, s: Step, server: dict[str, Any]) -> None:
-        functions = server["functions"]
-        if s.function not in functions:
-            raise NotFound(_no_function(s, functions, server.get("hidden", [])))
-        constants = functions[s.function]["constants"]
-        for name in s.constants:
-            if name not in constants:
-                raise PayloadError(f"{s} has no constant {name!r}; its signature is {functions[s.function]['text']}")
-        for name, has_default in constants.items():
-            if not has_default and name not in s.constants:
-                raise PayloadError(
-                    f"{s} needs the constant {name!r}: palm.step({str(s)!r}, {name}=...); its signature is "
-                    f"{functions[s.function]['text']}"
-                )
-
-    def _route(self, steps: Sequence[Step]) -> Route:
-        servers = self._lookup(steps)
-        links = {name: self._link(name, server) for name, server in servers.items()}
-        return Route(list(steps), servers, links[steps[0].server], links)
-
-    def _link(self, name: str, server: dict[str, Any]) -> int:
-        if server["host"] == _HOST:
-            link = self._connection.link_to_living(server["address"], server["pid"])
-        else:
-            link = self._connection.link(server["address"], self.timeout)
-        with self._connection.changed:
-            self._linked[link] = name
-        return link
-
-    def _forget_server(self, link: int) -> None:
-        """Its successor has another address."""
-        self._known.pop(self._linked.pop(link, ""), None)
-
-    def _reason(self, server: str, pid: int) -> str:
-        """Why a process of a server died, as its supervisor saw it."""
-        try:
-            for _ in range(20):
-                reason: str = self._ask("reason", server, pid)
-                if reason:
-                    return reason
-                threading.Event().wait(_REASON_WAIT / 20)
-        except (Disconnected, Timeout, RemoteError):
-            pass
-        return "its process is gone"
-
-    def _explain(self, error: BaseException) -> BaseException:
-        """Completes a Crashed with the reason."""
-        if isinstance(error, Crashed) and not error.reason:
-            error.reason = self._reason(error.server, error.pid)
-            error.args = (f"the process of {error.server!r} is gone: {error.reason}",)
-        return error
 
     # -------------------------------------------------------------------------------------------------- calls
 
-    def _calls_of(self, key: str, route: Route) -> Calls:
-        with self._lock:
-            calls = self._calls.get(key)
-            if calls is None or calls.dead:
-                calls = self._calls[key] = Calls(self, route)
-            return calls
-
-    def _calls_for(self, s: str) -> tuple[Calls, bool]:
+    def _calls_for(self, name: str) -> tuple[Calls, bool]:
         """The calls of a step; True: for this call alone, since it has constants."""
-        [s] = route_of(s)
+        [s] = route_of(name)
+        if s.constants:
+            return Calls(self._connection, self._directory.route([s])), True
         calls = self._calls.get(s)
-        if not s.constants and calls is not None and not calls.dead:
-            return calls, False
-        route = self._route([s])
-        return (Calls(self, route), True) if s.constants else (self._calls_of(str(s), route), False)
-
-    def _call(self, key: str, route: Route, values: tuple[Any, ...], timeout: float | None) -> Any:
-        return self._wait(self._calls_of(key, route), values, timeout, key)
-
-    def _wait(self, calls: Calls, values: tuple[Any, ...], timeout: float | None, name: str) -> Any:
-        number, future = calls.send(values)
-        self._connection.wait(future.done, timeout)
-        self._connection.call_later()
-        if not future.done():
-            with self._connection.changed:
-                calls.book.forget(number)
-                calls.futures.pop(number, None)
-            raise Timeout(f"{name} has not answered within {timeout:g} s")
-        error = future.exception()
-        if error is not None:
-            raise self._explain(error)
-        return future.result()
+        if calls is None or calls.dead:
+            route = self._directory.route([s])
+            with self._lock:
+                calls = self._calls.get(s)
+                if calls is None or calls.dead:
+                    calls = self._calls[str(s)] = Calls(self._connection, route)
+        return calls, False
 
     def call(self, step: str, /, *values: Any, timeout: float | None = None) -> Any:
         """Call a function and wait for what it returns.
@@ -301,26 +90,19 @@ class Client(concurrent.futures.Executor):
         """
         calls, once = self._calls_for(step)
         try:
-            return self._wait(calls, values, timeout, step)
+            return calls.wait(values, timeout)
+        except Crashed as e:
+            raise self._directory.explain(e) from None
         finally:
             if once:
-                self._end(calls)
-
-    def _end(self, calls: Calls) -> None:
-        self._connection.remove(calls)
-        if not self._connection.is_gone(calls.route.link):
-            self._connection.say(calls.route.link, core.FORGET, calls.handle)
+                calls.end()
 
     async def acall(self, step: str, /, *values: Any, timeout: float | None = None) -> Any:
         """`call`, awaitable."""
         return await asyncio.wrap_future(self.submit(step, *values, timeout=timeout))
 
-    def submit(
-        self,
-        step: str,
-        /,
-        *values: Any,
-        timeout: float | None = None,  # type: ignore[override]
+    def submit(  # type: ignore[override]  # takes a step where other executors take a callable
+        self, step: str, /, *values: Any, timeout: float | None = None
     ) -> concurrent.futures.Future[Any]:
         """Call a function without waiting; the future has what `call` would return or raise."""
         calls, once = self._calls_for(step)
@@ -332,22 +114,18 @@ class Client(concurrent.futures.Executor):
             if timer is not None:
                 timer.cancel()
             if once:
-                self._end(calls)
-            if outer.done() or not outer.set_running_or_notify_cancel():
-                return
+                calls.end()
             error = done.exception()
-            if error is None:
-                outer.set_result(done.result())
-            elif isinstance(error, Crashed) and not error.reason:
-                threading.Thread(target=lambda: outer.set_exception(self._explain(error)), daemon=True).start()
+            if isinstance(error, Crashed) and not error.reason:  # to ask for the reason takes a while
+                threading.Thread(
+                    target=lambda: settle(outer, None, self._directory.explain(error)), daemon=True
+                ).start()
             else:
-                outer.set_exception(error)
+                settle(outer, None if error else done.result(), error)
 
         def give_up() -> None:
-            with self._connection.changed:
-                calls.book.forget(number)
-                calls.futures.pop(number, None)
-            _set(inner, None, Timeout(f"{step} has not answered within {timeout:g} s"))
+            calls.give_up(number)
+            settle(inner, None, calls.timed_out(timeout))
 
         if timeout is not None:
             timer = threading.Timer(timeout, give_up)
@@ -377,13 +155,8 @@ class Client(concurrent.futures.Executor):
         except (Disconnected, ValueError):
             pass  # closed: close() has dealt with the futures
 
-    def map(
-        self,
-        step: str,
-        /,
-        *iterables: Iterable[Any],
-        timeout: float | None = None,  # type: ignore[override]
-        chunksize: int = 1,
+    def map(  # type: ignore[override]
+        self, step: str, /, *iterables: Iterable[Any], timeout: float | None = None, chunksize: int = 1
     ) -> Iterator[Any]:
         """The results for each input, in order; lazy. `chunksize` is ignored: messages are batched anyway."""
         inputs: Iterable[Any] = iterables[0] if len(iterables) == 1 else zip(*iterables, strict=False)
@@ -446,7 +219,7 @@ class Client(concurrent.futures.Executor):
             deadline=0 if timeout is None else time.time_ns() + int(timeout * 1e9),
             seed=secrets.randbits(63) if seed is None else seed,
         )
-        work = JobWork(self._connection, self._route(route_of(steps)), options, inputs)
+        work = JobWork(self._connection, self._directory.route(route_of(steps)), options, inputs)
         job = Job(self, work, progress=progress, one_input=inputs is None)
         self._jobs.add(job)
         return job
@@ -455,22 +228,21 @@ class Client(concurrent.futures.Executor):
 
     def functions(self) -> dict[str, str]:
         """All steps there are: ``{"spectrum.power": "(frame, *, gain=1.0)"}``."""
-        return {f"{s['name']}.{name}": f["text"] for s in self._ask("servers") for name, f in s["functions"].items()}
+        return {
+            f"{s['name']}.{name}": f["text"]
+            for s in self._directory.ask("servers")
+            for name, f in s["functions"].items()
+        }
 
     def wait_for(self, *servers: str, workers: int = 1, timeout: float = 60.0) -> None:
         """Wait until each of these servers has so many workers."""
-        missing = self._wait_for(servers, workers, timeout)
+        missing = self._directory.wait_for(servers, workers, timeout)
         if missing:
             raise Timeout(f"not there within {timeout:g} s: {', '.join(missing)}")
 
-    def _wait_for(self, servers: Sequence[str], workers: int, timeout: float) -> list[str]:
-        """The names that are not there after `timeout` seconds."""
-        missing: list[str] = self._ask("wait_for", list(servers), workers, timeout, timeout=timeout + self.timeout)
-        return missing
-
     def status(self) -> dict[str, Any]:
         """The cluster, as ``palm status --json`` prints it."""
-        status: dict[str, Any] = self._ask("status")
+        status: dict[str, Any] = self._directory.ask("status")
         for server in status["servers"]:
             where = server.pop("page")
             try:
@@ -505,7 +277,7 @@ class Client(concurrent.futures.Executor):
             for work in list(self._connection.works.values()):
                 if isinstance(work, Calls):
                     for number in list(work.futures):
-                        work._resolve(number, Disconnected("the client was closed before the answer came"))
+                        work.resolve(number, Disconnected("the client was closed before the answer came"))
         self._connection.call_later()
         self._connection.close(timeout)
 
@@ -520,41 +292,16 @@ class Client(concurrent.futures.Executor):
             pass  # __init__ has raised
 
 
-def _connect(address: str, timeout: float) -> tuple[Connection, int]:
-    """A connection, and its link to the registry at `address`; Disconnected if there is none."""
+def _connect(address: str, timeout: float) -> tuple[Connection, Directory]:
+    """A connection, and what its registry at `address` knows; Disconnected if there is none."""
     connection = None
     try:
         connection = Connection(
             places.endpoint(address, "client"), f"client {os.getpid()}", frames=os.environ.get("PALM_FRAMES") == "1"
         )
-        return connection, connection.link(address, timeout)
+        return connection, Directory(connection, address, timeout)
     except (Disconnected, OSError) as e:
         if connection is not None:
             connection.close(0)
         what = str(e) if isinstance(e, Disconnected) else f"{address!r} cannot be connected to: {e}"
         raise Disconnected(f"{what}; is the cluster running? (palm status)") from None
-
-
-def _no_server(name: str, names: Sequence[str], state: str) -> str:
-    if state:
-        return f"the server {name!r} is not running; its state is: {state}"
-    near = difflib.get_close_matches(name, names, 1)
-    return (
-        f"there is no server {name!r}."
-        + (f" Did you mean {near[0]!r}?" if near else "")
-        + (f" There are: {', '.join(sorted(names))}" if names else " There are none: start one with cluster.start")
-    )
-
-
-def _no_function(s: Step, functions: dict[str, Any], hidden: Sequence[str]) -> str:
-    if s.function in hidden:
-        return (
-            f"{s}: {s.function!r} is a method of the server, but not exposed; put @palm.function before it. "
-            f"Exposed are: {', '.join(sorted(functions)) or 'none'}"
-        )
-    near = difflib.get_close_matches(s.function, functions, 1)
-    return (
-        f"{s}: the server {s.server!r} has no function {s.function!r}"
-        + (f"; did you mean {near[0]!r}?" if near else "")
-        + f" It has: {', '.join(sorted(functions)) or 'none'}"
-    )

@@ -20,7 +20,8 @@ from os import PathLike
 from typing import Any
 
 from palm import places, process
-from palm.client import REGISTRY, Client
+from palm.client import Client
+from palm.directory import REGISTRY
 from palm.errors import Disconnected, PalmError, Timeout
 from palm.process import Order, load
 from palm.template import Server
@@ -304,9 +305,7 @@ class Cluster:
 
     def _own_client(self) -> Client:
         with self._lock:
-            if self._own is None or self._own._connection.is_gone(self._own._registry.link):
-                if self._own is not None:
-                    self._own.close(0)
+            if self._own is None:
                 self._own = Client(self.address)
             return self._own
 
@@ -363,7 +362,7 @@ class Cluster:
 
     def _tell(self, name: str, pid: int, reason: str, state: str) -> None:
         with contextlib.suppress(Disconnected, PalmError, OSError):
-            self._own_client()._ask("left", name, pid, reason, state)
+            self._own_client()._directory.ask("left", name, pid, reason, state)
 
     # ------------------------------------------------------------------------------------------------ the end
 
@@ -377,7 +376,7 @@ class Cluster:
             )
 
     def close(self, timeout: float = 10.0) -> None:
-        """Stop all servers, then the registry, each within `timeout` seconds. Again: without effect."""
+        """Stop all servers, then the registry, within `timeout` seconds; then hard. Again: without effect."""
         if self._closed or os.getpid() != self._pid:
             return
         self._closed = True
@@ -393,8 +392,9 @@ class Cluster:
                 child.wanted = False
                 if child.process is not None and child.process.poll() is None and child.order.name != REGISTRY:
                     child.process.terminate()
+            end = time.monotonic() + timeout
             for child in children:
-                child.end(timeout)
+                child.end(max(0.1, end - time.monotonic()))
         for fd in (self._owner_read, self._owner_write, self._wake_read, self._wake_write):
             os.close(fd)
         places.remove(self._directory)
@@ -435,8 +435,11 @@ def parse_memory(text: str | None) -> int:
     digits = text.strip().rstrip("BbKkMmGgTtIi ")
     unit = text.strip()[len(digits) :].strip().lower()
     try:
-        return int(float(digits) * units[unit])
-    except (ValueError, KeyError):
+        amount = int(float(digits) * units[unit])
+        if amount < 0:
+            raise ValueError
+        return amount
+    except (ValueError, KeyError, OverflowError):
         raise ValueError(f'{text!r} is no amount of memory: write it as "512MiB" or "2GB"') from None
 
 

@@ -88,7 +88,7 @@ class Connection:
         self.send(link, core.OPEN, handle, 0, batch)
 
     def send(self, link: int, says: int, handle: int, hop: int, batch: core.Batch) -> bool:
-        self._check()
+        self.check()
         sent: bool = self.node.send(link, says, handle, hop, batch)
         return sent
 
@@ -107,7 +107,7 @@ class Connection:
         while True:
             with self.changed:
                 while not condition():
-                    self._check()
+                    self.check()
                     left = 3600.0 if end is None else end - time.monotonic()
                     if left <= 0:
                         return False
@@ -200,7 +200,8 @@ class Connection:
             self.works.pop(work.key, None)
             self._incoming = {k: w for k, w in self._incoming.items() if w is not work}
 
-    def _check(self) -> None:
+    def check(self) -> None:
+        """RuntimeError in a forked child, Disconnected when it is closed."""
         if os.getpid() != self._pid:
             raise RuntimeError(
                 "a client cannot be used in a forked child: make a new one in a process started with spawn or exec"

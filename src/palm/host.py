@@ -14,7 +14,7 @@ import os
 import time
 from collections.abc import Callable, Generator
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from palm._core import node as core
 from palm._core import space as core_space
@@ -25,9 +25,13 @@ from palm.remote import tree_of_error
 from palm.step import To
 from palm.template import Server
 
+if TYPE_CHECKING:
+    from palm.membership import Membership
+
 log = logging.getLogger("palm")
 SLICE = 0.001  # seconds that a generator runs before other messages have their turn
 BACKLOG = 64  # envelopes that the next step has not taken yet: then a generator waits
+LOOK_AHEAD = 64  # envelopes taken off the queue while a batch is worked on
 IDLE = 0.5  # seconds between two looks at what no event announces
 REJECTED_EVERY = 10.0  # seconds between two lines about rejected messages
 
@@ -88,23 +92,12 @@ class Host:
     name : str
     endpoint : str
         Where it receives.
-    resolve : callable
-        Endpoint of another server, by name: for `palm.to`.
-    client : callable
-        The client that functions use.
+    membership : Membership, optional
+        By which it finds other servers; the registry has none.
     """
 
-    def __init__(
-        self,
-        server: Server,
-        name: str,
-        endpoint: str,
-        *,
-        resolve: Callable[[str], str] | None = None,
-        client: Callable[[], Any] | None = None,
-    ) -> None:
-        self.server, self.name = server, name
-        self._resolve, self._client = resolve, client
+    def __init__(self, server: Server, name: str, endpoint: str, membership: Membership | None = None) -> None:
+        self.server, self.name, self._membership = server, name, membership
         self.node = core.Node(endpoint, name, frames=os.environ.get("PALM_FRAMES") == "1")
         self._functions = list(type(server)._exposed)
         self.node.name_functions(self._functions)
@@ -128,14 +121,18 @@ class Host:
     # ----------------------------------------------------------------------------------------------- the loop
 
     def serve(self) -> None:
-        """Until the node is stopped."""
+        """Until the node is stopped, and what has come by then is done; generators are closed."""
         with core_space.arena(shared=False):
-            while not self.stopping:
-                event = self._backlog.popleft() if self._backlog else self.node.next(0.0 if self._can_make() else IDLE)
+            while (event := self._next_event()) is not None or not self.stopping:
                 if event is not None:
                     self._dispatch(event)
                 self._make_more()
                 self._report_rejected()
+
+    def _next_event(self) -> core.Event | None:
+        if self._backlog:
+            return self._backlog.popleft()
+        return self.node.next(0.0 if self.stopping or self._can_make() else IDLE)
 
     def _dispatch(self, event: core.Event) -> None:
         if event.kind == core.MESSAGE:
@@ -251,7 +248,7 @@ class Host:
                     self.fail(i, a.refusal)
             else:
                 core.run(event, a.function, a.parameters, a.index, self._onward(a).batch, self, To)
-            self.flush()
+            self._flush(a)
         finally:
             self._event = self._assignment = self._message_cache = None
             self.at = -1
@@ -309,7 +306,7 @@ class Host:
             if not s.constants and str(s) in rest:  # a step of the job keeps its constants
                 steps.append(rest[str(s)])
                 continue
-            endpoint = known.get(s.server) or (self._resolve(s.server) if self._resolve else None)
+            endpoint = known.get(s.server) or (self._membership.resolve(s.server) if self._membership else None)
             if endpoint is None:
                 raise NotFound(f"there is no server {s.server!r} to send to")
             key = f"{a.job.hex()[:8]}-{id(s):x}" if s.constants else None
@@ -322,9 +319,13 @@ class Host:
             a.routed[name] = self._outlet(a, steps)
         return a.routed[name]
 
-    def flush(self) -> None:
-        if self._assignment is not None:
-            self._flush(self._assignment)
+    def flush(self) -> bool:
+        """Sends what is there; False: the rest of the batch is not wanted any more."""
+        a = self._assignment
+        assert a is not None
+        self._flush(a)
+        self._look()
+        return not a.cancelled
 
     def _flush(self, a: Assignment) -> None:
         for outlet in a.outlets():
@@ -443,20 +444,26 @@ class Host:
         a = self._now_making.assignment if self._now_making else self._assignment
         if a is None:
             return False
-        while (event := self.node.next(0.0)) is not None:
-            if event.kind == core.MESSAGE and event.says == core.CANCEL:
-                self._message(event)
-            elif event.kind == core.STOP:
-                self.stopping = True
-            else:
-                self._backlog.append(event)
+        self._look()
         deadline = self.message().deadline
         return a.cancelled or self.stopping or (deadline is not None and time.time() > deadline)
 
+    def _look(self) -> None:
+        """At what has come while a batch is worked on: what ends work is done at once, the rest waits its turn."""
+        while len(self._backlog) < LOOK_AHEAD and (event := self.node.next(0.0)) is not None:
+            if event.kind == core.STOP:
+                self.stopping = True
+            elif event.kind == core.GONE:
+                self._gone(event.link)
+            elif event.kind == core.MESSAGE and event.says == core.CANCEL:
+                self._message(event)
+            else:
+                self._backlog.append(event)
+
     def client(self) -> Any:
-        if self._client is None:
+        if self._membership is None:
             raise RuntimeError("this server has no cluster to call")
-        return self._client()
+        return self._membership.client
 
     def count(self, name: str, n: float) -> None:
         self.counts[name] += n  # type: ignore[assignment]

@@ -109,7 +109,7 @@ class Job:
         end = self._work.end
         if end is None:
             raise StopIteration
-        raise self._client._explain(end)
+        raise self._client._directory.explain(end)
 
     def items(self) -> Iterator[tuple[int, Any]]:
         """(number of the input, result); without inputs, the place in what the first function yielded."""

@@ -97,11 +97,11 @@ def _inhabited(path: Path) -> bool:
     return any(start_time(pid) for pid in pids)
 
 
-def remove_dead_sockets(path: Path) -> None:
-    """Remove the sockets of dead processes from a cluster's directory."""
+def remove_dead_sockets(path: Path, *, mine: bool = False) -> None:
+    """Remove the sockets of dead processes from a cluster's directory; `mine`: of this one too."""
     for p in path.iterdir():
         pid = p.name.rpartition(".")[2]
-        if pid.isdigit() and not start_time(int(pid)):
+        if pid.isdigit() and (not start_time(int(pid)) or (mine and int(pid) == os.getpid())):
             p.unlink(missing_ok=True)
 
 

@@ -10,10 +10,10 @@ from __future__ import annotations
 
 import os
 import pickle
+import select
 import signal
 import socket
 import sys
-import threading
 import time
 import traceback
 from collections.abc import Callable
@@ -22,11 +22,10 @@ from typing import Any
 
 from palm import places
 from palm._core import space as core_space
-from palm.errors import Disconnected, NotFound, PalmError, Timeout
 from palm.template import Server
 
 GRACE = 1.5  # seconds between the owner's end and a hard one (R15: 3 s in all)
-REGISTRY_GRACE = 2.5  # the registry runs no user code: it is the last to go, and clears up
+REGISTRY_GRACE = 2.6  # the registry runs no user code: it is the last to go, and clears up
 
 
 importing = False  # True while a child imports the module of its template
@@ -59,69 +58,6 @@ def load(template: Any) -> type[Server]:
     if not (isinstance(template, type) and issubclass(template, Server)):
         raise TypeError(f"a template is a subclass of palm.Server, not {template!r}")
     return template
-
-
-class Membership:
-    """Tells the registry that this server is there, and again when the registry has been restarted."""
-
-    def __init__(self, registry: str, describe: Callable[[], dict[str, Any]]) -> None:
-        self._registry, self._describe = registry, describe
-        self._lock = threading.Lock()
-        self._client: Any = None
-        self._stop = threading.Event()
-        self._thread: threading.Thread | None = None
-
-    def client(self) -> Any:
-        from palm.client import Client
-
-        with self._lock:
-            if self._client is None:
-                self._client = Client(self._registry)
-            return self._client
-
-    def join(self) -> None:
-        refusal = self.client()._ask("join", self._describe())
-        if refusal:
-            raise PalmError(refusal)
-        self._thread = threading.Thread(target=self._stay, name="palm-membership", daemon=True)
-        self._thread.start()
-
-    def _stay(self) -> None:
-        while not self._stop.is_set():
-            client = self.client()
-            link = client._registry.link
-            try:
-                client._connection.wait(lambda c=client, n=link: c._connection.is_gone(n) or self._stop.is_set())
-            except Disconnected:
-                return
-            if not self._stop.is_set():
-                self._rejoin()
-
-    def _rejoin(self) -> None:
-        with self._lock:
-            self._client.close(0)
-            self._client = None
-        while not self._stop.wait(0.1):
-            try:
-                self.client()._ask("join", self._describe())
-                return
-            except (Disconnected, Timeout, PalmError, OSError):
-                continue
-
-    def resolve(self, name: str) -> str:
-        """The endpoint of a server, for `palm.to`."""
-        found = self.client()._ask("lookup", [name])
-        if name not in found["servers"]:
-            raise NotFound(f"there is no server {name!r}; there are: {', '.join(found['names'])}")
-        return str(found["servers"][name]["address"])
-
-    def close(self) -> None:
-        self._stop.set()
-        if self._client is not None:
-            self._client._connection.node.wake()
-            if self._thread is not None:
-                self._thread.join(2.0)
-            self._client.close(0.2)
 
 
 def describe(server: Server, name: str, address: str, supervised: bool) -> dict[str, Any]:
@@ -159,16 +95,13 @@ def run(order: Order, ready: Callable[[], None]) -> None:
         core_space.watch_owner(order.owner_fd, int(grace * 1000), endpoint.removeprefix("ipc://"))
     server = cls()
     server.name = order.name
-    membership: Membership | None = None
+    membership = None
     if not order.is_registry:
-        membership = Membership(order.registry, lambda: describe(server, order.name, host.node.endpoint, order.owner_fd >= 0))
-    host = Host(
-        server,
-        order.name,
-        endpoint,
-        resolve=membership.resolve if membership else None,
-        client=membership.client if membership else None,
-    )
+        from palm.membership import Membership
+
+        supervised = order.owner_fd >= 0
+        membership = Membership(order.registry, lambda: describe(server, order.name, host.node.endpoint, supervised))
+    host = Host(server, order.name, endpoint, membership)
     signal.signal(signal.SIGTERM, lambda *_: host.node.stop())
     try:
         with core_space.arena(shared=False):
@@ -178,19 +111,20 @@ def run(order: Order, ready: Callable[[], None]) -> None:
         ready()
         _serve(host, order)
     finally:
-        host.close()
+        path = places.Path(endpoint.removeprefix("ipc://"))
+        orphan = endpoint.startswith("ipc://") and _owner_is_gone(order.owner_fd)
+        host.close(GRACE / 4 if orphan else 2.0)
         if membership:
             membership.close()
         if endpoint.startswith("ipc://"):
-            path = endpoint.removeprefix("ipc://")
-            places.Path(path).unlink(missing_ok=True)
-            if order.owner_fd >= 0 and not places.owner(places.Path(path).parent):
-                _last_one_out(places.Path(path).parent, GRACE + 0.5 if order.is_registry else 0.0)
+            path.unlink(missing_ok=True)
+        if orphan:
+            _last_one_out(path.parent, GRACE + 0.3 if order.is_registry else 0.3)
 
 
 def _serve(host: Any, order: Order) -> None:
-    """A child of a cluster that is ended by its own function (sys.exit, Ctrl-C) dies at once: peers are not told BYE, so
-    that they see a death, with the reason that the supervisor finds."""
+    """A child of a cluster that is ended by its own function (sys.exit, Ctrl-C) dies at once: peers are not told BYE,
+    so that they see a death, with the reason that the supervisor finds."""
     try:
         host.serve()
     except BaseException as e:
@@ -213,15 +147,21 @@ def _exit_code(e: BaseException) -> int:
     return 1
 
 
+def _owner_is_gone(fd: int) -> bool:
+    """The owner alone has the write end of this pipe, which closes a moment before it is dead."""
+    return fd >= 0 and bool(select.select([fd], [], [], 0)[0])
+
+
 def _last_one_out(directory: places.Path, patience: float) -> None:
-    """The owner is dead: what it left is removed by those it started."""
+    """The owner is dead: what it left is removed by those it started, when nobody lives there any more."""
     end = time.monotonic() + patience
     try:
-        while places._inhabited(directory) and time.monotonic() < end:
-            time.sleep(0.02)
-        places.remove_dead_sockets(directory)
-        if not places._inhabited(directory):
-            places.remove(directory)
+        places.remove_dead_sockets(directory, mine=True)
+        while places._inhabited(directory):
+            if time.monotonic() > end:
+                return
+            time.sleep(0.01)
+        places.remove(directory)
     except OSError:
         pass  # another one was faster
 

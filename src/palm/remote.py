@@ -8,7 +8,6 @@ import traceback
 from dataclasses import dataclass
 from typing import Any
 
-from palm._core.payload import NOTHING
 from palm.errors import Crashed, RemoteError
 from palm.step import Step
 
@@ -25,6 +24,18 @@ class Route:
     def server_of(self, link: int) -> str | None:
         return next((name for name, number in self.links.items() if number == link), None)
 
+    def crashed(self, server: str, number: int, reason: int) -> Crashed:
+        """What a death on the route means for an input; its reason is asked for when somebody wants to see it."""
+        return Crashed(
+            "its process is gone",
+            server=server,
+            function=next(s.function for s in self.steps if s.server == server),
+            number=number,
+            type="Crashed",
+            pid=self.servers[server]["pid"],
+            reason="stopped" if reason == 0 else "",
+        )
+
     def meaning(self, job: bytes, client: str, seed: int) -> dict[str, Any]:
         """The tree that an OPEN carries."""
         constants = {key_of(s): s.constants for s in self.steps if s.constants}
@@ -38,11 +49,6 @@ class Route:
 def key_of(s: Step) -> str:
     """Names the constants of a step within a job; the same values in two steps may travel twice."""
     return hashlib.blake2b(f"{s} {sorted(s.constants)} {id(s)}".encode(), digest_size=8).hexdigest()
-
-
-def number_of_values(values: tuple[Any, ...]) -> Any:
-    """The message that these arguments of a call make: none, one, or a tuple."""
-    return NOTHING if not values else values[0] if len(values) == 1 else values
 
 
 def tree_of_error(error: BaseException, server: str, function: str) -> dict[str, Any]:
@@ -73,7 +79,7 @@ def _utf8(text: str) -> str:
 
 def error_of(tree: Any, number: int) -> RemoteError:
     """The exception that a tree describes; one that says so if it is none."""
-    if not isinstance(tree, dict):
+    if not isinstance(tree, dict) or not tree:
         return RemoteError(f"an error that cannot be read: {tree!r}", number=number, type="RemoteError")
     fields = {k: str(tree.get(k, "")) for k in ("server", "function", "type", "traceback")}
     message = str(tree.get("message", ""))

@@ -22,7 +22,7 @@ from palm._core import space as core_space
 from palm._core.payload import NOTHING, BlockLost
 from palm.book import Book, Path
 from palm.connection import Connection, Outcome
-from palm.errors import Crashed, Disconnected, PayloadError, RemoteError, Timeout
+from palm.errors import Disconnected, PayloadError, RemoteError, Timeout
 from palm.remote import Route, error_of
 
 WINDOW = 1024  # messages; bounds the client's and each server's queue
@@ -58,7 +58,7 @@ class JobWork:
         self.errors: list[RemoteError] = []
         self.sent = self.done = self.dropped = 0
         self.failed: set[int] = set()
-        self.fanned: set[int] = set()          # inputs whose function was a generator
+        self.fanned: set[int] = set()  # inputs whose function was a generator
         self.total: int | None = 1 if inputs is None else len(inputs) if hasattr(inputs, "__len__") else None
         self.over = False
         self.end: BaseException | None = None  # what iterating raises when the results are at an end
@@ -216,15 +216,7 @@ class JobWork:
         server = self.route.server_of(link)
         if server is None or self.over:
             return
-        error = Crashed(
-            "its process is gone",
-            server=server,
-            type="Crashed",
-            pid=self.route.servers[server]["pid"],
-            reason="stopped" if reason == 0 else "",
-            number=next(iter(self.book.numbers()), self.sent),
-            function=next(s.function for s in self.route.steps if s.server == server),
-        )
+        error = self.route.crashed(server, next(iter(self.book.numbers()), self.sent), reason)
         self.failed.update(self.book.numbers())
         self.errors.append(error)
         self._finish(error)

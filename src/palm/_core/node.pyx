@@ -373,7 +373,7 @@ def run(Event event not None, function, int parameters, int index, Batch out not
 
     What is not simple is the host's: ``host.make(i, generator or instance of special)``, ``host.drop(i)``,
     ``host.fail(i, exception)``; the host's `at` is the number of the record while its function runs. ``host.flush()``
-    is called when `out` should go.
+    is called when `out` should go; False: the rest is not wanted any more.
     """
     cdef palm_counters *c = event.node.c
     cdef palm_function_counters *f = &c.functions[index]
@@ -420,7 +420,8 @@ def run(Event event not None, function, int parameters, int index, Batch out not
                     host.fail(i, e)
         result = None
         if ended - first > FLUSH_NS or palm_batch_bytes(out.batch) > FLUSH_BYTES or palm_batch_count(out.batch) >= 256:
-            host.flush()
+            if not host.flush():
+                break
             first = ended
     host.at = -1
 

@@ -221,7 +221,7 @@ cdef dict counters_dict(const palm_counters *c):
         name = (<bytes> c.functions[i].name[:PALM_NAME_BYTES]).split(b"\0")[0].decode("utf-8", "replace")
         functions[name] = {
             "calls": c.functions[i].calls, "busy_seconds": c.functions[i].busy_ns / 1e9,
-            "service_time": {"le_seconds": [2.0**k / 1e9 for k in range(PALM_HISTOGRAM - 1)] + [float("inf")],
+            "service_time": {"le_seconds": [2.0**k / 1e9 for k in range(PALM_HISTOGRAM - 1)] + [None],
                              "counts": [c.functions[i].histogram[k] for k in range(PALM_HISTOGRAM)]},
         }
         if c.running_since_ns and c.running_function == <uint64_t> i:

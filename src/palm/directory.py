@@ -1,0 +1,191 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""What a client knows of its cluster: it asks the registry, checks steps, and has links to servers."""
+
+from __future__ import annotations
+
+import difflib
+import socket
+import threading
+import time
+from collections.abc import Sequence
+from typing import Any
+
+from palm.calls import Calls
+from palm.connection import Connection
+from palm.errors import Crashed, Disconnected, NotFound, PayloadError, RemoteError, Timeout
+from palm.remote import Route
+from palm.step import Step
+
+REGISTRY = "registry"
+REASON_WAIT = 2.0  # seconds that a supervisor has to tell why a process died
+_HOST = socket.gethostname()
+
+
+class Directory:
+    """Of one cluster, over one connection.
+
+    Parameters
+    ----------
+    connection : Connection
+    address : str
+        Endpoint of the registry; it stays the same when the registry is started again.
+    timeout : float
+        Seconds for a question.
+    """
+
+    def __init__(self, connection: Connection, address: str, timeout: float) -> None:
+        self._connection, self.address, self.timeout = connection, address, timeout
+        self._known: dict[str, dict[str, Any]] = {}  # servers by name
+        self._linked: dict[int, str] = {}
+        self._questions: dict[str, Calls] = {}
+        self._lock = threading.RLock()
+        self.registry = connection.link(address, timeout)  # link to it
+        connection.on_gone.append(self._forget)
+
+    def is_lost(self) -> bool:
+        """True if the registry has died since it was last asked."""
+        return self._connection.is_gone(self.registry)
+
+    # --------------------------------------------------------------------------------------------- asking
+
+    def ask(self, function: str, *values: Any, timeout: float | None = None) -> Any:
+        """Asks the registry; if it dies meanwhile, its successor. All its questions may be asked twice."""
+        limit = self.timeout if timeout is None else timeout
+        try:
+            return self._question(function, limit).wait(values, limit)
+        except Crashed as e:
+            if e.server != REGISTRY:
+                raise
+        try:
+            return self._question(function, limit).wait(values, limit)
+        except Crashed:
+            raise Disconnected(f"the registry at {self.address} is gone") from None
+
+    def _question(self, function: str, timeout: float) -> Calls:
+        with self._lock:
+            self._reconnect(timeout)
+            calls = self._questions.get(function)
+            if calls is None or calls.dead:
+                registry = {REGISTRY: {"address": self.address, "pid": 0}}
+                route = Route([Step(f"{REGISTRY}.{function}")], registry, self.registry, {REGISTRY: self.registry})
+                calls = self._questions[function] = Calls(self._connection, route)
+            return calls
+
+    def _reconnect(self, timeout: float) -> None:
+        end = time.monotonic() + timeout
+        while self.is_lost():
+            try:
+                self.registry = self._connection.link(self.address, max(0.1, end - time.monotonic()))
+            except Disconnected:
+                if time.monotonic() >= end:
+                    raise
+
+    # --------------------------------------------------------------------------------------------- servers
+
+    def route(self, steps: Sequence[Step]) -> Route:
+        """Steps, checked, with links to all their servers; NotFound, PayloadError, Disconnected."""
+        servers = self.servers_of(steps)
+        links = {name: self._link(name, server) for name, server in servers.items()}
+        return Route(list(steps), servers, links[steps[0].server], links)
+
+    def servers_of(self, steps: Sequence[Step]) -> dict[str, dict[str, Any]]:
+        """What is known of the servers of these steps, each checked to have the function and the constants."""
+        names = sorted({s.server for s in steps})
+        missing = [n for n in names if n not in self._known]
+        found = self._find(missing) if missing else {}
+        self._known |= found
+        servers = {n: found.get(n) or self._known[n] for n in names}
+        for s in steps:
+            _check_step(s, servers[s.server])
+        return servers
+
+    def _find(self, names: list[str]) -> dict[str, dict[str, Any]]:
+        """What the registry says; a server that is being started again is waited for."""
+        found = self.ask("lookup", names)
+        absent = [n for n in names if n not in found["servers"]]
+        if absent and all(found["states"].get(n) == "restarting" for n in absent):
+            self.wait_for(absent, 1, self.timeout)
+            found = self.ask("lookup", names)
+            absent = [n for n in names if n not in found["servers"]]
+        if absent:
+            raise NotFound(_no_server(absent[0], found["names"], found["states"].get(absent[0], "")))
+        servers: dict[str, dict[str, Any]] = found["servers"]
+        return servers
+
+    def wait_for(self, names: Sequence[str], workers: int, timeout: float) -> list[str]:
+        """The names that are not there after `timeout` seconds."""
+        missing: list[str] = self.ask("wait_for", list(names), workers, timeout, timeout=timeout + self.timeout)
+        return missing
+
+    def _link(self, name: str, server: dict[str, Any]) -> int:
+        if server["host"] == _HOST:
+            link = self._connection.link_to_living(server["address"], server["pid"])
+        else:
+            link = self._connection.link(server["address"], self.timeout)
+        with self._connection.changed:
+            self._linked[link] = name
+        return link
+
+    def _forget(self, link: int) -> None:
+        """Its successor has another address. With the connection's lock."""
+        self._known.pop(self._linked.pop(link, ""), None)
+
+    # ---------------------------------------------------------------------------------------------- deaths
+
+    def explain(self, error: BaseException) -> BaseException:
+        """Gives a Crashed its reason."""
+        if isinstance(error, Crashed) and not error.reason:
+            error.reason = self._reason(error.server, error.pid)
+            error.args = (f"the process of {error.server!r} is gone: {error.reason}",)
+        return error
+
+    def _reason(self, server: str, pid: int) -> str:
+        """Why a process died, as its supervisor saw it."""
+        end = time.monotonic() + REASON_WAIT
+        try:
+            while time.monotonic() < end:
+                reason: str = self.ask("reason", server, pid, timeout=REASON_WAIT)
+                if reason:
+                    return reason
+                threading.Event().wait(0.05)
+        except (Disconnected, Timeout, RemoteError):
+            pass  # then nobody can tell
+        return "unknown: its supervisor has not told"
+
+
+def _check_step(s: Step, server: dict[str, Any]) -> None:
+    functions = server["functions"]
+    if s.function not in functions:
+        raise NotFound(_no_function(s, functions, server["hidden"]))
+    constants, text = functions[s.function]["constants"], functions[s.function]["text"]
+    for name in s.constants:
+        if name not in constants:
+            raise PayloadError(f"{s} has no constant {name!r}; its signature is {text}")
+    for name, has_default in constants.items():
+        if not has_default and name not in s.constants:
+            raise PayloadError(
+                f"{s} needs the constant {name!r}: palm.step({str(s)!r}, {name}=...); its signature is {text}"
+            )
+
+
+def _did_you_mean(name: str, names: Sequence[str]) -> str:
+    near = difflib.get_close_matches(name, names, 1)
+    return f" Did you mean {near[0]!r}?" if near else ""
+
+
+def _no_server(name: str, names: Sequence[str], state: str) -> str:
+    if state:
+        return f"the server {name!r} is not running; its state is: {state}"
+    there = f"There are: {', '.join(sorted(names))}" if names else "There are none: start one with cluster.start"
+    return f"there is no server {name!r}.{_did_you_mean(name, names)} {there}"
+
+
+def _no_function(s: Step, functions: dict[str, Any], hidden: Sequence[str]) -> str:
+    there = ", ".join(sorted(functions)) or "none"
+    if s.function in hidden:
+        return (
+            f"{s}: {s.function!r} is a method of the server, but not exposed; put @palm.function before it. "
+            f"Exposed are: {there}"
+        )
+    near = _did_you_mean(s.function, list(functions))
+    return f"{s}: the server {s.server!r} has no function {s.function!r}.{near} It has: {there}"

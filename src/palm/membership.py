@@ -1,0 +1,66 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""A server's place in its cluster: it tells the registry that it is there, and again one that has been restarted."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from typing import Any
+
+from palm.client import Client
+from palm.errors import Disconnected, NotFound, PalmError
+
+
+class Membership:
+    """Of the server in this process.
+
+    Parameters
+    ----------
+    registry : str
+        Its endpoint.
+    describe : callable
+        What the registry is told.
+    """
+
+    def __init__(self, registry: str, describe: Callable[[], dict[str, Any]]) -> None:
+        self.client = Client(registry)  # functions use it too: `self.client`
+        self._describe = describe
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._stay, name="palm-membership", daemon=True)
+
+    def join(self) -> None:
+        """PalmError if the registry refuses."""
+        refusal = self.client._directory.ask("join", self._describe())
+        if refusal:
+            raise PalmError(refusal)
+        self._thread.start()
+
+    def _stay(self) -> None:
+        directory, connection = self.client._directory, self.client._connection
+        try:
+            while connection.wait(lambda: directory.is_lost() or self._stop.is_set()) and not self._stop.is_set():
+                self._join_again()
+        except Disconnected:
+            pass  # closed
+
+    def _join_again(self) -> None:
+        while not self._stop.wait(0.05):
+            try:
+                self.client._directory.ask("join", self._describe())
+                return
+            except PalmError:
+                self.client._connection.check()
+
+    def resolve(self, name: str) -> str:
+        """The endpoint of a server, for `palm.to`."""
+        found = self.client._directory.ask("lookup", [name])
+        if name not in found["servers"]:
+            raise NotFound(f"there is no server {name!r}; there are: {', '.join(found['names'])}")
+        return str(found["servers"][name]["address"])
+
+    def close(self) -> None:
+        self._stop.set()
+        self.client._connection.nudge()
+        if self._thread.is_alive():
+            self._thread.join(0.3)  # it may be looking for a registry that is gone
+        self.client.close(0.2)
