@@ -114,7 +114,7 @@ bool palmi_link_watch(palm_node *node, palmi_link *link, pid_t pid)
     if (link->pidfd >= 0 || pid <= 0)
         return true;
     link->pidfd = (int)syscall(SYS_pidfd_open, pid, 0);
-    struct epoll_event watched = {.events = EPOLLIN, .data.u64 = link->number};
+    struct epoll_event watched = {.events = EPOLLIN, .data.u64 = PALMI_PEER_KEY + link->number};
     if (link->pidfd >= 0)
         epoll_ctl(node->watch, EPOLL_CTL_ADD, link->pidfd, &watched);
     return link->pidfd >= 0 || errno != ESRCH;
@@ -417,7 +417,7 @@ static palm_err wait_for_hello(palmi_link *link, palm_kind kind, uint32_t handle
 
 static palm_err usable(const palm_node *node)
 {
-    if (node->pid != getpid())
+    if (palm_space_forked(node->space))
         return PALM_EFORK;
     return atomic_load(&node->closed) ? PALM_ECLOSED : PALM_OK;
 }

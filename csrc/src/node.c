@@ -88,9 +88,21 @@ static palm_err open_pull(palm_node *node, const char *endpoint)
     return PALM_OK;
 }
 
+enum { BELL, SOCKET }; /* keys in the epoll set; peers have PALMI_PEER_KEY + the number of their link */
+
+static palm_err watch_socket(palm_node *node)
+{
+    int fd;
+    size_t size = sizeof fd;
+    struct epoll_event socket = {.events = EPOLLIN, .data.u64 = SOCKET};
+    if (palmi_zmq.getsockopt_(node->pull, PALMI_ZMQ_FD, &fd, &size))
+        return palmi_zmq_err();
+    return epoll_ctl(node->watch, EPOLL_CTL_ADD, fd, &socket) ? (palm_err)(PALM_ESYS + errno) : PALM_OK;
+}
+
 static palm_err open_bell(palm_node *node)
 {
-    struct epoll_event bell = {.events = EPOLLIN, .data.u64 = 0};
+    struct epoll_event bell = {.events = EPOLLIN, .data.u64 = BELL};
     node->bell = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
     node->watch = epoll_create1(EPOLL_CLOEXEC);
     if (node->bell < 0 || node->watch < 0 || epoll_ctl(node->watch, EPOLL_CTL_ADD, node->bell, &bell))
@@ -149,6 +161,8 @@ palm_err palm_node_open(const palm_node_options *options, palm_node **out)
         err = palmi_zmq_context(&node->context);
     if (!err)
         err = open_pull(node, options->endpoint);
+    if (!err)
+        err = watch_socket(node);
     if (err) {
         node_free(node);
         return err;
@@ -557,24 +571,31 @@ void palm_event_done(palm_node *node, palm_event *event)
 
 /* -------------------------------------------------------------------------------------------------------- waiting */
 
-static void look_at_watch(palm_node *node)
+/* Waits up to ms for the socket, the bell or a death. Of the socket, this says that something may have come: libzmq's fd
+ * is readable while its mailbox has commands, and a receive that found nothing has emptied that, so no wake-up is lost. */
+static palm_err look(palm_node *node, int ms)
 {
     struct epoll_event ready[16];
-    int n = epoll_wait(node->watch, ready, 16, 0);
+    int n = epoll_wait(node->watch, ready, 16, ms);
+    if (n < 0)
+        return errno == EINTR ? PALM_EINTR : (palm_err)(PALM_ESYS + errno);
     node->since_look = 0;
     for (int i = 0; i < n; i++) {
         uint64_t rings;
-        if (ready[i].data.u64 == 0) {
+        if (ready[i].data.u64 == SOCKET)
+            continue;
+        if (ready[i].data.u64 == BELL) {
             ssize_t got = read(node->bell, &rings, sizeof rings);
             (void)got;
             continue;
         }
         pthread_mutex_lock(&node->lock);
-        palmi_link *link = palmi_link_get(node, (uint32_t)ready[i].data.u64);
+        palmi_link *link = palmi_link_get(node, (uint32_t)(ready[i].data.u64 - PALMI_PEER_KEY));
         if (link)
             palmi_link_lose(node, link, 1);
         pthread_mutex_unlock(&node->lock);
     }
+    return PALM_OK;
 }
 
 static bool next_note(palm_node *node, palm_event *event)
@@ -598,17 +619,6 @@ static bool next_note(palm_node *node, palm_event *event)
     return any;
 }
 
-static palm_err sleep_until_something(palm_node *node, int ms)
-{
-    palmi_zmq_pollitem items[] = {{.socket = node->pull, .events = PALMI_ZMQ_POLLIN},
-                                  {.fd = node->watch, .events = PALMI_ZMQ_POLLIN}};
-    if (palmi_zmq.poll_(items, 2, ms) < 0)
-        return palmi_zmq_err();
-    if (items[1].revents)
-        look_at_watch(node);
-    return PALM_OK;
-}
-
 static palm_err receive_one(palm_node *node, palm_event *event, bool *given)
 {
     raw r;
@@ -627,14 +637,14 @@ palm_err palm_node_next(palm_node *node, int timeout_ms, palm_event *event)
 {
     uint64_t end = now_ms() + (uint64_t)timeout_ms;
     memset(event, 0, sizeof *event);
-    if (node->pid != getpid())
+    if (palm_space_forked(node->space))
         return PALM_EFORK;
     for (;;) {
         bool given;
         if (atomic_load(&node->closed))
             return PALM_ECLOSED;
         if (++node->since_look > LOOK_EVERY)
-            look_at_watch(node);
+            look(node, 0);
         if (next_note(node, event))
             return PALM_OK;
         palm_err err = receive_one(node, event, &given);
@@ -644,9 +654,9 @@ palm_err palm_node_next(palm_node *node, int timeout_ms, palm_event *event)
             return err;
         uint64_t now = now_ms();
         if (err && now < end)
-            err = sleep_until_something(node, (int)(end - now));
+            err = look(node, (int)(end - now));
         else if (now >= end) {
-            look_at_watch(node);
+            look(node, 0);
             return next_note(node, event) ? PALM_OK : PALM_EAGAIN;
         }
         if (err && err != PALM_EAGAIN)

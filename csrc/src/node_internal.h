@@ -11,6 +11,8 @@
 #include <pthread.h>
 #include <stdatomic.h>
 
+#define PALMI_PEER_KEY (UINT64_C(1) << 32) /* + number of a link: its pidfd in the epoll set */
+
 enum {
     PALMI_SEQ_BITS = 40,
     PALMI_TEXT = 512, /* longest endpoint and name we keep; ipc paths end at 107, host names at 253 */
@@ -63,7 +65,7 @@ struct palm_node {
     uint64_t id;
     pid_t pid;
     bool frames;
-    int bell, watch;           /* eventfd; epoll over the bell (key 0) and the pidfds of peers (key link number) */
+    int bell, watch;           /* eventfd; epoll over the bell, libzmq's fd of the socket, and the pidfds of peers */
     palm_reader *reader;       /* these five: the thread in palm_node_next */
     uint32_t since_look;
     bool stop_told;

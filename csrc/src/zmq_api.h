@@ -8,13 +8,12 @@
 #include "palm.h"
 
 typedef struct palmi_zmq_msg { _Alignas(8) unsigned char opaque[64]; } palmi_zmq_msg;
-typedef struct palmi_zmq_pollitem { void *socket; int fd; short events, revents; } palmi_zmq_pollitem;
 
 enum { /* zmq.h */
     PALMI_ZMQ_PULL = 7, PALMI_ZMQ_PUSH = 8,
     PALMI_ZMQ_LINGER = 17, PALMI_ZMQ_SNDHWM = 23, PALMI_ZMQ_RCVHWM = 24, PALMI_ZMQ_LAST_ENDPOINT = 32,
-    PALMI_ZMQ_RCVMORE = 13, PALMI_ZMQ_HANDSHAKE_IVL = 66, PALMI_ZMQ_IPV6 = 42, PALMI_ZMQ_RECONNECT_IVL = 18,
-    PALMI_ZMQ_DONTWAIT = 1, PALMI_ZMQ_SNDMORE = 2, PALMI_ZMQ_POLLIN = 1
+    PALMI_ZMQ_FD = 14, PALMI_ZMQ_HANDSHAKE_IVL = 66, PALMI_ZMQ_RECONNECT_IVL = 18,
+    PALMI_ZMQ_DONTWAIT = 1, PALMI_ZMQ_SNDMORE = 2
 };
 
 #define PALMI_ZMQ_FUNCTIONS(X)                                                              \
@@ -26,7 +25,6 @@ enum { /* zmq.h */
     X(int, getsockopt, (void *, int, void *, size_t *))                                     \
     X(int, bind, (void *, const char *))                                                    \
     X(int, connect, (void *, const char *))                                                 \
-    X(int, poll, (palmi_zmq_pollitem *, int, long))                                         \
     X(int, msg_init, (palmi_zmq_msg *))                                                     \
     X(int, msg_init_size, (palmi_zmq_msg *, size_t))                                        \
     X(int, msg_init_data, (palmi_zmq_msg *, void *, size_t, void (*)(void *, void *), void *)) \

@@ -41,31 +41,32 @@ class Book:
     """The open inputs of a job; they are begun in the order of their numbers."""
 
     def __init__(self) -> None:
-        self._open: dict[int, dict[Path, _Node] | None] = {}  # None: nothing but the root, the common case
+        # None: nothing but the root, the common case; who settles such an input without a path may delete it here
+        self.open: dict[int, dict[Path, _Node] | None] = {}
 
     def __len__(self) -> int:
-        return len(self._open)
+        return len(self.open)
 
     def __contains__(self, number: int) -> bool:
-        return number in self._open
+        return number in self.open
 
     def numbers(self) -> list[int]:
-        return list(self._open)
+        return list(self.open)
 
-    def begin(self, number: int) -> None:
-        """An input is on its way."""
-        self._open[number] = None
+    def begin(self, number: int, n: int = 1) -> None:
+        """`n` inputs are on their way, `number` and those after it."""
+        self.open.update(dict.fromkeys(range(number, number + n)))
 
     def forget(self, number: int) -> None:
         """Whatever still comes of this input is unknown from now on."""
-        self._open.pop(number, None)
+        self.open.pop(number, None)
 
     def settle(self, number: int, path: Path) -> bool:
         """A leaf has come to its end; False if that, or the end of a node above it, was known already."""
-        if number not in self._open:
+        if number not in self.open:
             return False
         if not path:
-            del self._open[number]
+            del self.open[number]
             return True
         if self._known(number, path):
             return False
@@ -74,7 +75,7 @@ class Book:
 
     def close(self, number: int, path: Path, children: int) -> None:
         """A generator has ended after so many children."""
-        if number not in self._open or self._known(number, path):
+        if number not in self.open or self._known(number, path):
             return
         node = self._node(number, path)
         node.children = children
@@ -83,25 +84,25 @@ class Book:
 
     def is_next(self, number: int, path: Path) -> bool:
         """True if no result can come any more that sorts before this one."""
-        first = next(iter(self._open), None)
+        first = next(iter(self.open), None)
         if first is None or number < first:
             return True
         if number > first:
             return False
-        nodes = self._open[number]
+        nodes = self.open[number]
         return nodes is not None and all(
             (node := nodes.get(path[:depth])) is not None and node.below >= path[depth] & _INDEX
             for depth in range(len(path))
         )
 
     def _node(self, number: int, path: Path) -> _Node:
-        nodes = self._open[number]
+        nodes = self.open[number]
         if nodes is None:
-            nodes = self._open[number] = {}
+            nodes = self.open[number] = {}
         return nodes.setdefault(path, _Node())
 
     def _known(self, number: int, path: Path) -> bool:
-        nodes = self._open[number] or {}
+        nodes = self.open[number] or {}
         return any(
             (node := nodes.get(path[:depth])) is not None and node.has(path[depth] & _INDEX)
             for depth in range(len(path))
@@ -109,7 +110,7 @@ class Book:
 
     def _complete(self, number: int, path: Path) -> None:
         while path:
-            nodes = self._open[number]
+            nodes = self.open[number]
             if nodes is not None:
                 nodes.pop(path, None)
             parent = self._node(number, path[:-1])
@@ -117,4 +118,4 @@ class Book:
             path = path[:-1]
             if not parent.complete():
                 return
-        del self._open[number]
+        del self.open[number]

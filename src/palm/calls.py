@@ -10,11 +10,22 @@ from typing import Any
 from palm._core import node as core
 from palm._core.payload import NOTHING, BlockLost
 from palm.book import Book, Path
-from palm.connection import Connection, Outcome
+from palm.connection import Connection
 from palm.errors import RemoteError, Timeout
 from palm.remote import Route, error_of
 
 Future = concurrent.futures.Future[Any]
+
+
+class Answer:
+    """What a thread waits for that has nothing else to do: a future costs more than all the rest of a call."""
+
+    __slots__ = ("done", "error", "value")
+
+    def __init__(self) -> None:
+        self.done = False
+        self.value: Any = None
+        self.error: BaseException | None = None
 
 
 class Calls:
@@ -24,7 +35,7 @@ class Calls:
         self.key = secrets.token_bytes(16)
         self.connection, self.route = connection, route
         self.book = Book()
-        self.futures: dict[int, Future] = {}
+        self.futures: dict[int, Future | Answer] = {}
         self.dead = False  # a process on the route is gone: make new ones
         self._results: dict[int, list[tuple[Path, Any]]] = {}
         self._fanned: set[int] = set()
@@ -33,31 +44,31 @@ class Calls:
         connection.add(self)
         connection.open(route.link, self._handle, route.meaning(self.key, connection.endpoint, 0))
 
-    def send(self, values: tuple[Any, ...]) -> tuple[int, Future]:
+    def send(self, values: tuple[Any, ...], future: Future | Answer) -> int:
         """One call; no value: an empty message, several: a tuple. Returns its number, to give it up."""
-        future: Future = concurrent.futures.Future()
         batch = core.Batch()
         with self.connection.changed:
             number = self._next
             self._next += 1
-        batch.put(NOTHING if not values else values[0] if len(values) == 1 else values, number)
-        with self.connection.changed:
+            batch.put(NOTHING if not values else values[0] if len(values) == 1 else values, number)
             self.book.begin(number)
             self.futures[number] = future
         if not self.connection.send(self.route.link, core.DATA, self._handle, 0, batch):
             with self.connection.changed:
                 self.lost(self.route.link, 1)
-        return number, future
+        return number
 
     def wait(self, values: tuple[Any, ...], timeout: float | None) -> Any:
         """One call, and what it returns or raises; Timeout after `timeout` seconds."""
-        number, future = self.send(values)
-        self.connection.wait(future.done, timeout)
-        self.connection.call_later()
-        if not future.done():
+        answer = Answer()
+        number = self.send(values, answer)
+        self.connection.wait(lambda: answer.done, timeout)
+        if not answer.done:
             self.give_up(number)
             raise self.timed_out(timeout)
-        return future.result()
+        if answer.error is not None:
+            raise answer.error
+        return answer.value
 
     def give_up(self, number: int) -> None:
         """What still comes of this call is ignored."""
@@ -77,8 +88,8 @@ class Calls:
 
     # ---------------------------------------------------------------- what comes, with the connection's lock
 
-    def receive(self, outcomes: list[Outcome]) -> None:
-        for form, number, path, value in outcomes:
+    def receive(self, event: core.Event) -> None:
+        for form, number, path, value in event.outcomes():
             if number not in self.book:
                 continue
             if form == core.ERROR or isinstance(value, BlockLost):
@@ -94,9 +105,12 @@ class Calls:
                 self.resolve(number, None)
 
     def resolve(self, number: int, error: BaseException | None) -> None:
-        future = self.futures.pop(number)
+        future = self.futures.pop(number, None)
         value = self._value(number)
-        self.connection.later.append(lambda: settle(future, value, error))
+        if isinstance(future, Answer):
+            future.value, future.error, future.done = value, error, True
+        elif future is not None:
+            self.connection.later.append(lambda: settle(future, value, error))
 
     def _value(self, number: int) -> Any:
         """What a call returns: a list where the function yields, None for a message that was dropped."""
@@ -116,8 +130,8 @@ class Calls:
             self.book.forget(number)
             self.resolve(number, self.route.crashed(server, number, reason))
 
-    def idle(self) -> None:
-        pass
+    def idle(self) -> float:
+        return 1.0
 
 
 def _error(form: int, value: Any, number: int) -> RemoteError:

@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import concurrent.futures
 import os
 import secrets
@@ -54,6 +53,9 @@ class Client(concurrent.futures.Executor):
 
     def _calls_for(self, name: str) -> tuple[Calls, bool]:
         """The calls of a step; True: for this call alone, since it has constants."""
+        known = self._calls.get(name) if type(name) is str else None
+        if known is not None and not known.dead:
+            return known, False
         [s] = route_of(name)
         if s.constants:
             return Calls(self._connection, self._directory.route([s])), True
@@ -99,6 +101,8 @@ class Client(concurrent.futures.Executor):
 
     async def acall(self, step: str, /, *values: Any, timeout: float | None = None) -> Any:
         """`call`, awaitable."""
+        import asyncio  # 17 ms that others need not wait for
+
         return await asyncio.wrap_future(self.submit(step, *values, timeout=timeout))
 
     def submit(  # type: ignore[override]  # takes a step where other executors take a callable
@@ -106,7 +110,8 @@ class Client(concurrent.futures.Executor):
     ) -> concurrent.futures.Future[Any]:
         """Call a function without waiting; the future has what `call` would return or raise."""
         calls, once = self._calls_for(step)
-        number, inner = calls.send(values)
+        inner: concurrent.futures.Future[Any] = concurrent.futures.Future()
+        number = calls.send(values, inner)
         outer: concurrent.futures.Future[Any] = concurrent.futures.Future()
         timer: threading.Timer | None = None
 

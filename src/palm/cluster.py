@@ -28,6 +28,7 @@ from palm.template import Server
 
 RESTARTS = 5  # deaths within RESTART_SECONDS after which a server is given up
 RESTART_SECONDS = 30.0
+SWEEP_MS = 1000      # between two looks for sockets of dead clients (R15: 3 s)
 _THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMEXPR_NUM_THREADS")
 
 
@@ -115,7 +116,7 @@ class Child:
 
 def _pickled(order: Order) -> bytes:
     """What `palm.process.main` reads."""
-    import cloudpickle
+    import cloudpickle  # type: ignore[import-untyped]
 
     try:
         return pickle.dumps((sys.path, cloudpickle.dumps(order)))
@@ -246,7 +247,7 @@ class Cluster:
             )
         if name == REGISTRY or (name in self._children and not replace):
             raise ValueError(f"there is a server {name!r} already: give another name, or replace=True")
-        _check_setup(cls, setup or {})
+        _check_setup(cls, dict(setup or {}))
         if name in self._children:
             self.stop(name)
         order = Order(template, name, self.address, setup=dict(setup or {}), memory=parse_memory(memory))
@@ -316,14 +317,18 @@ class Cluster:
             os.write(self._wake_write, b"x")
 
     def _supervise(self) -> None:
-        """Waits for deaths, reports them, and starts again what should run (R11)."""
+        """Waits for deaths, reports them, and starts again what should run (R11); removes what killed clients leave."""
         while not self._closed:
             with self._lock:
                 watched = {c.pidfd: c for c in self._children.values() if c.wanted and c.pidfd >= 0}
             poller = select.poll()
             for fd in (*watched, self._wake_read):
                 poller.register(fd, select.POLLIN)
-            for fd, _ in poller.poll():
+            came = poller.poll(SWEEP_MS)
+            if not came:
+                with contextlib.suppress(OSError):
+                    places.remove_dead_sockets(self._directory)
+            for fd, _ in came:
                 if fd == self._wake_read:
                     os.read(fd, 4096)
                 elif not self._closed:

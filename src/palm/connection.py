@@ -30,14 +30,25 @@ class Work(Protocol):
 
     key: bytes
 
-    def receive(self, outcomes: list[Outcome]) -> None:
-        """Something has come; with the lock."""
+    def receive(self, event: core.Event) -> None:
+        """Something has come; with the lock. The event is the work's until this returns."""
 
     def lost(self, link: int, reason: int) -> None:
         """A link is gone: reason 0 in good order, 1 the peer died; with the lock."""
 
-    def idle(self) -> None:
-        """Somebody is about to wait; without the lock."""
+    def idle(self) -> float:
+        """Somebody is about to wait; without the lock. Returns after how many seconds it should be asked again."""
+
+
+_pid = os.getpid()  # asked once: it takes a system call
+
+
+def _in_child() -> None:
+    global _pid
+    _pid = os.getpid()
+
+
+os.register_at_fork(after_in_child=_in_child)
 
 
 class Connection:
@@ -53,8 +64,10 @@ class Connection:
         self.on_gone: list[Callable[[int], None]] = []  # with the lock
         self._handles = itertools.count(1)
         self._pumping = False
+        self._waiters = 0       # threads in changed.wait
+        self._patience = 1.0    # seconds between two looks at what the works hold
         self.closed = False
-        self._pid = os.getpid()
+        self._pid = _pid
 
     # -------------------------------------------------------------------------------------------------- links
 
@@ -102,8 +115,7 @@ class Connection:
     def wait(self, condition: Callable[[], bool], timeout: float | None = None) -> bool:
         """Receive until `condition`, which is called with the lock; False: `timeout` seconds have passed."""
         end = None if timeout is None else time.monotonic() + timeout
-        for work in list(self.works.values()):
-            work.idle()
+        self._ask_idle()
         while True:
             with self.changed:
                 while not condition():
@@ -112,15 +124,26 @@ class Connection:
                     if left <= 0:
                         return False
                     if self._pumping:
-                        self.changed.wait(min(left, 1.0))
+                        self._wait(min(left, 1.0))
                     else:
                         self._pump(left)
                         if self.later:
                             break
                 else:
-                    self.changed.notify()  # somebody else may have to pump now
+                    if self._waiters:
+                        self.changed.notify()  # somebody else may have to pump now
                     return True
             self.call_later()
+
+    def _wait(self, timeout: float) -> None:
+        self._waiters += 1
+        try:
+            self.changed.wait(timeout)
+        finally:
+            self._waiters -= 1
+
+    def _ask_idle(self) -> None:
+        self._patience = min([work.idle() for work in list(self.works.values())], default=1.0)
 
     def nudge(self) -> None:
         """What others wait for may have changed."""
@@ -136,17 +159,17 @@ class Connection:
         try:
             self.changed.release()
             try:
-                event = self.node.next(min(timeout, 0.25))
+                event = self.node.next(min(timeout, self._patience))
                 if event is None:
-                    for work in list(self.works.values()):
-                        work.idle()
+                    self._ask_idle()
             finally:
                 self.changed.acquire()
             if event is not None:
                 self._dispatch(event)
         finally:
             self._pumping = False
-            self.changed.notify_all()
+            if self._waiters:
+                self.changed.notify_all()
 
     def call_later(self) -> None:
         """Does what has to be done without the lock."""
@@ -175,7 +198,7 @@ class Connection:
         if event.says == core.DATA:
             work = self._incoming.get(key)
             if work is not None:
-                work.receive(event.outcomes())
+                work.receive(event)
         elif event.says == core.OPEN:
             try:
                 meaning = event.value(0)
@@ -202,7 +225,7 @@ class Connection:
 
     def check(self) -> None:
         """RuntimeError in a forked child, Disconnected when it is closed."""
-        if os.getpid() != self._pid:
+        if _pid != self._pid:
             raise RuntimeError(
                 "a client cannot be used in a forked child: make a new one in a process started with spawn or exec"
             )
@@ -211,7 +234,7 @@ class Connection:
 
     def close(self, linger: float) -> int:
         """Flush up to `linger` seconds; returns the number of envelopes given up."""
-        if self.closed or os.getpid() != self._pid:
+        if self.closed or _pid != self._pid:
             return 0
         with self.changed:
             self.closed = True

@@ -21,7 +21,7 @@ from palm._core import space as core_space
 from palm._core.payload import NOTHING, BlockLost
 from palm.errors import NotFound, PalmError, PayloadError
 from palm.message import Message, child, places
-from palm.remote import tree_of_error
+from palm.remote import check_meaning, tree_of_error
 from palm.step import To
 from palm.template import Server
 
@@ -111,10 +111,12 @@ class Host:
         self._message_cache: tuple[int, Message] | None = None
         self.at = -1
         self._rejected = 0
-        self._rejected_said = 0.0
+        self._rejected_said = -REJECTED_EVERY
+        self._complained = -REJECTED_EVERY
         self.counts: collections.Counter[str] = collections.Counter()
         self.observed: dict[str, list[float]] = {}
         self.stopping = False
+        self.on_gone: Callable[[], None] | None = None  # called when a peer has gone
         server._host = self
         server.name = name
 
@@ -126,8 +128,10 @@ class Host:
             while (event := self._next_event()) is not None or not self.stopping:
                 if event is not None:
                     self._dispatch(event)
-                self._make_more()
-                self._report_rejected()
+                if self._making:
+                    self._make_more()
+                if self.node.rejections != self._rejected:
+                    self._report_rejected()
 
     def _next_event(self) -> core.Event | None:
         if self._backlog:
@@ -154,22 +158,30 @@ class Host:
         event.done()
 
     def _report_rejected(self) -> None:
-        rejected, why = self.node.rejected
-        if rejected != self._rejected and time.monotonic() - self._rejected_said > REJECTED_EVERY:
-            log.warning("%s: %d messages rejected so far, the last one: %s", self.name, rejected, why)
-            self._rejected, self._rejected_said = rejected, time.monotonic()
+        if time.monotonic() - self._rejected_said > REJECTED_EVERY:
+            self._rejected, why = self.node.rejected
+            self._rejected_said = time.monotonic()
+            log.warning("%s: %d messages rejected so far, the last one: %s", self.name, self._rejected, why)
+
+    def _complain(self, what: str) -> None:
+        """A line in the log, but no flood."""
+        if time.monotonic() - self._complained > REJECTED_EVERY:
+            log.warning("%s: %s", self.name, what)
+            self._complained = time.monotonic()
 
     # ---------------------------------------------------------------------------------- what a handle means
 
     def _open(self, event: core.Event) -> None:
         try:
-            meaning = event.value(0)
+            meaning = check_meaning(event.value(0))
             a = Assignment(
                 meaning["job"], meaning["client"], meaning["seed"], meaning["steps"], meaning["constants"], event.hop
             )
             self._bind(a)
-        except (BlockLost, LookupError, TypeError, ValueError) as e:
-            log.warning("%s: an OPEN that cannot be read: %s", self.name, e)
+            for endpoint in [a.client, *(s[2] for s in a.steps[1:2])]:
+                self.node.link(endpoint)  # while one can still say that it is none
+        except (BlockLost, TypeError, ValueError, OSError, core_space.CoreError) as e:
+            self._complain(f"an OPEN that cannot be used: {e}")
             return
         self._assignments[event.link, event.handle] = a
 
@@ -233,11 +245,15 @@ class Host:
         for a in self._assignments.values():
             if any(o.link == link for o in a.outlets()):
                 a.cancelled = True
+        if self.on_gone is not None:
+            self.on_gone()
 
     # ----------------------------------------------------------------------------------------------- messages
 
     def _data(self, event: core.Event) -> None:
         a = self._assignments.get((event.link, event.handle))
+        if len(event) > 1:
+            self._look()  # it may have been cancelled while it lay in the queue
         if a is None or a.cancelled:
             return
         self._event, self._assignment = event, a
@@ -247,6 +263,7 @@ class Host:
                     self.at = i
                     self.fail(i, a.refusal)
             else:
+                assert a.function is not None
                 core.run(event, a.function, a.parameters, a.index, self._onward(a).batch, self, To)
             self._flush(a)
         finally:
@@ -371,7 +388,7 @@ class Host:
     # --------------------------------------------------------------------------------------------- generators
 
     def _can_make(self) -> bool:
-        return any(self._has_room(m.assignment) for m in self._making)
+        return bool(self._making) and any(self._has_room(m.assignment) for m in self._making)
 
     def _has_room(self, a: Assignment) -> bool:
         return all(self.node.backlog(o.link) < BACKLOG for o in a.outlets())

@@ -18,6 +18,7 @@ import time
 import traceback
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 from palm import places
@@ -102,6 +103,8 @@ def run(order: Order, ready: Callable[[], None]) -> None:
         supervised = order.owner_fd >= 0
         membership = Membership(order.registry, lambda: describe(server, order.name, host.node.endpoint, supervised))
     host = Host(server, order.name, endpoint, membership)
+    if order.is_registry and endpoint.startswith("ipc://"):  # all clients have a link to it: it sees who is killed
+        host.on_gone = lambda: places.remove_dead_sockets(Path(endpoint.removeprefix("ipc://")).parent)
     signal.signal(signal.SIGTERM, lambda *_: host.node.stop())
     try:
         with core_space.arena(shared=False):
@@ -111,7 +114,7 @@ def run(order: Order, ready: Callable[[], None]) -> None:
         ready()
         _serve(host, order)
     finally:
-        path = places.Path(endpoint.removeprefix("ipc://"))
+        path = Path(endpoint.removeprefix("ipc://"))
         orphan = endpoint.startswith("ipc://") and _owner_is_gone(order.owner_fd)
         host.close(GRACE / 4 if orphan else 2.0)
         if membership:
@@ -152,7 +155,7 @@ def _owner_is_gone(fd: int) -> bool:
     return fd >= 0 and bool(select.select([fd], [], [], 0)[0])
 
 
-def _last_one_out(directory: places.Path, patience: float) -> None:
+def _last_one_out(directory: Path, patience: float) -> None:
     """The owner is dead: what it left is removed by those it started, when nobody lives there any more."""
     end = time.monotonic() + patience
     try:

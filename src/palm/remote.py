@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from palm.errors import Crashed, RemoteError
-from palm.step import Step
+from palm.step import MAX_STEPS, Step
 
 
 @dataclass
@@ -44,6 +44,27 @@ class Route:
             for s in self.steps
         ]
         return {"job": job, "client": client, "seed": seed, "steps": steps, "constants": constants}
+
+
+def check_meaning(tree: Any) -> dict[str, Any]:
+    """The tree of an OPEN to a server, as `Route.meaning` makes it; ValueError if it is none."""
+
+    def check(fact: bool, what: str) -> None:
+        if not fact:
+            raise ValueError(what)
+
+    check(isinstance(tree, dict) and tree.keys() >= {"job", "client", "seed", "steps", "constants"}, "a key is missing")
+    check(isinstance(tree["job"], bytes) and len(tree["job"]) == 16, "`job` has not 16 bytes")
+    check(isinstance(tree["client"], str), "`client` is no endpoint")
+    check(isinstance(tree["seed"], int) and tree["seed"] >= 0, "`seed` is no natural number")
+    steps, constants = tree["steps"], tree["constants"]
+    check(isinstance(steps, list) and 0 < len(steps) <= MAX_STEPS, f"`steps` are not 1 to {MAX_STEPS}")
+    check(isinstance(constants, dict) and all(isinstance(c, dict) for c in constants.values()), "wrong `constants`")
+    check(all(isinstance(k, str) for c in constants.values() for k in c), "a constant without a name")
+    for s in steps:
+        check(isinstance(s, list) and len(s) == 4 and all(isinstance(text, str) for text in s[:3]), "a wrong step")
+        check(s[3] is None or s[3] in constants, "constants that are not there")
+    return tree
 
 
 def key_of(s: Step) -> str:
@@ -81,7 +102,7 @@ def error_of(tree: Any, number: int) -> RemoteError:
     """The exception that a tree describes; one that says so if it is none."""
     if not isinstance(tree, dict) or not tree:
         return RemoteError(f"an error that cannot be read: {tree!r}", number=number, type="RemoteError")
-    fields = {k: str(tree.get(k, "")) for k in ("server", "function", "type", "traceback")}
+    fields: dict[str, Any] = {k: str(tree.get(k, "")) for k in ("server", "function", "type", "traceback")}
     message = str(tree.get("message", ""))
     if "reason" in tree:
         return Crashed(message, reason=str(tree["reason"]), number=number, **fields)

@@ -7,7 +7,6 @@ What comes is handed in by whoever pumps the connection, with the lock of the co
 
 from __future__ import annotations
 
-import asyncio
 import collections
 import heapq
 import secrets
@@ -21,15 +20,17 @@ from palm._core import node as core
 from palm._core import space as core_space
 from palm._core.payload import NOTHING, BlockLost
 from palm.book import Book, Path
-from palm.connection import Connection, Outcome
+from palm.connection import Connection
 from palm.errors import Disconnected, PayloadError, RemoteError, Timeout
 from palm.remote import Route, error_of
 
-WINDOW = 1024  # messages; bounds the client's and each server's queue
+WINDOW = 4096  # messages; bounds the queues of client and servers (docs/decisions/batching.md)
 WINDOW_BYTES = 1 << 29  # of payload under way; at least one message is, whatever its size
-BATCH = 64  # messages in an envelope: beyond, little is left to share (docs/decisions/batching.md)
+BATCH = 256  # messages in an envelope: beyond, nothing is left to share
 BATCH_BYTES = 1 << 18
-HOLD = 0.002  # seconds that a message waits for company while the next input is not there
+HOLD = 0.002  # seconds that a message waits for company while the next input does not come
+FOR_LONG = 0.25  # seconds: whoever receives need not look at this job sooner
+LOOK = 0.02  # seconds: while an input may be waited for with others held
 WEIGHS = 4096  # bytes from which an input is weighed
 
 Result = tuple[int, Path, Any]  # number of the input, path, value
@@ -99,75 +100,84 @@ class JobWork:
     def _send_all(self, source: Iterator[Any]) -> None:
         # the hand-shake needs somebody who receives; it may take as long as the server is busy
         self.connection.wait(lambda: self.over or self.connection.node.ready(self.route.link))
-        while self._wait_for_room():
+        number, ended = 0, False
+        while not ended and self._wait_for_room():
+            self._held_since = time.monotonic()
             try:
-                size = self._batch.put_next(source, self.sent, self.options.deadline, self._batch_lock)
-            except StopIteration:
-                break
+                added, ended = self._batch.fill(
+                    source,
+                    number,
+                    min(BATCH, self._slots()),
+                    self.options.deadline,
+                    BATCH_BYTES,
+                    self.book.open,
+                    self._batch_lock,
+                )
             except PayloadError as e:
-                raise PayloadError(f"input {self.sent}: {e}") from None
-            if self._sent_one(size):
-                self._flush()
-        self._flush()
+                raise PayloadError(f"input {self.sent + len(self._batch)}: {e}") from None
+            number += added
+            self._flush()
 
-    def _sent_one(self, size: int) -> bool:
-        """True if the batch should go now: nothing else is under way, it is full, or it has waited."""
-        with self.connection.changed:
-            number = self.sent
-            self.book.begin(number)
-            self.sent += 1
-            if size > WEIGHS:
-                self._sizes[number] = size
-                self._bytes += size
-            alone = len(self.book) <= len(self._batch)
-        now = time.monotonic()
-        self._held_since = self._held_since or now
-        return alone or len(self._batch) >= BATCH or self._batch.nbytes > BATCH_BYTES or now - self._held_since > HOLD
+    def _slots(self) -> int:
+        return self.options.window - len(self.book) - len(self.results) - len(self._early)
 
     def _room(self) -> bool:
-        under_way = len(self.book)
-        return (
-            self.over
-            or self.stopping
-            or (
-                under_way + len(self.results) + len(self._early) < self.options.window
-                and (self._bytes < WINDOW_BYTES or not under_way)
-            )
-        )
+        return self.over or self.stopping or (self._slots() > 0 and (self._bytes < WINDOW_BYTES or not self.book))
 
     def _wait_for_room(self) -> bool:
         """False: no more inputs are wanted."""
         if not self._room():
-            self._flush()
             self.connection.wait(self._room)
         return not (self.over or self.stopping)
 
     def _flush(self) -> None:
+        """Sends what the batch has: from then on its inputs are under way."""
         with self._batch_lock:
-            self._held_since = 0.0
-            if not len(self._batch) or self.over:
+            n, size = len(self._batch), self._batch.nbytes
+            if not n or self.over:
                 return
+            with self.connection.changed:
+                self.book.begin(self.sent, n)
+                if size > WEIGHS * n:
+                    self._weigh(range(self.sent, self.sent + n), size // n)
+                self.sent += n
+            self._held_since = time.monotonic()
             sent = self.connection.send(self.route.link, core.DATA, self._handle, 0, self._batch)
         if not sent:
             with self.connection.changed:
                 self.lost(self.route.link, 1)
 
-    def idle(self) -> None:
-        if self._held_since and time.monotonic() - self._held_since > HOLD:
+    def _weigh(self, numbers: range, size: int) -> None:
+        """Inputs of an envelope are alike: each counts as the mean."""
+        self._sizes.update(dict.fromkeys(numbers, size))
+        self._bytes += size * len(numbers)
+
+    def idle(self) -> float:
+        if self._fed:
+            return FOR_LONG
+        if len(self._batch) and time.monotonic() - self._held_since > HOLD:
             self._flush()
+        return LOOK
 
     # ---------------------------------------------------------------- what comes, with the connection's lock
 
-    def receive(self, outcomes: list[Outcome]) -> None:
+    def receive(self, event: core.Event) -> None:
         if self.options.deadline and time.time_ns() >= self.options.deadline:
             self._finish(self.timed_out())  # functions that look at `cancelled` have given up: no results
+        if self.over:
+            return
+        if self.options.ordered or self._sizes:
+            outcomes = event.outcomes()
+        else:
+            taken, outcomes = event.take_plain(self.book.open, self.results)
+            self.done += taken
         for form, number, path, value in outcomes:
-            if self.over:
-                return
             if number in self.book:
                 self._receive(form, number, path, value)
                 if number not in self.book:
                     self._input_done(number)
+            if self.over:
+                return
         self._check_end()
 
     def _receive(self, form: int, number: int, path: Path, value: Any) -> None:
@@ -287,6 +297,8 @@ def _iterator(inputs: Iterable[Any] | AsyncIterable[Any] | None) -> Iterable[Any
 
 
 def _synchronous(inputs: AsyncIterable[Any]) -> Generator[Any, None, None]:
+    import asyncio  # 17 ms that others need not wait for
+
     with asyncio.Runner() as runner:
         source = aiter(inputs)
 

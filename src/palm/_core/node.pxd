@@ -1,5 +1,7 @@
 # SPDX-License-Identifier: BSD-3-Clause
 # cython: language_level=3
+from libc.stdint cimport uint32_t
+
 from palm._core.cpalm cimport palm_batch, palm_counters, palm_event, palm_node, palm_record
 
 
@@ -21,3 +23,4 @@ cdef class Event:
     cdef list holders
 
     cdef const palm_record *at(self, Py_ssize_t i) except NULL
+    cdef tuple outcome(self, uint32_t i)

@@ -35,6 +35,10 @@ cdef enum:
 cdef enum:
     FLUSH_BYTES = 262144
 
+# An iterator that takes so long over an input makes no stream of small messages: what it gave goes at once.
+cdef enum:
+    SLOW_NS = 50000
+
 cdef object Generator = types.GeneratorType
 cdef object main_ident = threading.main_thread().ident
 
@@ -91,16 +95,34 @@ cdef class Batch:
         put_value(self.batch, tree, 0, number, 0, path, 0)
         palm_batch_set_form(self.batch, PALM_ERROR, count)
 
-    def put_next(self, iterator, uint64_t number, uint64_t deadline, lock):
-        """Add what the iterator gives next; StopIteration when it ends, what it raises as it is. An array that the
-        iterator has let go of is not copied. `lock` is held while the batch changes, not while the iterator is asked.
-        Returns the bytes that the batch has become larger by."""
-        cdef uint64_t before
-        value = next(iterator)
-        with lock:
-            before = palm_batch_bytes(self.batch)
-            put_value(self.batch, value, 1, number, deadline, None, 0)
-            return palm_batch_bytes(self.batch) - before
+    def fill(self, iterator, uint64_t number, Py_ssize_t most, uint64_t deadline, uint64_t full, dict open_, lock):
+        """Add what the iterator gives, as messages `number`, `number` + 1, ..., as long as that is quick: until there are
+        `most`, or the batch has `full` bytes, or the iterator took its time over one, or `open_` is empty: nothing else
+        is under way, so nothing is gained by waiting. `lock` is held while the batch changes, not while the iterator is
+        asked. An array that the iterator has let go of is not copied.
+
+        Returns
+        -------
+        added : int
+        ended : bool
+            The iterator has no more. What else it raises is raised as it is.
+        """
+        cdef Py_ssize_t added = 0
+        cdef uint64_t asked = now_ns(), got
+        while added < most:
+            try:
+                value = next(iterator)
+            except StopIteration:
+                return added, True
+            got = now_ns()
+            with lock:
+                put_value(self.batch, value, 1, number + added, deadline, None, 0)
+                added += 1
+                if palm_batch_bytes(self.batch) >= full or not open_ or got - asked > SLOW_NS:
+                    break
+            value = None
+            asked = got
+        return added, False
 
     def put_out_of(self, box, uint64_t number, uint64_t deadline=0, path=None):
         """Add `box.value`, and take it out of the box."""
@@ -241,6 +263,11 @@ cdef class Node:
             palm_node_stop(self.node)
 
     @property
+    def rejections(self):
+        """How many messages were rejected."""
+        return self.c.rejected
+
+    @property
     def rejected(self):
         """(how many messages were rejected, why the last one was)"""
         return self.c.rejected, (<bytes> palm_node_rejected(self.live())).decode("utf-8", "replace")
@@ -343,23 +370,53 @@ cdef class Event:
         self.at(i)
         return get_value(&self.event, <uint32_t> i, self.holders)
 
+    def take_plain(self, dict open_, results):
+        """The common case of `outcomes`, without a Python call a message: results without a path, of inputs that have
+        None in `open_`, are taken out of it and appended to `results` as (number, (), value).
+
+        Returns
+        -------
+        taken : int
+        rest : list
+            All others, as `outcomes` has them.
+        """
+        cdef uint32_t i
+        cdef Py_ssize_t taken = 0
+        cdef const palm_record *r
+        cdef list rest = []
+        append = results.append
+        for i in range(self.event.envelope.n_records):
+            r = &self.event.envelope.records[i]
+            number = r.number
+            if r.form <= PALM_TREE and r.path_count == 0 and open_.get(number, 0) is None:
+                try:
+                    value = get_value(&self.event, i, self.holders)
+                except BlockLost as e:
+                    rest.append((r.form, number, (), e))
+                    continue
+                del open_[number]
+                append((number, (), value))
+                taken += 1
+            else:
+                rest.append(self.outcome(i))
+        return taken, rest
+
+    cdef tuple outcome(self, uint32_t i):
+        cdef const palm_record *r = &self.event.envelope.records[i]
+        if r.form == PALM_CLOSE:
+            value = r.count
+        else:
+            try:
+                value = get_value(&self.event, i, self.holders)
+            except BlockLost as e:
+                value = e
+        return r.form, r.number, path_of(&self.event, r), value
+
     def outcomes(self):
         """All records: a list of (form, number, path, value), or for CLOSE the number of children, for a payload that
         cannot be read the BlockLost."""
         cdef uint32_t i
-        cdef const palm_record *r
-        cdef list out = []
-        for i in range(self.event.envelope.n_records):
-            r = &self.event.envelope.records[i]
-            if r.form == PALM_CLOSE:
-                value = r.count
-            else:
-                try:
-                    value = get_value(&self.event, i, self.holders)
-                except BlockLost as e:
-                    value = e
-            out.append((r.form, r.number, path_of(&self.event, r), value))
-        return out
+        return [self.outcome(i) for i in range(self.event.envelope.n_records)]
 
 
 cdef tuple path_of(const palm_event *event, const palm_record *r):

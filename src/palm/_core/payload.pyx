@@ -238,23 +238,26 @@ cdef bint nobody_can_write(cnp.ndarray a):
             return type(<object> at) is Holder
 
 
-cdef bint on_the_users_word(cnp.ndarray a):
-    cdef PyObject *at = <PyObject *> a
-    while base_of(at) != NULL:
-        at = base_of(at)
-        if not isinstance(<object> at, ndarray):
-            return False
-    return whose(<object> at) == 2
+cdef object owner_of(object at):
+    """Who has the memory, as far as it can be followed: through views, memoryviews, and what as_strided puts between."""
+    cdef int k
+    for k in range(64):
+        base = at.obj if type(at) is memoryview else getattr(at, "base", None)
+        if base is None:
+            break
+        at = base
+    return at
 
 
-cdef bint made_in_a_thread(cnp.ndarray a):
+cdef bint on_the_users_word(cnp.ndarray a) except -1:
+    owner = owner_of(a)
+    return isinstance(owner, ndarray) and whose(owner) == 2
+
+
+cdef bint made_in_a_thread(cnp.ndarray a) except -1:
     """numpy's own memory, but not ours: allocated where the hook is not set."""
-    cdef PyObject *at = <PyObject *> a
-    while base_of(at) != NULL:
-        at = base_of(at)
-        if not isinstance(<object> at, ndarray):
-            return False
-    return bool((<cnp.ndarray> at).flags.owndata) and whose(<object> at) == 0
+    owner = owner_of(a)
+    return isinstance(owner, ndarray) and (<cnp.ndarray> owner).flags.owndata and whose(owner) == 0
 
 
 cdef int dims_of(cnp.ndarray a, int64_t *shape, int64_t *strides) except -1:
@@ -396,10 +399,10 @@ cdef class _Tree:
         if t is int:
             return value if -(1 << 63) <= value < (1 << 64) else Ext(EXT_INT, value.to_bytes(
                 value.bit_length() // 8 + 1, "big", signed=True))
-        if depth > PALM_MAX_DEPTH:
-            raise PayloadError(f"{place}: nested deeper than {PALM_MAX_DEPTH}")
         mine = expected > 0 and Py_REFCNT(at) == expected + 1
         inner = 1 if mine else 0
+        if (t is list or t is tuple or t is dict) and depth >= PALM_MAX_DEPTH:
+            raise PayloadError(f"{place}: nested deeper than {PALM_MAX_DEPTH}")
         if t is list:
             return [self.plain(PyList_GET_ITEM(value, i), inner, f"{place}[{i}]", depth + 1)
                     for i in range(PyList_GET_SIZE(value))]
@@ -417,19 +420,30 @@ cdef class _Tree:
             return out
         if isinstance(value, generic):
             try:
-                return Ext(EXT_SCALAR, text_of(value.dtype) + b"\0" + value.tobytes())
+                return Ext(EXT_SCALAR, scalar_bytes(value))
             except PayloadError as e:
                 raise PayloadError(f"{place}: {e}") from None
         if t is complex:
             return Ext(EXT_COMPLEX, _struct.pack(">dd", value.real, value.imag))
         if t is ndarray or t is memmap:
             try:
+                if self.arrays >= PALM_MAX_ARRAYS:
+                    raise PayloadError(f"a message has at most {PALM_MAX_ARRAYS} arrays; stack them into fewer")
                 put_array(self.batch, value, expected + 1 if expected else 0)
             except PayloadError as e:
                 raise PayloadError(f"{place}: {e}") from None
             self.arrays += 1
             return Ext(EXT_ARRAY, (self.arrays - 1).to_bytes(4, "big"))
         raise PayloadError(f"{place}: {unsupported(value)}")
+
+
+cdef bytes scalar_bytes(object value):
+    # as Python sees them: numpy's own bytes of strings lack what is empty, or NULs at the end
+    if isinstance(value, bytes):
+        return f"|S{len(value)}".encode() + b"\0" + bytes(value)
+    if isinstance(value, str):
+        return f"<U{len(value)}".encode() + b"\0" + value.encode("utf-32-le", "surrogatepass")
+    return text_of(value.dtype) + b"\0" + value.tobytes()
 
 
 cdef int check_text(str value, str place) except -1:

@@ -1,0 +1,14 @@
+# SPDX-License-Identifier: BSD-3-Clause
+from typing import Any, Final, final
+
+import numpy as np
+
+class BlockLost(RuntimeError): ...
+
+@final
+class _Nothing: ...
+
+NOTHING: Final[_Nothing]
+
+def dtype_text(dtype: np.dtype[Any]) -> bytes: ...
+def dtype_of_text(text: bytes) -> np.dtype[Any]: ...
