@@ -273,6 +273,10 @@ void palm_batch_free(palm_batch *batch);
 void palm_batch_clear(palm_batch *batch);
 uint32_t palm_batch_count(const palm_batch *batch); /* records */
 uint64_t palm_batch_bytes(const palm_batch *batch); /* of body and of blocks */
+uint32_t palm_batch_lent(const palm_batch *batch);  /* blocks */
+/* True if it should be sent before more is added: nothing is gained by waiting, or one more record of legal size might
+ * exceed a limit of the envelope. A record of more than half of PALM_MAX_HEAD or PALM_MAX_ARRAYS is PALM_ELIMIT. */
+bool palm_batch_full(const palm_batch *batch);
 /* Begins a record; what is added next belongs to it. The pointer is valid until the next record is begun. */
 palm_err palm_batch_record(palm_batch *batch, palm_form form, uint64_t number, palm_record **out);
 /* Says what the record begun last is, after the fact: an error is a tree in all but this. count: see palm_record. */

@@ -4,6 +4,11 @@
 #include <stdlib.h>
 #include <string.h>
 
+enum {
+    ENOUGH_RECORDS = 256,     /* docs/decisions/batching.md */
+    ENOUGH_BYTES = 1 << 18,   /* beyond, sharing the cost of an envelope gains nothing */
+};
+
 /* The body is 64-byte aligned in the frame, so offsets in it decide about alignment (R22). */
 static uint64_t aligned(uint64_t n)
 {
@@ -71,7 +76,7 @@ void palmi_batch_forget(palm_batch *b)
     for (uint32_t i = 0; i < b->dtypes.n; i++)
         free((char *)b->dtypes.at[i].data);
     b->records.n = b->paths.n = b->arrays.n = b->dims.n = b->lent.n = b->dtypes.n = 0;
-    b->body_size = b->lent_bytes = 0;
+    b->body_size = b->lent_bytes = b->dtype_bytes = 0;
 }
 
 void palm_batch_clear(palm_batch *b)
@@ -98,6 +103,24 @@ uint64_t palm_batch_bytes(const palm_batch *b)
     return b->body_size + b->lent_bytes;
 }
 
+uint32_t palm_batch_lent(const palm_batch *b)
+{
+    return b->lent.n;
+}
+
+/* Bytes of FlatBuffer, at most. */
+static uint64_t head_size(const palm_batch *b)
+{
+    return sizeof(palm_record) * b->records.n + sizeof(uint64_t) * b->paths.n + sizeof(palm_array) * b->arrays.n +
+           sizeof(int64_t) * b->dims.n + sizeof(palm_block) * b->lent.n + b->dtype_bytes + 16 * b->dtypes.n + 1024;
+}
+
+bool palm_batch_full(const palm_batch *b)
+{
+    return b->records.n >= ENOUGH_RECORDS || palm_batch_bytes(b) > ENOUGH_BYTES || b->lent.n >= PALM_MAX_PARTS / 2 ||
+           b->arrays.n >= PALM_MAX_ARRAYS / 4 || head_size(b) >= PALM_MAX_HEAD / 4;
+}
+
 palm_err palm_batch_record(palm_batch *b, palm_form form, uint64_t number, palm_record **out)
 {
     if (b->records.n >= PALM_MAX_RECORDS)
@@ -107,6 +130,7 @@ palm_err palm_batch_record(palm_batch *b, palm_form form, uint64_t number, palm_
         return err;
     b->mark_body = b->body_size;
     b->mark_lent_bytes = b->lent_bytes;
+    b->mark_head = head_size(b);
     b->mark_paths = b->paths.n;
     b->mark_arrays = b->arrays.n;
     b->mark_dims = b->dims.n;
@@ -192,13 +216,15 @@ static palm_err dtype_index(palm_batch *b, const char *dtype, size_t size, uint1
     memcpy(copy, dtype, size);
     *out = (uint16_t)b->dtypes.n;
     b->dtypes.at[b->dtypes.n++] = (palm_text){copy, (uint32_t)size};
+    b->dtype_bytes += size;
     return PALM_OK;
 }
 
 static palm_err add_array(palm_batch *b, const char *dtype, size_t dtype_size, uint8_t ndim, const int64_t *shape,
                           const int64_t *strides, palm_array array)
 {
-    if (ndim > PALM_MAX_DIMS || b->arrays.n >= PALM_MAX_ARRAYS)
+    if (ndim > PALM_MAX_DIMS || b->arrays.n - b->mark_arrays >= PALM_MAX_ARRAYS / 2 ||
+        head_size(b) - b->mark_head > PALM_MAX_HEAD / 2)
         return PALM_ELIMIT;
     palm_err err = dtype_index(b, dtype, dtype_size, &array.dtype);
     if (!err)

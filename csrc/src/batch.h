@@ -22,7 +22,8 @@ struct palm_batch {
     PALMI_VECTOR(palm_text) dtypes; /* owned */
     uint8_t *body;
     uint64_t body_size, body_room, lent_bytes;
-    uint64_t mark_body, mark_lent_bytes; /* where the last record began */
+    uint64_t dtype_bytes;
+    uint64_t mark_body, mark_lent_bytes, mark_head; /* where the last record began */
     uint32_t mark_paths, mark_arrays, mark_dims, mark_lent;
 };
 

@@ -285,6 +285,17 @@ static bool text_fits(palm_text text)
     return text.size < PALMI_TEXT && !memchr(text.data, 0, text.size);
 }
 
+/* Peers whose death we would not notice: of another host, or whatever a stranger has made up. Each costs a socket. */
+enum { MAX_STRANGERS = 256 };
+
+static bool too_many_strangers(const palm_node *node)
+{
+    uint32_t n = 0;
+    for (uint32_t i = 0; i < node->links.n; i++)
+        n += node->links.at[i] && node->links.at[i]->peer && node->links.at[i]->pidfd < 0;
+    return n >= MAX_STRANGERS;
+}
+
 static palmi_link *link_of_hello(palm_node *node, uint64_t sender, const palm_hello *hello)
 {
     char endpoint[PALMI_TEXT];
@@ -293,7 +304,7 @@ static palmi_link *link_of_hello(palm_node *node, uint64_t sender, const palm_he
     palmi_link *link = palmi_link_by_peer(node, sender);
     if (link)
         return link;
-    if (palmi_link_to(node, endpoint, &link))
+    if (too_many_strangers(node) || palmi_link_to(node, endpoint, &link))
         return NULL;
     if (link->peer && link->peer != sender) { /* somebody else lives there now */
         palmi_link_lose(node, link, 1);

@@ -15,7 +15,7 @@ from typing import Any, Literal
 
 from palm import places
 from palm._core import space as core_space
-from palm.calls import Calls, settle
+from palm.calls import Answer, Calls, settle
 from palm.connection import Connection
 from palm.directory import Directory
 from palm.errors import Crashed, Disconnected, Timeout
@@ -90,11 +90,18 @@ class Client(concurrent.futures.Executor):
         ------
         NotFound, PayloadError, RemoteError, Crashed, Timeout, Disconnected
         """
+        try:
+            return self._call(step, values, timeout)
+        except Crashed as e:
+            if e.reason != "stopped":
+                raise self._directory.explain(e) from None
+        # it ended in good order, so it had not taken this call: ask its successor
+        return self._call(step, values, timeout)
+
+    def _call(self, step: str, values: tuple[Any, ...], timeout: float | None) -> Any:
         calls, once = self._calls_for(step)
         try:
             return calls.wait(values, timeout)
-        except Crashed as e:
-            raise self._directory.explain(e) from None
         finally:
             if once:
                 calls.end()
@@ -266,7 +273,7 @@ class Client(concurrent.futures.Executor):
             ]
             self._connection.wait(
                 lambda: (
-                    all(f.done() for f in pending)
+                    all(f.done if isinstance(f, Answer) else f.done() for f in pending)
                     or not any(isinstance(w, Calls) and w.futures for w in self._connection.works.values())
                 )
             )
@@ -274,7 +281,7 @@ class Client(concurrent.futures.Executor):
 
     def close(self, timeout: float = 5.0) -> None:
         """Give up what is unfinished, and say so: futures get `Disconnected`. Again: without effect."""
-        if self._connection.closed:
+        if self._connection.closed or self._connection.is_forked():
             return
         for job in list(self._jobs):
             job._close()

@@ -20,6 +20,7 @@ from os import PathLike
 from typing import Any
 
 from palm import places, process
+from palm._core import space as core_space
 from palm.client import Client
 from palm.directory import REGISTRY
 from palm.errors import Disconnected, PalmError, Timeout
@@ -28,7 +29,7 @@ from palm.template import Server
 
 RESTARTS = 5  # deaths within RESTART_SECONDS after which a server is given up
 RESTART_SECONDS = 30.0
-SWEEP_MS = 1000      # between two looks for sockets of dead clients (R15: 3 s)
+SWEEP_MS = 1000  # between two looks for sockets of dead clients (R15: 3 s)
 _THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMEXPR_NUM_THREADS")
 
 
@@ -148,6 +149,7 @@ class Cluster:
                 "a server's process imports the module of its template, and that module starts a cluster: put what "
                 'starts it under `if __name__ == "__main__":`'
             )
+        core_space.open_space()  # RuntimeError in a forked child (R32)
         self._directory = places.make(name)
         self.name = self._directory.name
         self.address = f"ipc://{self._directory}/registry"

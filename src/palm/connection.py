@@ -64,8 +64,8 @@ class Connection:
         self.on_gone: list[Callable[[int], None]] = []  # with the lock
         self._handles = itertools.count(1)
         self._pumping = False
-        self._waiters = 0       # threads in changed.wait
-        self._patience = 1.0    # seconds between two looks at what the works hold
+        self._waiters = 0  # threads in changed.wait
+        self._patience = 1.0  # seconds between two looks at what the works hold
         self.closed = False
         self._pid = _pid
 
@@ -73,6 +73,7 @@ class Connection:
 
     def link(self, endpoint: str, timeout: float) -> int:
         """The link to `endpoint`, when the route is usable (R1)."""
+        self.check()
         number: int = self.node.link(endpoint)
         if self.node.ready(number):
             return number
@@ -85,6 +86,7 @@ class Connection:
     def link_to_living(self, endpoint: str, pid: int) -> int:
         """The link to a process of this host that is known to live: what is sent waits until it answers, however long
         it is busy, or dies."""
+        self.check()
         number: int = self.node.link(endpoint, pid)
         return number
 
@@ -223,9 +225,13 @@ class Connection:
             self.works.pop(work.key, None)
             self._incoming = {k: w for k, w in self._incoming.items() if w is not work}
 
+    def is_forked(self) -> bool:
+        """True in a child of the process that made it."""
+        return _pid != self._pid
+
     def check(self) -> None:
         """RuntimeError in a forked child, Disconnected when it is closed."""
-        if _pid != self._pid:
+        if self.is_forked():
             raise RuntimeError(
                 "a client cannot be used in a forked child: make a new one in a process started with spawn or exec"
             )
@@ -234,7 +240,7 @@ class Connection:
 
     def close(self, linger: float) -> int:
         """Flush up to `linger` seconds; returns the number of envelopes given up."""
-        if self.closed or _pid != self._pid:
+        if self.closed or self.is_forked():
             return 0
         with self.changed:
             self.closed = True

@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 log = logging.getLogger("palm")
 SLICE = 0.001  # seconds that a generator runs before other messages have their turn
 BACKLOG = 64  # envelopes that the next step has not taken yet: then a generator waits
+GENERATED = 64  # messages of a generator in an envelope: then others have their turn
 LOOK_AHEAD = 64  # envelopes taken off the queue while a batch is worked on
 IDLE = 0.5  # seconds between two looks at what no event announces
 REJECTED_EVERY = 10.0  # seconds between two lines about rejected messages
@@ -64,6 +65,7 @@ class Assignment:
     to_client: Outlet | None = None
     routed: dict[tuple[Any, ...], Outlet] = field(default_factory=dict)
     cancelled: bool = False
+    paused: bool = False
 
     def outlets(self) -> list[Outlet]:
         return [o for o in (self.onward, self.to_client, *self.routed.values()) if o is not None]
@@ -219,17 +221,28 @@ class Host:
     def _cancel(self, event: core.Event) -> None:
         try:
             meaning = event.value(0)
-            job, softly = meaning["job"], meaning.get("stop", False)
-        except (BlockLost, LookupError, TypeError, AttributeError):
+            job, how = bytes(meaning["job"]), {"stop", "pause"} & meaning.keys()
+        except (BlockLost, LookupError, TypeError, ValueError, AttributeError):
             return
-        if softly:
+        if "stop" in how:
             self._stop_generators(job)
-            return
+        elif "pause" in how:
+            self._pause(job, bool(meaning["pause"]))
+        else:
+            self._cancel_job(job)
+
+    def _cancel_job(self, job: bytes) -> None:
         for a in self._assignments.values():
             if a.job == job:
                 a.cancelled = True
         for m in [m for m in self._making if m.assignment.job == job]:
             self._drop_generator(m)
+
+    def _pause(self, job: bytes, pause: bool) -> None:
+        """The client has more results than it wants to hold: its generators wait, until it says that they may go on."""
+        for a in self._assignments.values():
+            if a.job == job:
+                a.paused = pause
 
     def _stop_generators(self, job: bytes) -> None:
         """Those of the first step end where they are, as if they had come to their end."""
@@ -391,7 +404,7 @@ class Host:
         return bool(self._making) and any(self._has_room(m.assignment) for m in self._making)
 
     def _has_room(self, a: Assignment) -> bool:
-        return all(self.node.backlog(o.link) < BACKLOG for o in a.outlets())
+        return not a.paused and all(self.node.backlog(o.link) < BACKLOG for o in a.outlets())
 
     def _make_more(self) -> None:
         """Each generator for a slice of time, those that have room."""
@@ -413,7 +426,7 @@ class Host:
         a = m.assignment
         out = self._onward(a).batch
         end = time.monotonic() + SLICE
-        while time.monotonic() < end and len(out) < 64:
+        while time.monotonic() < end and len(out) < GENERATED and not out.full:
             path = child(m.path, m.message.stage, m.made)
             try:
                 value = core.advance(m.generator, out, m.number, path, m.deadline, To)

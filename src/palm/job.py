@@ -243,7 +243,8 @@ class Job:
             self._drop()
 
     def _drop(self) -> None:
-        if not self._work.over and not self._work.connection.closed:
+        connection = self._work.connection
+        if not self._work.over and not connection.closed and not connection.is_forked():
             self._end_with(Cancelled("the job was left before it was complete"))
 
 

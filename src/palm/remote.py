@@ -8,8 +8,9 @@ import traceback
 from dataclasses import dataclass
 from typing import Any
 
+from palm._core.node import MAX_STEPS
 from palm.errors import Crashed, RemoteError
-from palm.step import MAX_STEPS, Step
+from palm.step import Step
 
 
 @dataclass
@@ -64,7 +65,8 @@ def check_meaning(tree: Any) -> dict[str, Any]:
     for s in steps:
         check(isinstance(s, list) and len(s) == 4 and all(isinstance(text, str) for text in s[:3]), "a wrong step")
         check(s[3] is None or s[3] in constants, "constants that are not there")
-    return tree
+    checked: dict[str, Any] = tree
+    return checked
 
 
 def key_of(s: Step) -> str:

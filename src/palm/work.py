@@ -12,7 +12,7 @@ import heapq
 import secrets
 import threading
 import time
-from collections.abc import AsyncIterable, Generator, Iterable, Iterator
+from collections.abc import AsyncIterable, Generator, Iterable, Iterator, Sized
 from dataclasses import dataclass
 from typing import Any
 
@@ -26,8 +26,6 @@ from palm.remote import Route, error_of
 
 WINDOW = 4096  # messages; bounds the queues of client and servers (docs/decisions/batching.md)
 WINDOW_BYTES = 1 << 29  # of payload under way; at least one message is, whatever its size
-BATCH = 256  # messages in an envelope: beyond, nothing is left to share
-BATCH_BYTES = 1 << 18
 HOLD = 0.002  # seconds that a message waits for company while the next input does not come
 FOR_LONG = 0.25  # seconds: whoever receives need not look at this job sooner
 LOOK = 0.02  # seconds: while an input may be waited for with others held
@@ -60,7 +58,7 @@ class JobWork:
         self.sent = self.done = self.dropped = 0
         self.failed: set[int] = set()
         self.fanned: set[int] = set()  # inputs whose function was a generator
-        self.total: int | None = 1 if inputs is None else len(inputs) if hasattr(inputs, "__len__") else None
+        self.total: int | None = 1 if inputs is None else len(inputs) if isinstance(inputs, Sized) else None
         self.over = False
         self.end: BaseException | None = None  # what iterating raises when the results are at an end
         self.stopping = False
@@ -107,9 +105,8 @@ class JobWork:
                 added, ended = self._batch.fill(
                     source,
                     number,
-                    min(BATCH, self._slots()),
+                    self._slots(),
                     self.options.deadline,
-                    BATCH_BYTES,
                     self.book.open,
                     self._batch_lock,
                 )

@@ -37,6 +37,7 @@ cdef extern from "palm.h" nogil:
         PALM_MAX_TEXT
         PALM_MAX_STEPS
         PALM_MAX_DEPTH
+        PALM_MAX_PARTS
         PALM_ALIGN
 
     ctypedef struct palm_space
@@ -74,6 +75,7 @@ cdef extern from "palm.h" nogil:
     void palm_space_close(palm_space *space)
     bint palm_space_has_arena(const palm_space *space)
     bint palm_space_forked(const palm_space *space)
+    bint palm_space_owns(const palm_space *space, const void *p)
     void *palm_space_alloc(palm_space *space, size_t n, bint zeroed)
     void palm_space_free(palm_space *space, void *p)
     palm_err palm_space_hold(palm_space *space, const void *p, size_t n, palm_arena **arena, uint32_t *index,
@@ -161,6 +163,8 @@ cdef extern from "palm.h" nogil:
     void palm_batch_clear(palm_batch *batch)
     uint32_t palm_batch_count(const palm_batch *batch)
     uint64_t palm_batch_bytes(const palm_batch *batch)
+    uint32_t palm_batch_lent(const palm_batch *batch)
+    bint palm_batch_full(const palm_batch *batch)
     palm_err palm_batch_record(palm_batch *batch, palm_form form, uint64_t number, palm_record **out)
     void palm_batch_set_form(palm_batch *batch, palm_form form, uint32_t count)
     void palm_batch_undo(palm_batch *batch)

@@ -23,6 +23,8 @@ class Batch:
     def __len__(self) -> int: ...
     @property
     def nbytes(self) -> int: ...
+    @property
+    def full(self) -> bool: ...
     def clear(self) -> None: ...
     def put(
         self, value: Any, number: int, path: Iterable[int] | None = None, deadline: int = 0, others: int = -1
@@ -35,7 +37,6 @@ class Batch:
         number: int,
         most: int,
         deadline: int,
-        full: int,
         open_: dict[int, Any],
         lock: AbstractContextManager[Any],
     ) -> tuple[int, bool]: ...

@@ -31,9 +31,6 @@ cdef enum:
 # What a server has made goes on its way when it has worked for so long, though the batch is not over.
 cdef enum:
     FLUSH_NS = 1000000
-# ... or when so much has come together: beyond, sharing the cost of an envelope gains nothing.
-cdef enum:
-    FLUSH_BYTES = 262144
 
 # An iterator that takes so long over an input makes no stream of small messages: what it gave goes at once.
 cdef enum:
@@ -65,6 +62,11 @@ cdef class Batch:
     def nbytes(self):
         return palm_batch_bytes(self.batch)
 
+    @property
+    def full(self):
+        """It should be sent before more is added."""
+        return palm_batch_full(self.batch)
+
     def clear(self):
         palm_batch_clear(self.batch)
 
@@ -95,9 +97,9 @@ cdef class Batch:
         put_value(self.batch, tree, 0, number, 0, path, 0)
         palm_batch_set_form(self.batch, PALM_ERROR, count)
 
-    def fill(self, iterator, uint64_t number, Py_ssize_t most, uint64_t deadline, uint64_t full, dict open_, lock):
+    def fill(self, iterator, uint64_t number, Py_ssize_t most, uint64_t deadline, dict open_, lock):
         """Add what the iterator gives, as messages `number`, `number` + 1, ..., as long as that is quick: until there are
-        `most`, or the batch has `full` bytes, or the iterator took its time over one, or `open_` is empty: nothing else
+        `most`, or the batch is full, or the iterator took its time over one, or `open_` is empty: nothing else
         is under way, so nothing is gained by waiting. `lock` is held while the batch changes, not while the iterator is
         asked. An array that the iterator has let go of is not copied.
 
@@ -118,7 +120,7 @@ cdef class Batch:
             with lock:
                 put_value(self.batch, value, 1, number + added, deadline, None, 0)
                 added += 1
-                if palm_batch_bytes(self.batch) >= full or not open_ or got - asked > SLOW_NS:
+                if palm_batch_full(self.batch) or not open_ or got - asked > SLOW_NS:
                     break
             value = None
             asked = got
@@ -476,7 +478,7 @@ def run(Event event not None, function, int parameters, int index, Batch out not
                 except Exception as e:
                     host.fail(i, e)
         result = None
-        if ended - first > FLUSH_NS or palm_batch_bytes(out.batch) > FLUSH_BYTES or palm_batch_count(out.batch) >= 256:
+        if ended - first > FLUSH_NS or palm_batch_full(out.batch):
             if not host.flush():
                 break
             first = ended

@@ -20,6 +20,7 @@ import msgspec
 import numpy as np
 
 from palm._core.errors import PayloadError
+from palm._core.space import CoreError
 
 from palm._core.cpalm cimport *
 from palm._core.space cimport Holder, check, counters, space, whose
@@ -50,9 +51,6 @@ cdef extern from *:
 
 cdef extern from "numpy/arrayobject.h":
     int PyArray_CopyInto(cnp.ndarray dest, cnp.ndarray src) except -1
-
-cdef extern from "palm.h":
-    bint palm_space_owns(const palm_space *space, const void *p) noexcept nogil
 
 from palm._core.nep49 cimport PALM_NEP49_THRESHOLD
 
@@ -357,6 +355,10 @@ cdef int put_array(palm_batch *b, cnp.ndarray a, Py_ssize_t expected) except -1:
         raise PayloadError(f"an array of {cnp.PyArray_NDIM(a)} dimensions cannot be sent, at most {PALM_MAX_DIMS}")
     if least < <uint64_t> PALM_NEP49_THRESHOLD:
         return put_inline(b, a, text, e, dense)
+    if palm_batch_lent(b) >= PALM_MAX_PARTS:  # where the peer needs frames, there would be too many
+        c = counters()
+        palm_count(&c.bytes_copied, least)
+        return put_inline(b, a, text, e, dense)
     if palm_space_hold(space(), e.low, e.size, &arena, &index, &first, &size) != PALM_OK:
         c = counters()
         palm_count(&c.copied_thread if made_in_a_thread(a) else &c.copied_foreign, 1)
@@ -427,8 +429,8 @@ cdef class _Tree:
             return Ext(EXT_COMPLEX, _struct.pack(">dd", value.real, value.imag))
         if t is ndarray or t is memmap:
             try:
-                if self.arrays >= PALM_MAX_ARRAYS:
-                    raise PayloadError(f"a message has at most {PALM_MAX_ARRAYS} arrays; stack them into fewer")
+                if self.arrays >= PALM_MAX_ARRAYS // 2:
+                    raise PayloadError(f"a message has at most {PALM_MAX_ARRAYS // 2} arrays; stack them into fewer")
                 put_array(self.batch, value, expected + 1 if expected else 0)
             except PayloadError as e:
                 raise PayloadError(f"{place}: {e}") from None
@@ -476,13 +478,17 @@ cdef str unsupported(object value):
 cdef int begin(palm_batch *b, palm_form form, uint64_t number, uint64_t deadline, path, uint32_t flags) except -1:
     cdef palm_record *r = NULL
     cdef uint64_t component
+    cdef palm_err err
     check(palm_batch_record(b, form, number, &r))
     r.deadline = deadline
     r.flags = <uint8_t> flags
     if path is not None:
         for p in path:
             component = p
-            check(palm_batch_path(b, &component, 1))
+            err = palm_batch_path(b, &component, 1)
+            if err != PALM_OK:
+                palm_batch_undo(b)
+                check(err)
     return 0
 
 
@@ -514,6 +520,12 @@ cdef int put_value(palm_batch *b, object value, Py_ssize_t expected, uint64_t nu
             tree.batch = b
             body = encode(tree.plain(<PyObject *> value, expected, "payload", 0))
             check(palm_batch_body(b, PyBytes_AS_STRING(body), PyBytes_GET_SIZE(body)))
+    except CoreError as e:
+        palm_batch_undo(b)
+        if e.code == "PALM_ELIMIT":
+            raise PayloadError("its arrays, dimensions and dtypes take more room than an envelope has for them; send "
+                               "fewer, larger arrays") from None
+        raise
     except BaseException:
         palm_batch_undo(b)
         raise
