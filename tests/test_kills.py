@@ -22,7 +22,7 @@ from conftest import eventually
 import palm
 from palm import places
 
-KILLS = int(os.environ.get("PALM_KILLS", "12"))
+KILLS = int(os.environ.get("PALM_KILLS", "10"))
 SEED = int(os.environ.get("PALM_SEED", "1"))
 LEFT_AFTER = 3.0  # seconds within which nothing of a dead session is left (R15)
 

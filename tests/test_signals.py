@@ -155,7 +155,7 @@ def test_signals_without_end(client, what):
     before = signal.signal(signal.SIGALRM, handler)
     signal.setitimer(signal.ITIMER_REAL, 0.001, 0.001)
     try:
-        end = time.monotonic() + 1
+        end = time.monotonic() + 0.5
         while time.monotonic() < end:
             if what == "job":
                 assert list(client.job("waits.same", range(300), ordered=True)) == list(range(300))
@@ -167,7 +167,7 @@ def test_signals_without_end(client, what):
     finally:
         signal.setitimer(signal.ITIMER_REAL, 0)
         signal.signal(signal.SIGALRM, before)
-    assert hits > 50
+    assert hits > 25
 
 
 def test_a_handler_that_raises(client, tmp_path):

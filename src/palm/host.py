@@ -221,13 +221,13 @@ class Host:
     def _cancel(self, event: core.Event) -> None:
         try:
             meaning = event.value(0)
-            job, how = bytes(meaning["job"]), {"stop", "pause"} & meaning.keys()
-        except (BlockLost, LookupError, TypeError, ValueError, AttributeError):
+            job, softly, pause = meaning["job"], meaning.get("stop"), meaning.get("pause")
+        except (BlockLost, LookupError, TypeError, AttributeError):
             return
-        if "stop" in how:
+        if softly:
             self._stop_generators(job)
-        elif "pause" in how:
-            self._pause(job, bool(meaning["pause"]))
+        elif pause is not None:
+            self._pause(job, bool(pause))
         else:
             self._cancel_job(job)
 

@@ -100,10 +100,7 @@ class Job:
         left = None if timeout is None else max(0.0, self._began + timeout - time.monotonic())
         if not work.connection.wait(lambda: bool(work.results) or work.over, left):
             work.stop_with(work.timed_out())
-        with work.connection.changed:
-            self._taken, work.results = work.results, collections.deque()
-        work.connection.nudge()  # there is room now
-        work.connection.call_later()
+        self._taken = work.take()
         if self._bar is not None:
             self._bar.update(self.progress)
         if not self._taken:
@@ -179,10 +176,7 @@ class Job:
             left = None if end is None else max(0.0, end - time.monotonic())
             if not work.connection.wait(lambda: bool(work.results) or work.over, left):
                 raise Timeout(f"not complete after {timeout:g} s: {work.so_far()}")
-            with work.connection.changed:
-                work.results.clear()
-            work.connection.nudge()
-            work.connection.call_later()
+            work.take()
             if self._bar is not None:
                 self._bar.update(self.progress)
         if work.end is not None:

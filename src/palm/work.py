@@ -64,6 +64,7 @@ class JobWork:
         self.stopping = False
         self.on_end: list[Any] = []  # called once, without the lock
         self._fed = False
+        self._paused = False
         self._no_inputs = inputs is None
         self._early: list[tuple[int, Path, int, Any]] = []  # ordered: a heap of results that are not next
         self._with_result: set[int] = set()
@@ -175,7 +176,26 @@ class JobWork:
                     self._input_done(number)
             if self.over:
                 return
+        if len(self.results) > self.options.window and not self._paused:
+            self._paused = True
+            self.connection.later.append(lambda: self._tell_generators(pause=True))
         self._check_end()
+
+    def take(self) -> collections.deque[Result]:
+        """All results that are there; generators that were waiting for this go on. Without the lock."""
+        with self.connection.changed:
+            taken, self.results = self.results, collections.deque()
+            paused, self._paused = self._paused, False
+        self.connection.nudge()  # there is room now
+        self.connection.call_later()
+        if paused and not self.over:
+            self._tell_generators(pause=False)
+        return taken
+
+    def _tell_generators(self, pause: bool) -> None:
+        """Nobody takes the results: what yields them is to wait, since a fan-out has no window of its own (R17)."""
+        for link in set(self.route.links.values()):
+            self._cancel_at(link, pause=pause)
 
     def _receive(self, form: int, number: int, path: Path, value: Any) -> None:
         if form == core.CLOSE:
@@ -278,10 +298,10 @@ class JobWork:
         for call in self.on_end:
             call()
 
-    def _cancel_at(self, link: int, stop: bool = False) -> None:
+    def _cancel_at(self, link: int, **how: bool) -> None:
         if not self.connection.is_gone(link):
             batch = core.Batch()
-            batch.put({"job": self.key, "stop": stop}, 0)
+            batch.put({"job": self.key, **how}, 0)
             self.connection.send(link, core.CANCEL, 0, 0, batch)
 
 
