@@ -43,8 +43,11 @@ def written_by_c(tmp_path_factory):
     build = os.environ.get("PALM_CORE_BUILD")
     if not build:
         pytest.skip("PALM_CORE_BUILD is not set: it names the meson build directory that has csrc/tests/test_envelope")
+    program = Path(build) / "csrc" / "tests" / "test_envelope"
+    if not program.exists():
+        pytest.skip(f"{program} is not built: make test-core")
     directory = tmp_path_factory.mktemp("written")
-    subprocess.run([Path(build) / "csrc" / "tests" / "test_envelope", "--write", directory], check=True)
+    subprocess.run([program, "--write", directory], check=True)
     return directory
 
 

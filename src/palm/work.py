@@ -64,7 +64,8 @@ class JobWork:
         self.stopping = False
         self.on_end: list[Any] = []  # called once, without the lock
         self._fed = False
-        self._paused = False
+        self._paused = self._told = False  # generators: they should wait; they have been told so
+        self._tell_lock = threading.Lock()
         self._no_inputs = inputs is None
         self._early: list[tuple[int, Path, int, Any]] = []  # ordered: a heap of results that are not next
         self._with_result: set[int] = set()
@@ -178,24 +179,30 @@ class JobWork:
                 return
         if len(self.results) > self.options.window and not self._paused:
             self._paused = True
-            self.connection.later.append(lambda: self._tell_generators(pause=True))
+            self.connection.later.append(self._tell_generators)
         self._check_end()
 
     def take(self) -> collections.deque[Result]:
         """All results that are there; generators that were waiting for this go on. Without the lock."""
         with self.connection.changed:
             taken, self.results = self.results, collections.deque()
-            paused, self._paused = self._paused, False
+            self._paused = False
         self.connection.nudge()  # there is room now
         self.connection.call_later()
-        if paused and not self.over:
-            self._tell_generators(pause=False)
+        self._tell_generators()
         return taken
 
-    def _tell_generators(self, pause: bool) -> None:
-        """Nobody takes the results: what yields them is to wait, since a fan-out has no window of its own (R17)."""
-        for link in set(self.route.links.values()):
-            self._cancel_at(link, pause=pause)
+    def _tell_generators(self) -> None:
+        """When nobody takes the results, what yields them has to wait, since a fan-out has no window of its own (R17).
+        Says how it is now, whoever comes first: a thread that is late does not say what was."""
+        if self._paused == self._told:
+            return
+        with self._tell_lock:
+            pause = self._paused
+            if pause != self._told and not self.over:
+                for link in set(self.route.links.values()):
+                    self._cancel_at(link, pause=pause)
+            self._told = pause
 
     def _receive(self, form: int, number: int, path: Path, value: Any) -> None:
         if form == core.CLOSE:
