@@ -195,8 +195,6 @@ class JobWork:
     def _tell_generators(self) -> None:
         """When nobody takes the results, what yields them has to wait, since a fan-out has no window of its own (R17).
         Says how it is now, whoever comes first: a thread that is late does not say what was."""
-        if self._paused == self._told:
-            return
         with self._tell_lock:
             pause = self._paused
             if pause != self._told and not self.over:
