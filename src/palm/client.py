@@ -160,7 +160,7 @@ class Client(concurrent.futures.Executor):
         try:
             while self._connection.wait(none_left, 3600.0):
                 self._connection.call_later()
-                with self._lock:
+                with self._lock, self._connection.changed:
                     if none_left():
                         self._thread = None
                         return
@@ -200,7 +200,7 @@ class Client(concurrent.futures.Executor):
         ordered : bool
             Results by input and place, rather than as they come.
         window : int, optional
-            Most inputs under way or waiting to be taken; None: 1024, and 512 MiB.
+            Most inputs under way or waiting to be taken; None: 4096, and 512 MiB.
         on_error : {"raise", "skip", "return"}
             What a failed message does: cancel and raise the first; stay in `errors`; be given in the result's place.
         timeout : float, optional

@@ -435,7 +435,7 @@ def run(Event event not None, function, int parameters, int index, Batch out not
     is called when `out` should go; False: the rest is not wanted any more.
     """
     cdef palm_counters *c = event.node.c
-    cdef palm_function_counters *f = &c.functions[index]
+    cdef palm_function_counters *f = &c.functions[min(index, PALM_MAX_FUNCTIONS - 1)]  # the last place is for all others
     cdef const palm_record *r
     cdef uint32_t i
     cdef uint64_t began, ended, first = now_ns()
