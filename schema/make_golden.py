@@ -65,8 +65,8 @@ ENVELOPE = dict(
     hello=None,
     body_size=0,
 )
-HELLO, OPEN, DATA, FORGET, CANCEL, TAKEN, BYE = range(1, 8)
-NOTHING, BYTES, ONE_ARRAY, TREE, DROP, CLOSE, ERROR = range(7)
+HELLO, OPEN, DATA, FORGET, CANCEL, RELEASE, BYE = range(1, 8)
+NOTHING, BYTES, ONE_ARRAY, TREE, DROP, CLOSE, ERROR, ASK, LOST = range(9)
 IN_BODY, IN_BLOCK, IN_PART = range(3)
 
 
@@ -202,9 +202,23 @@ ENVELOPES = {
             record(number=(1 << 64) - 1, body_at=300, body_size=212, form=ERROR, attempt=65535),
         ],
     ),
+    "events": dict(
+        kind=DATA,
+        handle=3,
+        seq=9,
+        paths=[component(0, 5)],
+        records=[record(number=8, count=64, path_count=1, form=ASK), record(count=2, form=LOST)],
+    ),
     "forget": dict(kind=FORGET, handle=1, seq=10),
     "cancel": dict(kind=CANCEL, handle=2, seq=11),
-    "taken": dict(kind=TAKEN, seq=12, records=[record(number=1234)]),
+    "release": dict(
+        kind=RELEASE,
+        handle=1,
+        seq=12,
+        body_size=32,
+        paths=[component(0, 5)],
+        records=[record(number=8, count=64, body_size=32, form=BYTES), record(number=9, path_count=1, form=BYTES, flags=1)],
+    ),
     "bye": dict(kind=BYE, seq=13),
 }
 

@@ -173,9 +173,9 @@ typedef enum palm_kind {  /* of an envelope */
     PALM_HELLO = 1,       /* who I am; whether I can map your arena */
     PALM_OPEN,            /* what a handle on this link means: job, route, constants */
     PALM_DATA,            /* messages of a job, to its next step or to its client */
-    PALM_FORGET,          /* this handle is not used any more */
+    PALM_FORGET,          /* the job of this handle is over */
     PALM_CANCEL,          /* stop working on this job */
-    PALM_TAKEN,           /* sequence numbers taken, for links without shared memory: first record's number */
+    PALM_RELEASE,         /* to who keeps children: which are settled, and how many more there is room for */
     PALM_BYE              /* the sender ends in good order: nothing more will come */
 } palm_kind;
 
@@ -186,7 +186,9 @@ typedef enum palm_form {  /* of a record: what it says, or the payload's form */
     PALM_TREE,            /* body: msgpack, with arrays out of band */
     PALM_DROP,            /* this message ended without a result */
     PALM_CLOSE,           /* this message became `count` children */
-    PALM_ERROR            /* this message failed; body: msgpack */
+    PALM_ERROR,           /* this message failed; body: msgpack */
+    PALM_ASK,             /* this message's generator would send more children than the `count` it was granted */
+    PALM_LOST             /* a link was lost over which messages of the job had been sent, in its epoch `count` */
 } palm_form;
 
 typedef enum palm_place { /* where an array's bytes are */
@@ -201,7 +203,8 @@ typedef struct palm_record {
     uint64_t body_at, body_size;    /* its bytes in the body */
     uint32_t path_at, path_count;   /* its components in `paths`: (hop << 48 | index) */
     uint32_t array_at, array_count; /* its arrays */
-    uint32_t count;                 /* children: of a PALM_CLOSE; of a PALM_ERROR, those that were sent before it */
+    uint32_t count;                 /* children: of a PALM_CLOSE; of a PALM_ERROR, those that were sent before it; granted:
+                                     * of a PALM_ASK, and in a PALM_RELEASE */
     uint16_t attempt;
     uint8_t form;                   /* palm_form */
     uint8_t flags;
@@ -281,6 +284,9 @@ bool palm_batch_full(const palm_batch *batch);
 palm_err palm_batch_record(palm_batch *batch, palm_form form, uint64_t number, palm_record **out);
 /* Says what the record begun last is, after the fact: an error is a tree in all but this. count: see palm_record. */
 void palm_batch_set_form(palm_batch *batch, palm_form form, uint32_t count);
+/* Adds record i of another batch: what it lends is lent once more. */
+palm_err palm_batch_add(palm_batch *batch, const palm_batch *from, uint32_t i);
+const palm_record *palm_batch_at(const palm_batch *batch, uint32_t i); /* until the next record is begun */
 /* Gives up the record begun last and all that was added to it. */
 void palm_batch_undo(palm_batch *batch);
 palm_err palm_batch_path(palm_batch *batch, const uint64_t *components, uint32_t n);
@@ -363,15 +369,16 @@ typedef enum palm_link_state { PALM_LINK_GONE = 0, PALM_LINK_OPENING, PALM_LINK_
 palm_link_state palm_node_link_state(palm_node *node, uint32_t link, bool *mapped);
 /* Envelopes sent and not yet taken, as far as known: of use to those who can wait. */
 uint64_t palm_node_backlog(palm_node *node, uint32_t link);
-/* Sends the content of the batch as one envelope, or keeps it until the link is ready; never blocks. The batch is empty
- * afterwards. PALM_ECLOSED: the link is gone; the batch is as it was. */
-palm_err palm_node_send(palm_node *node, uint32_t link, palm_kind kind, uint32_t handle, uint16_t hop, palm_batch *batch);
+/* Sends the content of the batch as one envelope, or a copy of it when the link is ready; never blocks. The batch is as it
+ * was, to be cleared, or kept and sent again. PALM_ECLOSED: the link is gone. */
+palm_err palm_node_send(palm_node *node, uint32_t link, palm_kind kind, uint32_t handle, uint16_t hop,
+                        const palm_batch *batch);
 /* Closes a link: what waits is dropped. */
 void palm_node_unlink(palm_node *node, uint32_t link);
 
 /* What has come. */
 typedef enum palm_event_kind {
-    PALM_EVENT_MESSAGE = 1, /* envelope of any kind but HELLO, TAKEN and BYE */
+    PALM_EVENT_MESSAGE = 1, /* envelope of any kind but HELLO and BYE */
     PALM_EVENT_READY,       /* the link can be used */
     PALM_EVENT_GONE,        /* the peer has said BYE (reason 0), or is dead (1) */
     PALM_EVENT_WAKE,        /* palm_node_wake() was called */

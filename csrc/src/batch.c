@@ -71,26 +71,14 @@ void palm_batch_free(palm_batch *b)
     free(b);
 }
 
-void palmi_batch_forget(palm_batch *b)
-{
-    for (uint32_t i = 0; i < b->dtypes.n; i++)
-        free((char *)b->dtypes.at[i].data);
-    b->records.n = b->paths.n = b->arrays.n = b->dims.n = b->lent.n = b->dtypes.n = 0;
-    b->body_size = b->lent_bytes = b->dtype_bytes = 0;
-}
-
 void palm_batch_clear(palm_batch *b)
 {
     for (uint32_t i = 0; i < b->lent.n; i++)
         palm_block_drop(b->lent.at[i].arena, b->lent.at[i].index);
-    palmi_batch_forget(b);
-}
-
-void palmi_batch_swap(palm_batch *a, palm_batch *b)
-{
-    palm_batch t = *a;
-    *a = *b;
-    *b = t;
+    for (uint32_t i = 0; i < b->dtypes.n; i++)
+        free((char *)b->dtypes.at[i].data);
+    b->records.n = b->paths.n = b->arrays.n = b->dims.n = b->lent.n = b->dtypes.n = 0;
+    b->body_size = b->lent_bytes = b->dtype_bytes = 0;
 }
 
 uint32_t palm_batch_count(const palm_batch *b)
@@ -275,6 +263,54 @@ palm_err palm_batch_lend(palm_batch *b, const char *dtype, size_t dtype_size, ui
     b->lent.at[b->lent.n++] = (palmi_lent){arena, index, first};
     b->lent_bytes += size;
     return PALM_OK;
+}
+
+/* An array of another batch, to the record begun last. */
+static palm_err copy_array(palm_batch *to, const palm_batch *from, const palm_array *a)
+{
+    const palm_text *dtype = &from->dtypes.at[a->dtype];
+    const int64_t *shape = from->dims.at + a->dims_at;
+    if (a->place == PALM_IN_BODY) {
+        uint8_t *bytes;
+        palm_err err = palm_batch_array(to, dtype->data, dtype->size, a->ndim, shape, shape + a->ndim, a->size, a->origin,
+                                        &bytes);
+        if (!err && a->size)
+            memcpy(bytes, from->body + a->start, a->size);
+        return err;
+    }
+    const palmi_lent *lent = &from->lent.at[a->source];
+    palm_block_hold(lent->arena, lent->index);
+    palm_err err = palm_batch_lend(to, dtype->data, dtype->size, a->ndim, shape, shape + a->ndim, a->size, a->origin,
+                                   lent->arena, lent->index, lent->first, a->start);
+    if (err)
+        palm_block_drop(lent->arena, lent->index);
+    return err;
+}
+
+palm_err palm_batch_add(palm_batch *to, const palm_batch *from, uint32_t i)
+{
+    const palm_record *r = &from->records.at[i];
+    palm_record *copy;
+    palm_err err = palm_batch_record(to, (palm_form)r->form, r->number, &copy);
+    if (err)
+        return err;
+    copy->deadline = r->deadline;
+    copy->count = r->count;
+    copy->attempt = r->attempt;
+    copy->flags = r->flags;
+    err = palm_batch_path(to, from->paths.at + r->path_at, r->path_count);
+    if (!err)
+        err = palm_batch_body(to, from->body + r->body_at, r->body_size);
+    for (uint32_t k = 0; k < r->array_count && !err; k++)
+        err = copy_array(to, from, &from->arrays.at[r->array_at + k]);
+    if (err)
+        palm_batch_undo(to);
+    return err;
+}
+
+const palm_record *palm_batch_at(const palm_batch *b, uint32_t i)
+{
+    return &b->records.at[i];
 }
 
 void palmi_batch_envelope(const palm_batch *b, palm_envelope *out)

@@ -29,9 +29,5 @@ struct palm_batch {
 
 /* All but the blocks and parts, which depend on the link. */
 void palmi_batch_envelope(const palm_batch *batch, palm_envelope *out);
-/* Like clear, but the references are not dropped: somebody has taken them. */
-void palmi_batch_forget(palm_batch *batch);
-/* Exchanges the contents. */
-void palmi_batch_swap(palm_batch *a, palm_batch *b);
 
 #endif

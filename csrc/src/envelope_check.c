@@ -25,7 +25,7 @@ static palm_err check_kind(const palm_envelope *e)
         return PALM_EMALFORMED;
     if ((e->kind == PALM_HELLO) != (e->hello != NULL))
         return PALM_EMALFORMED;
-    if ((e->kind == PALM_OPEN || e->kind == PALM_TAKEN) && !e->n_records)
+    if (e->kind == PALM_OPEN && !e->n_records)
         return PALM_EMALFORMED;
     return PALM_OK;
 }
@@ -83,6 +83,8 @@ static bool form_fits(const palm_record *r)
         return r->array_count == 1 && !r->body_size;
     case PALM_DROP:
     case PALM_CLOSE:
+    case PALM_ASK:
+    case PALM_LOST:
         return !r->array_count;
     case PALM_TREE:
     case PALM_ERROR:

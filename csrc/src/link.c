@@ -134,11 +134,7 @@ static void drop_waiting(palmi_link *link)
     while (link->waiting) {
         palmi_waiting *w = link->waiting;
         link->waiting = w->next;
-        palm_batch *rest = NULL; /* frees what the batch owns */
-        if (palm_batch_new(&rest) == PALM_OK) {
-            palmi_batch_swap(rest, &w->batch);
-            palm_batch_free(rest);
-        }
+        palm_batch_free(w->batch);
         free(w);
     }
     link->waiting_end = &link->waiting;
@@ -246,7 +242,8 @@ static palm_err send_part(palmi_link *link, const palmi_lent *lent, const palm_a
         free(hint);
         return palmi_zmq_err();
     }
-    return send_frame(link, &msg, more);
+    palm_block_hold(lent->arena, lent->index);
+    return send_frame(link, &msg, more); /* a message that is closed calls part_sent too */
 }
 
 /* Before it is sent: who sees a result has it in the counters too. */
@@ -280,7 +277,7 @@ static palm_err send_head(palm_node *node, palmi_link *link, const palm_envelope
 }
 
 /* By descriptor: the peer reads our memory; each block stays ours too until the peer has taken it (ARENA rule c). */
-static palm_err transmit_blocks(palm_node *node, palmi_link *link, palm_envelope *e, palm_batch *batch)
+static palm_err transmit_blocks(palm_node *node, palmi_link *link, palm_envelope *e, const palm_batch *batch)
 {
     palm_block *blocks = calloc(batch->lent.n ? batch->lent.n : 1, sizeof *blocks);
     if (!blocks)
@@ -294,57 +291,57 @@ static palm_err transmit_blocks(palm_node *node, palmi_link *link, palm_envelope
         err = send_head(node, link, e, batch->lent_bytes, false);
     }
     if (!err)
-        for (uint32_t i = 0; i < batch->lent.n; i++)
-            link->flight.at[link->flight.n++] =
-                (palmi_flight){batch->lent.at[i].arena, e->seq, batch->lent.at[i].index};
+        for (uint32_t i = 0; i < batch->lent.n; i++) {
+            const palmi_lent *lent = &batch->lent.at[i];
+            palm_block_hold(lent->arena, lent->index);
+            link->flight.at[link->flight.n++] = (palmi_flight){lent->arena, e->seq, lent->index};
+        }
     free(blocks);
     return err;
 }
 
+static void arrays_in_parts(const palm_batch *batch, palm_array *arrays, const palm_array **lent, uint64_t *sizes)
+{
+    for (uint32_t i = 0; i < batch->arrays.n; i++) {
+        const palm_array *array = &batch->arrays.at[i];
+        arrays[i] = *array;
+        if (array->place != PALM_IN_BLOCK)
+            continue;
+        lent[array->source] = array;
+        sizes[array->source] = array->size;
+        arrays[i].place = PALM_IN_PART;
+        arrays[i].start = 0;
+    }
+}
+
 /* By frames: each lent array is a frame of its own. A failure after the first frame leaves half a message in the
  * socket, so the caller closes the link. */
-static palm_err transmit_parts(palm_node *node, palmi_link *link, palm_envelope *e, palm_batch *batch)
+static palm_err transmit_parts(palm_node *node, palmi_link *link, palm_envelope *e, const palm_batch *batch)
 {
     uint32_t n = batch->lent.n;
     if (n > PALM_MAX_PARTS)
         return PALM_ELIMIT;
     uint64_t *sizes = malloc((n ? n : 1) * sizeof *sizes);
-    palm_array **lent_arrays = malloc((n ? n : 1) * sizeof *lent_arrays);
-    if (!sizes || !lent_arrays) {
-        free(sizes);
-        free(lent_arrays);
-        return PALM_ENOMEM;
-    }
-    for (uint32_t i = 0; i < batch->arrays.n; i++)
-        if (batch->arrays.at[i].place == PALM_IN_BLOCK)
-            lent_arrays[batch->arrays.at[i].source] = &batch->arrays.at[i];
-    palm_array *saved = malloc((batch->arrays.n ? batch->arrays.n : 1) * sizeof *saved);
-    palm_err err = saved ? PALM_OK : PALM_ENOMEM;
+    const palm_array **lent_arrays = malloc((n ? n : 1) * sizeof *lent_arrays);
+    palm_array *arrays = malloc((batch->arrays.n ? batch->arrays.n : 1) * sizeof *arrays); /* as the receiver sees them */
+    palm_err err = sizes && lent_arrays && arrays ? PALM_OK : PALM_ENOMEM;
     if (!err) {
-        memcpy(saved, batch->arrays.at, batch->arrays.n * sizeof *saved);
-        for (uint32_t i = 0; i < n; i++) {
-            sizes[i] = lent_arrays[i]->size;
-            lent_arrays[i]->place = PALM_IN_PART;
-            lent_arrays[i]->start = 0;
-        }
+        arrays_in_parts(batch, arrays, lent_arrays, sizes);
+        e->arrays = arrays;
         e->parts = sizes;
         e->n_parts = n;
         err = send_head(node, link, e, batch->lent_bytes, n > 0);
-        for (uint32_t i = 0; i < n && !err; i++) {
-            palm_array whole = saved[lent_arrays[i] - batch->arrays.at];
-            err = send_part(link, &batch->lent.at[i], &whole, i + 1 < n);
-        }
-        if (err)
-            memcpy(batch->arrays.at, saved, batch->arrays.n * sizeof *saved);
+        for (uint32_t i = 0; i < n && !err; i++)
+            err = send_part(link, &batch->lent.at[i], lent_arrays[i], i + 1 < n);
     }
-    free(saved);
+    free(arrays);
     free(sizes);
     free(lent_arrays);
     return err;
 }
 
 palm_err palmi_link_transmit(palm_node *node, palmi_link *link, palm_kind kind, uint32_t handle, uint16_t hop,
-                             palm_batch *batch)
+                             const palm_batch *batch)
 {
     palm_envelope e;
     palmi_batch_envelope(batch, &e);
@@ -358,7 +355,6 @@ palm_err palmi_link_transmit(palm_node *node, palmi_link *link, palm_kind kind, 
     if (err)
         return err;
     link->seq++;
-    palmi_batch_forget(batch);
     palmi_link_settle(node, link);
     return PALM_OK;
 }
@@ -383,15 +379,11 @@ palm_err palmi_link_flush(palm_node *node, palmi_link *link)
     palm_err err = PALM_OK;
     while (link->waiting && !err) {
         palmi_waiting *w = link->waiting;
-        err = palmi_link_transmit(node, link, w->kind, w->handle, w->hop, &w->batch);
+        err = palmi_link_transmit(node, link, w->kind, w->handle, w->hop, w->batch);
         if (err)
             break;
         link->waiting = w->next;
-        palm_batch *empty;
-        if (palm_batch_new(&empty) == PALM_OK) {
-            palmi_batch_swap(empty, &w->batch);
-            palm_batch_free(empty);
-        }
+        palm_batch_free(w->batch);
         free(w);
     }
     if (!link->waiting)
@@ -399,7 +391,7 @@ palm_err palmi_link_flush(palm_node *node, palmi_link *link)
     return err;
 }
 
-static palm_err wait_for_hello(palmi_link *link, palm_kind kind, uint32_t handle, uint16_t hop, palm_batch *batch)
+static palm_err wait_for_hello(palmi_link *link, palm_kind kind, uint32_t handle, uint16_t hop, const palm_batch *batch)
 {
     palmi_waiting *w = calloc(1, sizeof *w);
     if (!w)
@@ -407,7 +399,14 @@ static palm_err wait_for_hello(palmi_link *link, palm_kind kind, uint32_t handle
     w->kind = kind;
     w->handle = handle;
     w->hop = hop;
-    palmi_batch_swap(&w->batch, batch);
+    palm_err err = palm_batch_new(&w->batch);
+    for (uint32_t i = 0; i < palm_batch_count(batch) && !err; i++)
+        err = palm_batch_add(w->batch, batch, i);
+    if (err) {
+        palm_batch_free(w->batch);
+        free(w);
+        return err;
+    }
     *link->waiting_end = w;
     link->waiting_end = &w->next;
     return PALM_OK;
@@ -476,7 +475,7 @@ uint64_t palm_node_backlog(palm_node *node, uint32_t number)
 }
 
 palm_err palm_node_send(palm_node *node, uint32_t number, palm_kind kind, uint32_t handle, uint16_t hop,
-                        palm_batch *batch)
+                        const palm_batch *batch)
 {
     palm_err err = usable(node);
     if (err)

@@ -517,7 +517,7 @@ static bool accept_from(palm_node *node, palm_event *event)
         if (e->kind == PALM_BYE)
             palmi_link_lose(node, link, 0);
         else
-            wanted = err ? reject(node, "dropped", err) : e->kind != PALM_TAKEN;
+            wanted = err ? reject(node, "dropped", err) : true;
     }
     pthread_mutex_unlock(&node->lock);
     return wanted;

@@ -26,7 +26,7 @@ typedef struct palmi_flight { /* a block that the peer may not yet have taken, a
 
 typedef struct palmi_waiting { /* an envelope that waits for the hand-shake */
     struct palmi_waiting *next;
-    palm_batch batch;
+    palm_batch *batch;         /* owned */
     palm_kind kind;
     uint32_t handle;
     uint16_t hop;
@@ -93,7 +93,7 @@ bool palmi_link_watch(palm_node *node, palmi_link *link, pid_t pid);
 palm_err palmi_link_hello(palm_node *node, palmi_link *link);
 palm_err palmi_link_flush(palm_node *node, palmi_link *link);
 palm_err palmi_link_transmit(palm_node *node, palmi_link *link, palm_kind kind, uint32_t handle, uint16_t hop,
-                             palm_batch *batch);
+                             const palm_batch *batch);
 void palmi_link_settle(palm_node *node, palmi_link *link);
 void palmi_node_note(palm_node *node, palm_event_kind kind, uint32_t link, uint32_t reason);
 

@@ -75,7 +75,12 @@ static const palm_record batch_records[] = {
     {.number = 7, .form = PALM_CLOSE, .count = 4000000000},
     {.number = UINT64_MAX, .body_at = 300, .body_size = 212, .form = PALM_ERROR, .attempt = 65535}};
 
-static const palm_record taken_records[] = {{.number = 1234}};
+static const uint64_t one_path[] = {5};
+static const palm_record release_records[] = {
+    {.number = 8, .count = 64, .body_size = 32, .form = PALM_BYTES},
+    {.number = 9, .path_count = 1, .form = PALM_BYTES, .flags = 1}};
+static const palm_record events_records[] = {
+    {.number = 8, .count = 64, .path_count = 1, .form = PALM_ASK}, {.count = 2, .form = PALM_LOST}};
 
 static const struct golden {
     const char *name;
@@ -104,7 +109,10 @@ static const struct golden {
                VECTOR(records, batch_records)}},
     {"forget", {.kind = PALM_FORGET, .handle = 1, SENDER, .seq = 10}},
     {"cancel", {.kind = PALM_CANCEL, .handle = 2, SENDER, .seq = 11}},
-    {"taken", {.kind = PALM_TAKEN, SENDER, .seq = 12, VECTOR(records, taken_records)}},
+    {"events", {.kind = PALM_DATA, .handle = 3, SENDER, .seq = 9, VECTOR(paths, one_path),
+                VECTOR(records, events_records)}},
+    {"release", {.kind = PALM_RELEASE, .handle = 1, SENDER, .seq = 12, .body_size = 32, VECTOR(paths, one_path),
+                 VECTOR(records, release_records)}},
     {"bye", {.kind = PALM_BYE, SENDER, .seq = 13}},
 };
 enum { N_GOLDENS = sizeof goldens / sizeof *goldens };
@@ -386,7 +394,7 @@ static palm_err verdict(const subject *s)
 static void spoil_records(subject *s)
 {
     palm_record *r = s->records;
-    SPOIL(s, r[1].form, PALM_ERROR + 1, PALM_EMALFORMED);
+    SPOIL(s, r[1].form, PALM_LOST + 1, PALM_EMALFORMED);
     SPOIL(s, r[1].form, 255, PALM_EMALFORMED);
     SPOIL(s, r[1].body_at, 503, PALM_EMALFORMED);
     SPOIL(s, r[1].body_size, 513, PALM_EMALFORMED);
@@ -637,8 +645,6 @@ static void test_first_records(void)
     const uint8_t *head;
     size_t size;
     palm_envelope e = {.kind = PALM_OPEN, .seq = 1};
-    CHECK_ERR(palm_writer_head(writer, &e, &head, &size), PALM_EINVAL);
-    e.kind = PALM_TAKEN;
     CHECK_ERR(palm_writer_head(writer, &e, &head, &size), PALM_EINVAL);
     e.kind = PALM_DATA;
     CHECK_OK(palm_writer_head(writer, &e, &head, &size));

@@ -57,6 +57,14 @@ static palm_event expect(peer *p, peer *other, palm_event_kind kind)
     return event;
 }
 
+static palm_event next_message(peer *p, peer *other)
+{
+    palm_event event = next(p, other);
+    while (event.kind != PALM_EVENT_MESSAGE)
+        event = next(p, other);
+    return event;
+}
+
 static uint32_t connect_to(peer *from, peer *to)
 {
     uint32_t link;
@@ -97,6 +105,23 @@ static uint64_t held(peer *p)
     return stats.blocks_held + stats.blocks_lent;
 }
 
+/* Nothing of its arena is held any more; libzmq's thread may still have to let go of a part. */
+static void let_go(peer *p)
+{
+    for (int i = 0; i < 1000 && held(p); i++) {
+        palm_node_tick(p->node);
+        palm_space_tick(p->space, (uint64_t)time(NULL) * 1000000000u);
+        usleep(1000);
+    }
+    CHECK(held(p) == 0);
+}
+
+static void send_all(palm_node *node, uint32_t link, uint32_t handle, uint16_t hop, palm_batch *batch)
+{
+    CHECK_OK(palm_node_send(node, link, PALM_DATA, handle, hop, batch));
+    palm_batch_clear(batch);
+}
+
 static void test_small(void)
 {
     peer a = peer_open("a", false), b = peer_open("b", false);
@@ -105,11 +130,8 @@ static void test_small(void)
     CHECK_OK(palm_batch_new(&batch));
     put_bytes(batch, 3, "hello");
     put_bytes(batch, 4, "");
-    CHECK_OK(palm_node_send(a.node, link, PALM_DATA, 42, 5, batch));
-    CHECK(palm_batch_count(batch) == 0);
-    palm_event event = next(&b, &a);
-    while (event.kind != PALM_EVENT_MESSAGE)
-        event = next(&b, &a);
+    send_all(a.node, link, 42, 5, batch);
+    palm_event event = next_message(&b, &a);
     const palm_envelope *e = &event.envelope;
     CHECK(e->kind == PALM_DATA && e->handle == 42 && e->hop == 5 && e->n_records == 2 && e->sender == palm_node_id(a.node));
     CHECK(e->records[0].number == 3 && e->records[0].body_size == 5);
@@ -127,10 +149,8 @@ static void test_block(bool frames)
     palm_batch *batch;
     CHECK_OK(palm_batch_new(&batch));
     put_block(&a, batch, 0xab);
-    CHECK_OK(palm_node_send(a.node, link, PALM_DATA, 1, 0, batch));
-    palm_event event = next(&b, &a);
-    while (event.kind != PALM_EVENT_MESSAGE)
-        event = next(&b, &a);
+    send_all(a.node, link, 1, 0, batch);
+    palm_event event = next_message(&b, &a);
     const palm_array *array = &event.envelope.arrays[0];
     CHECK(array->place == (frames ? PALM_IN_PART : PALM_IN_BLOCK));
     const uint8_t *bytes = frames ? event.parts[array->source] : event.blocks[array->source].first;
@@ -141,12 +161,7 @@ static void test_block(bool frames)
         CHECK(held(&a) == 1);
     palm_event_done(b.node, &event);
     CHECK(held(&b) == 0);
-    for (int i = 0; i < 1000 && held(&a); i++) { /* libzmq's thread may still have to let go of the part */
-        palm_node_tick(a.node);
-        palm_space_tick(a.space, (uint64_t)time(NULL) * 1000000000u);
-        usleep(1000);
-    }
-    CHECK(held(&a) == 0);
+    let_go(&a);
     palm_batch_free(batch);
     peer_close(&a);
     peer_close(&b);
@@ -204,6 +219,36 @@ static void test_death_before_the_hand_shake(void)
     peer_close(&a);
 }
 
+/* A batch that is kept after it was sent can be sent again, whole or in part, and has the same block each time. */
+static void test_kept_batch(bool frames)
+{
+    peer a = peer_open("a", frames), b = peer_open("b", false);
+    uint32_t link = connect_to(&a, &b);
+    palm_batch *kept, *again;
+    CHECK_OK(palm_batch_new(&kept));
+    CHECK_OK(palm_batch_new(&again));
+    put_bytes(kept, 6, "hello");
+    put_block(&a, kept, 0xab);
+    CHECK_OK(palm_node_send(a.node, link, PALM_DATA, 1, 0, kept));
+    CHECK(palm_batch_count(kept) == 2);
+    CHECK_OK(palm_batch_add(again, kept, 1));
+    CHECK_OK(palm_batch_add(again, kept, 0));
+    palm_batch_free(kept);
+    CHECK_OK(palm_node_send(a.node, link, PALM_DATA, 1, 0, again));
+    palm_event first = next_message(&b, &a), second = next_message(&b, &a);
+    const palm_envelope *e = &second.envelope;
+    CHECK(e->n_records == 2 && e->records[1].number == 6 && !memcmp(e->body + e->records[1].body_at, "hello", 5));
+    CHECK(e->records[0].array_count == 1 && e->arrays[0].size == first.envelope.arrays[0].size);
+    CHECK(frames || e->blocks[0].index == first.envelope.blocks[0].index);
+    palm_event_done(b.node, &first);
+    palm_event_done(b.node, &second);
+    palm_batch_free(again);
+    let_go(&a);
+    CHECK(held(&b) == 0);
+    peer_close(&a);
+    peer_close(&b);
+}
+
 /* An event that is kept while others come keeps all it has. */
 static void test_kept_events(void)
 {
@@ -212,13 +257,11 @@ static void test_kept_events(void)
     palm_batch *batch;
     CHECK_OK(palm_batch_new(&batch));
     put_block(&a, batch, 1);
-    CHECK_OK(palm_node_send(a.node, link, PALM_DATA, 1, 0, batch));
-    palm_event kept = next(&b, &a);
-    while (kept.kind != PALM_EVENT_MESSAGE)
-        kept = next(&b, &a);
+    send_all(a.node, link, 1, 0, batch);
+    palm_event kept = next_message(&b, &a);
     for (int i = 0; i < 10; i++) {
         put_bytes(batch, 1, "other");
-        CHECK_OK(palm_node_send(a.node, link, PALM_DATA, 1, 0, batch));
+        send_all(a.node, link, 1, 0, batch);
         palm_event other = expect(&b, &a, PALM_EVENT_MESSAGE);
         palm_event_done(b.node, &other);
     }
@@ -260,7 +303,7 @@ static void test_to_oneself(void)
     palm_batch *batch;
     CHECK_OK(palm_batch_new(&batch));
     put_block(&a, batch, 1);
-    CHECK_OK(palm_node_send(a.node, link, PALM_DATA, 1, 0, batch));
+    send_all(a.node, link, 1, 0, batch);
     palm_event event = expect(&a, NULL, PALM_EVENT_MESSAGE);
     CHECK(event.blocks[0].first[0] == 1);
     palm_event_done(a.node, &event);
@@ -282,7 +325,7 @@ static void *send_many(void *arg)
             put_bytes(batch, (uint64_t)i, "x");
         else
             put_block(s->p, batch, (uint8_t)i);
-        CHECK_OK(palm_node_send(s->p->node, s->link, PALM_DATA, 1, 0, batch));
+        send_all(s->p->node, s->link, 1, 0, batch);
     }
     palm_batch_free(batch);
     return NULL;
@@ -323,6 +366,8 @@ int main(int argc, char **argv)
     test_small();
     test_block(false);
     test_block(true);
+    test_kept_batch(false);
+    test_kept_batch(true);
     test_bye();
     test_death_before_the_hand_shake();
     test_kept_events();

@@ -17,11 +17,11 @@ _INDEX = (1 << INDEX_BITS) - 1
 class _Node:
     """A generator's message: which children are complete, as a range from 0 and a set of those beyond it."""
 
-    __slots__ = ("below", "beyond", "children")
+    __slots__ = ("below", "beyond", "children", "granted")
 
     def __init__(self) -> None:
         self.children: int | None = None  # how many there are, once the close has come
-        self.below = 0
+        self.below = self.granted = 0
         self.beyond: set[int] = set()
 
     def has(self, index: int) -> bool:
@@ -46,6 +46,43 @@ class Book:
 
     def __len__(self) -> int:
         return len(self.open)
+
+    @property
+    def live(self) -> int:
+        return len(self.open) + sum(
+            max(0, (n.granted if n.children is None else n.children) - n.below - len(n.beyond))
+            for t in self.open.values()
+            if t
+            for n in t.values()
+        )
+
+    def first(self) -> int | None:
+        return next(iter(self.open), None)
+
+    def any_open(self, first: int, end: int) -> bool:
+        return any(n in self.open for n in range(first, end))
+
+    def grant(self, number: int, path: Path, more: int) -> int:
+        if number not in self.open or self._known(number, path):
+            return 0
+        node = self._node(number, path)
+        node.granted += more
+        return node.granted
+
+    def is_complete(self, number: int, path: Path) -> bool:
+        return number not in self.open or self._known(number, path)
+
+    def is_head(self, number: int, path: Path) -> bool:
+        """True if the next child that may be granted is the smallest name that is not settled."""
+        node = (self.open.get(number) or {}).get(path)
+        index = 0 if node is None else node.granted
+        return self.is_next(number, (*path, index))
+
+    def ranges(self, number: int, path: Path) -> list[tuple[int, int]]:
+        node = (self.open.get(number) or {}).get(path)
+        if node is None:
+            return []
+        return ([(0, node.below)] if node.below else []) + [(i, i + 1) for i in sorted(node.beyond)]
 
     def __contains__(self, number: int) -> bool:
         return number in self.open
@@ -73,14 +110,16 @@ class Book:
         self._complete(number, path)
         return True
 
-    def close(self, number: int, path: Path, children: int) -> None:
-        """A generator has ended after so many children."""
+    def close(self, number: int, path: Path, children: int) -> bool:
+        """A generator has ended after so many children; False if that was known already."""
         if number not in self.open or self._known(number, path):
-            return
+            return False
         node = self._node(number, path)
+        new = node.children is None
         node.children = children
         if node.complete():
             self._complete(number, path)
+        return new
 
     def is_next(self, number: int, path: Path) -> bool:
         """True if no result can come any more that sorts before this one."""
@@ -89,11 +128,12 @@ class Book:
             return True
         if number > first:
             return False
-        nodes = self.open[number]
-        return nodes is not None and all(
-            (node := nodes.get(path[:depth])) is not None and node.below >= path[depth] & _INDEX
-            for depth in range(len(path))
-        )
+        nodes = self.open[number] or {}
+        for depth in range(len(path)):
+            node = nodes.get(path[:depth])
+            if (node.below if node is not None else 0) < path[depth] & _INDEX:
+                return False
+        return True
 
     def _node(self, number: int, path: Path) -> _Node:
         nodes = self.open[number]

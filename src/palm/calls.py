@@ -4,17 +4,22 @@
 from __future__ import annotations
 
 import concurrent.futures
-import secrets
-from typing import Any
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
 
 from palm._core import node as core
 from palm._core.payload import NOTHING, BlockLost
-from palm.book import Book, Path
+from palm.book import Path
 from palm.connection import Connection
+from palm.delivery import Delivery
 from palm.errors import RemoteError, Timeout
 from palm.remote import Route, error_of
 
+if TYPE_CHECKING:
+    from palm.directory import Directory
+
 Future = concurrent.futures.Future[Any]
+BLOCK = 4096  # children of a function that yields, granted at a time
 
 
 class Answer:
@@ -29,33 +34,40 @@ class Answer:
 
 
 class Calls:
-    """Carried by a connection; futures are resolved without its lock."""
+    """Carried by a connection; futures are resolved without its lock. Without a directory, a server that dies has no
+    successor."""
 
-    def __init__(self, connection: Connection, route: Route) -> None:
-        self.key = secrets.token_bytes(16)
-        self.connection, self.route = connection, route
-        self.book = Book()
+    def __init__(self, connection: Connection, directory: Directory | None, route: Route) -> None:
+        self.connection = connection
+        self.delivery = Delivery(connection, directory, route, 0, self._cannot_go_on)
+        self.key, self.book = self.delivery.key, self.delivery.book
         self.futures: dict[int, Future | Answer] = {}
-        self.dead = False  # a process on the route is gone: make new ones
+        self._why: Callable[[int], RemoteError] | None = None
         self._results: dict[int, list[tuple[Path, Any]]] = {}
         self._fanned: set[int] = set()
-        self._next = 0
-        self._handle = connection.handle()
         connection.add(self)
-        connection.open(route.link, self._handle, route.meaning(self.key, connection.endpoint, 0))
+
+    @property
+    def dead(self) -> bool:
+        """True if a server of the route has no successor: make new ones."""
+        return self._why is not None
+
+    @property
+    def route(self) -> Route:
+        return self.delivery.route
 
     def send(self, values: tuple[Any, ...], future: Future | Answer) -> int:
         """One call; no value: an empty message, several: a tuple. Returns its number, to give it up."""
         batch = core.Batch()
-        with self.connection.changed:
-            number = self._next
-            self._next += 1
+        delivery = self.delivery
+        with delivery.lock:
+            number = delivery.sent
             batch.put(NOTHING if not values else values[0] if len(values) == 1 else values, number)
-            self.book.begin(number)
             self.futures[number] = future
-        if not self.connection.send(self.route.link, core.DATA, self._handle, 0, batch):
+            delivery.send(batch)
+        if self._why is not None:
             with self.connection.changed:
-                self.lost(self.route.link, 1)
+                self._cannot_go_on(self._why)
         return number
 
     def wait(self, values: tuple[Any, ...], timeout: float | None) -> Any:
@@ -74,6 +86,7 @@ class Calls:
         """What still comes of this call is ignored."""
         with self.connection.changed:
             self.book.forget(number)
+            self.delivery.done(number)
             self.futures.pop(number, None)
             self._results.pop(number, None)
 
@@ -83,28 +96,46 @@ class Calls:
     def end(self) -> None:
         """No more calls: the server may forget what the handle means."""
         self.connection.remove(self)
-        if not self.connection.is_gone(self.route.link):
-            self.connection.say(self.route.link, core.FORGET, self._handle)
+        if not self.connection.closed:
+            self.delivery.end()
 
     # ---------------------------------------------------------------- what comes, with the connection's lock
 
     def receive(self, event: core.Event) -> None:
-        for form, number, path, value in event.outcomes():
-            if number not in self.book:
-                continue
-            if form == core.ERROR or isinstance(value, BlockLost):
-                self.book.forget(number)
-                self.resolve(number, _error(form, value, number))
-                continue
-            if form == core.CLOSE:
-                self._fanned.add(number)
-                self.book.close(number, path, value)
-            elif self.book.settle(number, path) and form != core.DROP:
-                self._results.setdefault(number, []).append((path, value))
-            if number not in self.book:
-                self.resolve(number, None)
+        for form, number, path, value, count in event.outcomes():
+            if form == core.LOST:
+                self._lost(number, path, count, "what was lent to it could not be taken")
+            elif number in self.book:
+                self._receive(event, form, number, path, value, count)
+                self.delivery.settled(number, path)
+
+    def _receive(self, event: core.Event, form: int, number: int, path: Path, value: Any, count: int) -> None:
+        if form == core.ASK:
+            self.delivery.keeps(event, number, path)
+            self.delivery.grant(number, path, BLOCK)  # the caller wants a list of all of them
+        elif form == core.ERROR:
+            self._failed(number, error_of(value, number))
+        elif isinstance(value, BlockLost):
+            self._lost(number, path, self.delivery.epoch, str(value))
+        elif form == core.CLOSE:
+            self._fanned.add(number)
+            self.delivery.keeps(event, number, path)
+            self.book.close(number, path, count)
+        elif self.book.settle(number, path) and form != core.DROP:
+            self._results.setdefault(number, []).append((path, value))
+        if number in self.futures and number not in self.book:
+            self.resolve(number, None)
+
+    def _lost(self, number: int, path: Path, epoch: int, why: str) -> None:
+        if not self.delivery.reported(number, path, epoch):
+            self._failed(number, RemoteError(why, number=number, type="BlockLost"))
+
+    def _failed(self, number: int, error: RemoteError) -> None:
+        self.book.forget(number)
+        self.resolve(number, error)
 
     def resolve(self, number: int, error: BaseException | None) -> None:
+        self.delivery.done(number)
         future = self.futures.pop(number, None)
         value = self._value(number)
         if isinstance(future, Answer):
@@ -121,23 +152,17 @@ class Calls:
         return results[0][1] if results else None
 
     def lost(self, link: int, reason: int) -> None:
-        server = self.route.server_of(link)
-        if server is None:
-            return
-        self.dead = True
+        self.delivery.lost(link, reason)
+
+    def _cannot_go_on(self, why: Callable[[int], RemoteError]) -> None:
+        self._why = why
         self.connection.works.pop(self.key, None)
         for number in list(self.futures):
             self.book.forget(number)
-            self.resolve(number, self.route.crashed(server, number, reason))
+            self.resolve(number, why(number))
 
     def idle(self) -> float:
         return 1.0
-
-
-def _error(form: int, value: Any, number: int) -> RemoteError:
-    if form == core.ERROR:
-        return error_of(value, number)
-    return RemoteError(str(value), number=number, type="BlockLost")
 
 
 def settle(future: Future, value: Any, error: BaseException | None) -> None:

@@ -21,7 +21,8 @@ from palm.directory import Directory
 from palm.errors import Crashed, Disconnected, Timeout
 from palm.job import Job
 from palm.step import route_of
-from palm.work import WINDOW, JobWork, Options
+from palm.window import SLOTS
+from palm.work import JobWork, Options
 
 
 class Client(concurrent.futures.Executor):
@@ -58,14 +59,14 @@ class Client(concurrent.futures.Executor):
             return known, False
         [s] = route_of(name)
         if s.constants:
-            return Calls(self._connection, self._directory.route([s])), True
+            return Calls(self._connection, self._directory, self._directory.route([s])), True
         calls = self._calls.get(s)
         if calls is None or calls.dead:
             route = self._directory.route([s])
             with self._lock:
                 calls = self._calls.get(s)
                 if calls is None or calls.dead:
-                    calls = self._calls[str(s)] = Calls(self._connection, route)
+                    calls = self._calls[str(s)] = Calls(self._connection, self._directory, route)
         return calls, False
 
     def call(self, step: str, /, *values: Any, timeout: float | None = None) -> Any:
@@ -93,10 +94,7 @@ class Client(concurrent.futures.Executor):
         try:
             return self._call(step, values, timeout)
         except Crashed as e:
-            if e.reason != "stopped":
-                raise self._directory.explain(e) from None
-        # it ended in good order, so it had not taken this call: ask its successor
-        return self._call(step, values, timeout)
+            raise self._directory.explain(e) from None
 
     def _call(self, step: str, values: tuple[Any, ...], timeout: float | None) -> Any:
         calls, once = self._calls_for(step)
@@ -225,13 +223,13 @@ class Client(concurrent.futures.Executor):
             raise NotImplementedError("a journal is not there yet")
         options = Options(
             ordered=ordered,
-            window=window or WINDOW,
+            window=window or SLOTS,
             on_error=on_error,
             timeout=timeout,
             deadline=0 if timeout is None else time.time_ns() + int(timeout * 1e9),
             seed=secrets.randbits(63) if seed is None else seed,
         )
-        work = JobWork(self._connection, self._directory.route(route_of(steps)), options, inputs)
+        work = JobWork(self._connection, self._directory, self._directory.route(route_of(steps)), options, inputs)
         job = Job(self, work, progress=progress, one_input=inputs is None)
         self._jobs.add(job)
         return job

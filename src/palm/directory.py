@@ -67,8 +67,8 @@ class Directory:
             calls = self._questions.get(function)
             if calls is None or calls.dead:
                 registry = {REGISTRY: {"address": self.address, "pid": 0}}
-                route = Route([Step(f"{REGISTRY}.{function}")], registry, self.registry, {REGISTRY: self.registry})
-                calls = self._questions[function] = Calls(self._connection, route)
+                route = Route([Step(f"{REGISTRY}.{function}")], registry, self.registry, {REGISTRY: self.registry}, {})
+                calls = self._questions[function] = Calls(self._connection, None, route)
             return calls
 
     def _reconnect(self, timeout: float) -> None:
@@ -86,20 +86,21 @@ class Directory:
         """Steps, checked, with links to all their servers; NotFound, PayloadError, Disconnected."""
         servers = self.servers_of(steps)
         links = {name: self._link(name, server) for name, server in servers.items()}
-        return Route(list(steps), servers, links[steps[0].server], links)
+        pids = {server["address"]: pid_here(server) for server in servers.values()}
+        return Route(list(steps), servers, links[steps[0].server], links, pids)
 
     def servers_of(self, steps: Sequence[Step]) -> dict[str, dict[str, Any]]:
         """What is known of the servers of these steps, each checked to have the function and the constants."""
         names = sorted({s.server for s in steps})
         missing = [n for n in names if n not in self._known]
-        found = self._find(missing) if missing else {}
+        found = self.find(missing) if missing else {}
         self._known |= found
         servers = {n: found.get(n) or self._known[n] for n in names}
         for s in steps:
             _check_step(s, servers[s.server])
         return servers
 
-    def _find(self, names: list[str]) -> dict[str, dict[str, Any]]:
+    def find(self, names: list[str]) -> dict[str, dict[str, Any]]:
         """What the registry says; a server that is being started again is waited for."""
         found = self.ask("lookup", names)
         absent = [n for n in names if n not in found["servers"]]
@@ -118,7 +119,7 @@ class Directory:
         return missing
 
     def _link(self, name: str, server: dict[str, Any]) -> int:
-        if server["host"] == _HOST:
+        if pid_here(server):
             link = self._connection.link_to_living(server["address"], server["pid"])
         else:
             link = self._connection.link(server["address"], self.timeout)
@@ -151,6 +152,11 @@ class Directory:
         except (Disconnected, Timeout, RemoteError):
             pass  # then nobody can tell
         return "unknown: its supervisor has not told"
+
+
+def pid_here(server: dict[str, Any]) -> int:
+    """Of a server on this host; 0 of others."""
+    return server["pid"] if server["host"] == _HOST else 0
 
 
 def _check_step(s: Step, server: dict[str, Any]) -> None:

@@ -3,7 +3,7 @@
 
 The loop is `serve`; the calls themselves are in `palm._core.node.run`, once a batch. A message's way through here:
 `_message` finds what its handle means (`Assignment`), `run` calls the function, and the result goes into the batch of
-the next step's `Outlet`, or of the client's.
+the next step's `Outlet`, or of the client's. What functions yield is made, kept and repeated as `Making` decides.
 """
 
 from __future__ import annotations
@@ -12,17 +12,18 @@ import collections
 import logging
 import os
 import time
-from collections.abc import Callable, Generator
-from dataclasses import dataclass, field
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from palm._core import node as core
 from palm._core import space as core_space
 from palm._core.payload import NOTHING, BlockLost
-from palm.errors import NotFound, PalmError, PayloadError
+from palm.assignment import Assignment, JobHere, Outlet
+from palm.errors import NotFound, PalmError, PayloadError, Timeout
+from palm.making import Kept, Making
 from palm.message import Message, child, places
-from palm.remote import check_meaning, tree_of_error
-from palm.step import To
+from palm.remote import NO_MESSAGE, check_meaning, tree_of_error
+from palm.step import Step, To
 from palm.template import Server
 
 if TYPE_CHECKING:
@@ -30,58 +31,10 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("palm")
 SLICE = 0.001  # seconds that a generator runs before other messages have their turn
-BACKLOG = 64  # envelopes that the next step has not taken yet: then a generator waits
 GENERATED = 64  # messages of a generator in an envelope: then others have their turn
 LOOK_AHEAD = 64  # envelopes taken off the queue while a batch is worked on
 IDLE = 0.5  # seconds between two looks at what no event announces
 REJECTED_EVERY = 10.0  # seconds between two lines about rejected messages
-
-
-@dataclass
-class Outlet:
-    """Where messages leave: a handle on a link, and the batch that goes there next."""
-
-    link: int
-    handle: int
-    hop: int
-    batch: core.Batch = field(default_factory=core.Batch)
-
-
-@dataclass
-class Assignment:
-    """What a handle on a link means: a job, from this step on."""
-
-    job: bytes
-    client: str  # endpoint
-    seed: int
-    steps: list[list[Any]]  # [server, function, endpoint, key of constants], this step first
-    constants: dict[str, dict[str, Any]]
-    hop: int
-    function: Callable[..., Any] | None = None
-    index: int = 0
-    parameters: int = 1
-    refusal: PalmError | None = None
-    onward: Outlet | None = None
-    to_client: Outlet | None = None
-    routed: dict[tuple[Any, ...], Outlet] = field(default_factory=dict)
-    cancelled: bool = False
-    paused: bool = False
-
-    def outlets(self) -> list[Outlet]:
-        return [o for o in (self.onward, self.to_client, *self.routed.values()) if o is not None]
-
-
-@dataclass
-class Making:
-    """A generator that has not ended."""
-
-    generator: Generator[Any, Any, Any]
-    assignment: Assignment
-    number: int
-    path: tuple[int, ...]
-    deadline: int
-    message: Message
-    made: int = 0
 
 
 class Host:
@@ -104,6 +57,8 @@ class Host:
         self._functions = list(type(server)._exposed)
         self.node.name_functions(self._functions)
         self._assignments: dict[tuple[int, int], Assignment] = {}
+        self._jobs: dict[bytes, JobHere] = {}
+        self._reports: dict[int, JobHere] = {}  # by the handle under which its client hears from here
         self._backlog: collections.deque[core.Event] = collections.deque()
         self._making: collections.deque[Making] = collections.deque()
         self._next_handle = 1
@@ -153,8 +108,10 @@ class Host:
             self._data(event)
         elif event.says == core.OPEN:
             self._open(event)
+        elif event.says == core.RELEASE:
+            self._release(event)
         elif event.says == core.FORGET:
-            self._forget((event.link, event.handle))
+            self._over(event)
         elif event.says == core.CANCEL:
             self._cancel(event)
         event.done()
@@ -176,16 +133,41 @@ class Host:
     def _open(self, event: core.Event) -> None:
         try:
             meaning = check_meaning(event.value(0))
+            job = self._job(meaning["job"], meaning["client"])
+            if meaning["epoch"] < job.epoch:
+                return  # what comes under this handle has been repeated, or will be
             a = Assignment(
-                meaning["job"], meaning["client"], meaning["seed"], meaning["steps"], meaning["constants"], event.hop
+                job,
+                meaning["epoch"],
+                meaning["client"],
+                meaning["seed"],
+                meaning["steps"],
+                meaning["pids"],
+                meaning["constants"],
+                event.hop,
             )
             self._bind(a)
-            for endpoint in [a.client, *(s[2] for s in a.steps[1:2])]:
-                self.node.link(endpoint)  # while one can still say that it is none
+            for step in a.steps[1:2]:
+                self._link(a, step[2])  # while one can still say that it is none
         except (BlockLost, TypeError, ValueError, OSError, core_space.CoreError) as e:
             self._complain(f"an OPEN that cannot be used: {e}")
             return
+        if a.epoch > job.epoch:
+            job.epoch = a.epoch
+            self._assignments = {k: b for k, b in self._assignments.items() if b.job is not job}
         self._assignments[event.link, event.handle] = a
+
+    def _job(self, key: bytes, client: str) -> JobHere:
+        job = self._jobs.get(key)
+        if job is None:
+            job = JobHere(key, self._new_outlet(self.node.link(client), 0, {"job": key}))
+            self._jobs[key] = self._reports[job.report.handle] = job
+        return job
+
+    def _link(self, a: Assignment, endpoint: str) -> int:
+        link = self.node.link(endpoint, a.pids.get(endpoint, 0))
+        a.job.downstream.add(link)
+        return link
 
     def _bind(self, a: Assignment) -> None:
         server, name, _, key = a.steps[0]
@@ -202,17 +184,37 @@ class Host:
         a.index = self._functions.index(name)
         a.parameters = len(signature.parameters)
 
-    def _forget(self, key: tuple[int, int]) -> None:
-        a = self._assignments.pop(key, None)
-        if a is None:
+    def _over(self, event: core.Event) -> None:
+        try:
+            job = self._jobs.get(event.value(0)["job"])
+        except (BlockLost, LookupError, TypeError):
             return
-        for m in [m for m in self._making if m.assignment is a]:
-            self._drop_generator(m)
-        for outlet in a.outlets():
-            self.node.send(outlet.link, core.FORGET, outlet.handle, 0, core.Batch())
+        if job is not None:
+            self._end(job)
 
-    def _drop_generator(self, m: Making) -> None:
-        self._making.remove(m)
+    def _end(self, job: JobHere) -> None:
+        """Forgets the job, and tells those to whom it was handed on; each does so once."""
+        job.cancelled = True
+        del self._jobs[job.key], self._reports[job.report.handle]
+        self._assignments = {k: a for k, a in self._assignments.items() if a.job is not job}
+        for m in list(job.making.values()):
+            self._drop(m)
+        over = core.Batch()
+        over.put({"job": job.key}, 0)
+        for link in job.downstream:
+            self.node.send_kept(link, core.FORGET, 0, 0, over)
+
+    def _drop(self, m: Making) -> None:
+        """What it keeps is not wanted any more, nor what it would make."""
+        m.assignment.job.making.pop(m.name, None)
+        m.unwanted = True
+        if m is not self._now_making:
+            self._close(m)
+
+    def _close(self, m: Making) -> None:
+        m.ended = True
+        if m in self._making:
+            self._making.remove(m)
         try:
             m.generator.close()
         except Exception:
@@ -221,45 +223,49 @@ class Host:
     def _cancel(self, event: core.Event) -> None:
         try:
             meaning = event.value(0)
-            job, softly, pause = meaning["job"], meaning.get("stop"), meaning.get("pause")
+            job, softly = self._jobs.get(meaning["job"]), meaning.get("stop")
         except (BlockLost, LookupError, TypeError, AttributeError):
             return
-        if softly:
+        if job is not None and softly:
             self._stop_generators(job)
-        elif pause is not None:
-            self._pause(job, bool(pause))
-        else:
-            self._cancel_job(job)
+        elif job is not None:
+            job.cancelled = True
+            for m in list(job.making.values()):
+                self._drop(m)
 
-    def _cancel_job(self, job: bytes) -> None:
-        for a in self._assignments.values():
-            if a.job == job:
-                a.cancelled = True
-        for m in [m for m in self._making if m.assignment.job == job]:
-            self._drop_generator(m)
-
-    def _pause(self, job: bytes, pause: bool) -> None:
-        """The client has more results than it wants to hold: its generators wait, until it says that they may go on."""
-        for a in self._assignments.values():
-            if a.job == job:
-                a.paused = pause
-
-    def _stop_generators(self, job: bytes) -> None:
+    def _stop_generators(self, job: JobHere) -> None:
         """Those of the first step end where they are, as if they had come to their end."""
-        for m in [m for m in self._making if m.assignment.job == job and not m.assignment.hop]:
-            self._drop_generator(m)
-            self._client_outlet(m.assignment).batch.event(core.CLOSE, m.number, m.path, m.made)
-            self._flush(m.assignment)
+        for m in [m for m in job.making.values() if not m.assignment.hop and not m.ended]:
+            self._close(m)
+            job.report.batch.event(core.CLOSE, m.number, m.path, m.made)
+        self._flush_outlet(job.report)
 
     def _gone(self, link: int) -> None:
-        """Who sent jobs from there, or was to receive from here, is gone. Its client knows: it has a link there too."""
-        for key in [k for k in self._assignments if k[0] == link]:
-            self._forget(key)
-        for a in self._assignments.values():
-            if any(o.link == link for o in a.outlets()):
-                a.cancelled = True
+        """A client that is gone wants nothing more. Of others the client is told, since what was under way there is
+        lost: it has everything unfinished repeated."""
+        for job in list(self._jobs.values()):
+            if job.report.link == link:
+                self._end(job)
+            elif link in job.downstream:
+                job.downstream.remove(link)
+                self._report_loss(job)
         if self.on_gone is not None:
             self.on_gone()
+
+    def _report_loss(self, job: JobHere, number: int = NO_MESSAGE, path: tuple[int, ...] = ()) -> None:
+        job.report.batch.event(core.LOST, number, path, job.epoch)
+        self._flush_outlet(job.report)
+
+    def _release(self, event: core.Event) -> None:
+        job = self._reports.get(event.handle)
+        if job is None or job.report.link != event.link:
+            return
+        for number, path, ranges, granted, over in event.releases():
+            m = job.making.get((number, path))
+            if m is not None and over:
+                self._drop(m)
+            elif m is not None:
+                m.release(ranges, granted)
 
     # ----------------------------------------------------------------------------------------------- messages
 
@@ -267,7 +273,7 @@ class Host:
         a = self._assignments.get((event.link, event.handle))
         if len(event) > 1:
             self._look()  # it may have been cancelled while it lay in the queue
-        if a is None or a.cancelled:
+        if a is None or a.stale:
             return
         self._event, self._assignment = event, a
         try:
@@ -277,7 +283,7 @@ class Host:
                     self.fail(i, a.refusal)
             else:
                 assert a.function is not None
-                core.run(event, a.function, a.parameters, a.index, self._onward(a).batch, self, To)
+                core.run(event, a.function, a.parameters, a.index, self._onward(a).batch, self, To, a.job.making)
             self._flush(a)
         finally:
             self._event = self._assignment = self._message_cache = None
@@ -302,44 +308,46 @@ class Host:
 
     def _onward(self, a: Assignment) -> Outlet:
         if a.onward is None:
-            a.onward = self._outlet(a, a.steps[1:]) if len(a.steps) > 1 else self._client_outlet(a)
+            a.onward = self._outlet(a, a.steps[1:]) if len(a.steps) > 1 else a.job.report
         return a.onward
 
-    def _client_outlet(self, a: Assignment) -> Outlet:
-        if a.to_client is None:
-            a.to_client = self._outlet(a, [])
-        return a.to_client
-
     def _outlet(self, a: Assignment, steps: list[list[Any]]) -> Outlet:
-        """Opens a handle for the rest of a route at its next server, or at the client."""
-        outlet = Outlet(self.node.link(steps[0][2] if steps else a.client), self._next_handle, a.hop + 1)
+        """Opens a handle for the rest of a route at its next server."""
+        keys = {s[3] for s in steps if s[3] is not None}
+        endpoints = {s[2] for s in steps}
+        meaning = {
+            "job": a.job.key,
+            "epoch": a.epoch,
+            "client": a.client,
+            "seed": a.seed,
+            "steps": steps,
+            "pids": {e: p for e, p in a.pids.items() if e in endpoints},
+            "constants": {k: v for k, v in a.constants.items() if k in keys},
+        }
+        return self._new_outlet(self._link(a, steps[0][2]), a.hop + 1, meaning)
+
+    def _new_outlet(self, link: int, hop: int, meaning: dict[str, Any]) -> Outlet:
+        outlet = Outlet(link, self._next_handle, hop)
         self._next_handle += 1
-        meaning: dict[str, Any] = {"job": a.job}
-        if steps:
-            keys = {s[3] for s in steps if s[3] is not None}
-            meaning |= {
-                "client": a.client,
-                "seed": a.seed,
-                "steps": steps,
-                "constants": {k: v for k, v in a.constants.items() if k in keys},
-            }
         outlet.batch.put(meaning, 0)
         self.node.send(outlet.link, core.OPEN, outlet.handle, outlet.hop, outlet.batch)
         return outlet
 
-    def _routed(self, a: Assignment, to: To) -> Outlet:
+    def _routed(self, a: Assignment, route: Sequence[Step]) -> Outlet:
         steps = []
         known = {s[0]: s[2] for s in a.steps}
         rest = {f"{s[0]}.{s[1]}": s for s in a.steps[1:]}
         constants = {}
-        for s in to.route:
+        for s in route:
             if not s.constants and str(s) in rest:  # a step of the job keeps its constants
                 steps.append(rest[str(s)])
                 continue
-            endpoint = known.get(s.server) or (self._membership.resolve(s.server) if self._membership else None)
+            endpoint = known.get(s.server)
             if endpoint is None:
-                raise NotFound(f"there is no server {s.server!r} to send to")
-            key = f"{a.job.hex()[:8]}-{id(s):x}" if s.constants else None
+                if self._membership is None:
+                    raise NotFound(f"there is no server {s.server!r} to send to")
+                endpoint, a.pids[endpoint] = self._membership.resolve(s.server)
+            key = f"{a.job.key.hex()[:8]}-{id(s):x}" if s.constants else None
             if key:
                 constants[key] = s.constants
             steps.append([s.server, s.function, endpoint, key])
@@ -355,32 +363,40 @@ class Host:
         assert a is not None
         self._flush(a)
         self._look()
-        return not a.cancelled
+        return not a.stale
 
     def _flush(self, a: Assignment) -> None:
         for outlet in a.outlets():
-            if len(outlet.batch) and not self.node.send(
-                outlet.link, core.DATA, outlet.handle, outlet.hop, outlet.batch
-            ):
-                outlet.batch.clear()
-                a.cancelled = True  # the client has lost the same peer, or is lost itself
+            self._flush_outlet(outlet)
+
+    def _flush_outlet(self, outlet: Outlet) -> None:
+        """What cannot be sent since the peer is dead, the client has repeated: `_gone` tells it."""
+        if len(outlet.batch):
+            self.node.send(outlet.link, core.DATA, outlet.handle, outlet.hop, outlet.batch)
 
     # ----------------------------------------------------------------- what `run` leaves to us, about record i
 
     def drop(self, i: int) -> None:
         a, event = self._assignment, self._event
         assert a is not None and event is not None
-        self._client_outlet(a).batch.event(core.DROP, event.number(i), event.path(i))
+        a.job.report.batch.event(core.DROP, event.number(i), event.path(i))
 
     def fail(self, i: int, error: Exception) -> None:
         assert self._assignment is not None and self._event is not None
-        self._fail(self._assignment, self._event.number(i), self._event.path(i), error)
+        number, path = self._event.number(i), self._event.path(i)
+        if isinstance(error, BlockLost):  # who lent it is dead, or the block stale: it is not the message's fault
+            self._report_loss(self._assignment.job, number, path)
+        else:
+            self._fail(self._assignment, number, path, error)
+
+    def late(self, i: int) -> None:
+        self.fail(i, Timeout("its deadline had passed before it was begun"))
 
     def _fail(self, a: Assignment, number: int, path: tuple[int, ...], error: BaseException, made: int = 0) -> None:
         self.node.count("errors")
-        if error.__traceback__ is not None and not isinstance(error, (BlockLost,)):
+        if error.__traceback__ is not None:
             error.__traceback__ = error.__traceback__.tb_next or error.__traceback__
-        self._client_outlet(a).batch.error(tree_of_error(error, self.name, a.steps[0][1]), number, path, made)
+        a.job.report.batch.error(tree_of_error(error, self.name, a.steps[0][1]), number, path, made)
 
     def make(self, i: int, result: Any) -> None:
         """A function has returned a generator, or `palm.to`."""
@@ -389,60 +405,104 @@ class Host:
         number, path = event.number(i), event.path(i)
         if isinstance(result, To):
             try:
-                self._routed(a, result).batch.put_out_of(result, number, event.deadline(i), path)
+                self._routed(a, result.route).batch.put_out_of(result, number, event.deadline(i), path)
             except Exception as e:
                 self._fail(a, number, path, e)
             return
         if len(path) >= core.MAX_PATH:
             self._fail(a, number, path, PalmError(f"more than {core.MAX_PATH} fan-outs on one way"))
             return
-        self._making.append(Making(result, a, number, path, event.deadline(i), self.message()))
+        m = Making(result, a, number, path, event.deadline(i), self.message())
+        a.job.making[m.name] = m
+        self._making.append(m)
+        self._ask(m)
+
+    def again(self, i: int) -> None:
+        """A message has come again, of which many were made here already: what they have become may be lost."""
+        a, event = self._assignment, self._event
+        assert a is not None and event is not None
+        m = a.job.making[event.number(i), event.path(i)]
+        if m.assignment.epoch == a.epoch:
+            return
+        m.assignment = a
+        for kept in m.kept:
+            self._send_kept(m, kept)
+        if m.ended:
+            a.job.report.batch.event(core.CLOSE, m.number, m.path, m.made)
 
     # --------------------------------------------------------------------------------------------- generators
 
     def _can_make(self) -> bool:
-        return bool(self._making) and any(self._has_room(m.assignment) for m in self._making)
-
-    def _has_room(self, a: Assignment) -> bool:
-        return not a.paused and all(self.node.backlog(o.link) < BACKLOG for o in a.outlets())
+        return any(m.has_room() for m in self._making)
 
     def _make_more(self) -> None:
         """Each generator for a slice of time, those that have room."""
         for _ in range(len(self._making)):
             m = self._making[0]
             self._making.rotate(-1)
-            if not self._has_room(m.assignment):
+            if not m.has_room():
                 continue
             self._now_making = m
             try:
-                if self._run_generator(m):
-                    self._making.remove(m)
+                self._run_generator(m)
             finally:
                 self._now_making = None
-            self._flush(m.assignment)
+            if m.unwanted or m.ended:
+                self._close(m)
+            elif m.wants():
+                self._ask(m)
+            self._flush_outlet(m.assignment.job.report)
 
-    def _run_generator(self, m: Making) -> bool:
-        """True: it has ended."""
+    def _ask(self, m: Making) -> None:
+        """For room: the client answers with a RELEASE."""
+        m.asked = True
+        m.assignment.job.report.batch.event(core.ASK, m.number, m.path, m.granted)
+
+    def _run_generator(self, m: Making) -> None:
         a = m.assignment
-        out = self._onward(a).batch
-        end = time.monotonic() + SLICE
-        while time.monotonic() < end and len(out) < GENERATED and not out.full:
-            path = child(m.path, m.message.stage, m.made)
-            try:
-                value = core.advance(m.generator, out, m.number, path, m.deadline, To)
-                if value is None:
-                    continue  # never sent, in any position
-                if value is not True:
-                    self._routed(a, value).batch.put_out_of(value, m.number, m.deadline, path)
-            except StopIteration:
-                self._client_outlet(a).batch.event(core.CLOSE, m.number, m.path, m.made)
-                return True
-            except Exception as e:
-                m.generator.close()
-                self._fail(a, m.number, m.path, e, m.made)
-                return True
-            m.made += 1
-        return False
+        made: dict[tuple[Any, ...] | None, Kept] = {None: Kept(None, [], core.Batch())}  # by route
+        end, most = time.monotonic() + SLICE, m.made + GENERATED
+        try:
+            while time.monotonic() < end and m.made < most and m.has_room() and not m.unwanted:
+                self._make_one(m, made)
+                if any(kept.batch.full for kept in made.values()):
+                    break
+        except StopIteration:
+            m.ended = True
+            a.job.report.batch.event(core.CLOSE, m.number, m.path, m.made)
+        except Exception as e:
+            m.ended = True
+            self._fail(a, m.number, m.path, e, m.made)
+        if not m.unwanted:
+            for kept in made.values():
+                self._send_children(m, kept)
+
+    def _make_one(self, m: Making, made: dict[tuple[Any, ...] | None, Kept]) -> None:
+        """The next child, into what goes along its route; one that was settled before is only counted."""
+        if m.is_settled(m.made):
+            m.made += next(m.generator) is not None
+            return
+        kept = made[None]
+        path = child(m.path, m.message.stage, m.made)
+        value = core.advance(m.generator, kept.batch, m.number, path, m.deadline, To)
+        if value is None:
+            return  # never sent, in any position
+        if value is not True:
+            name = tuple(id(s) if s.constants else str(s) for s in value.route)
+            kept = made.setdefault(name, Kept(value.route, [], core.Batch()))
+            kept.batch.put_out_of(value, m.number, m.deadline, path)
+        kept.indices.append(m.made)
+        m.made += 1
+
+    def _send_children(self, m: Making, kept: Kept) -> None:
+        if kept.indices:
+            m.kept.append(kept)
+            self._send_kept(m, kept)
+
+    def _send_kept(self, m: Making, kept: Kept) -> None:
+        outlet = self._onward(m.assignment) if kept.route is None else self._routed(m.assignment, kept.route)
+        self._flush_outlet(outlet)
+        self.node.send_kept(outlet.link, core.DATA, outlet.handle, outlet.hop, kept.batch)
 
     # -------------------------------------------------------------------------- what functions ask the template
 
@@ -458,7 +518,7 @@ class Host:
     def _describe(self, event: core.Event, a: Assignment, i: int) -> Message:
         number = event.number(i)
         return Message(
-            job=a.job.hex(),
+            job=a.job.key.hex(),
             number=number,
             path=(number, *places(event.path(i))),
             stage=a.hop,
@@ -476,7 +536,7 @@ class Host:
             return False
         self._look()
         deadline = self.message().deadline
-        return a.cancelled or self.stopping or (deadline is not None and time.time() > deadline)
+        return a.job.cancelled or self.stopping or (deadline is not None and time.time() > deadline)
 
     def _look(self) -> None:
         """At what has come while a batch is worked on: what ends work is done at once, the rest waits its turn."""
@@ -505,7 +565,7 @@ class Host:
 
     def close(self, linger: float = 2.0) -> None:
         for m in list(self._making):
-            self._drop_generator(m)
+            self._drop(m)
         try:
             self.server.teardown()
         except Exception:

@@ -8,7 +8,8 @@ from collections.abc import Callable
 from typing import Any
 
 from palm.client import Client
-from palm.errors import Disconnected, NotFound, PalmError
+from palm.directory import pid_here
+from palm.errors import Disconnected, PalmError
 
 
 class Membership:
@@ -51,12 +52,10 @@ class Membership:
             except PalmError:
                 self.client._connection.check()
 
-    def resolve(self, name: str) -> str:
-        """The endpoint of a server, for `palm.to`."""
-        found = self.client._directory.ask("lookup", [name])
-        if name not in found["servers"]:
-            raise NotFound(f"there is no server {name!r}; there are: {', '.join(found['names'])}")
-        return str(found["servers"][name]["address"])
+    def resolve(self, name: str) -> tuple[str, int]:
+        """Where a server is, for `palm.to`: its endpoint, and its pid if it is on this host, else 0."""
+        server = self.client._directory.find([name])[name]
+        return str(server["address"]), pid_here(server)
 
     def close(self) -> None:
         self._stop.set()

@@ -12,6 +12,8 @@ from palm._core.node import MAX_STEPS
 from palm.errors import Crashed, RemoteError
 from palm.step import Step
 
+NO_MESSAGE = (1 << 64) - 1  # the number in a LOST that tells of a link, not of a message
+
 
 @dataclass
 class Route:
@@ -21,6 +23,7 @@ class Route:
     servers: dict[str, dict[str, Any]]  # name: {"address", "functions", "pid", ...}
     link: int  # to the server of the first step
     links: dict[str, int]
+    pids: dict[str, int]  # by address, of those on this host
 
     def server_of(self, link: int) -> str | None:
         return next((name for name, number in self.links.items() if number == link), None)
@@ -37,14 +40,22 @@ class Route:
             reason="stopped" if reason == 0 else "",
         )
 
-    def meaning(self, job: bytes, client: str, seed: int) -> dict[str, Any]:
+    def meaning(self, job: bytes, epoch: int, client: str, seed: int) -> dict[str, Any]:
         """The tree that an OPEN carries."""
         constants = {key_of(s): s.constants for s in self.steps if s.constants}
         steps = [
             [s.server, s.function, self.servers[s.server]["address"], key_of(s) if s.constants else None]
             for s in self.steps
         ]
-        return {"job": job, "client": client, "seed": seed, "steps": steps, "constants": constants}
+        return {
+            "job": job,
+            "epoch": epoch,
+            "client": client,
+            "seed": seed,
+            "steps": steps,
+            "pids": self.pids,
+            "constants": constants,
+        }
 
 
 def check_meaning(tree: Any) -> dict[str, Any]:
@@ -54,7 +65,15 @@ def check_meaning(tree: Any) -> dict[str, Any]:
         if not fact:
             raise ValueError(what)
 
-    check(isinstance(tree, dict) and tree.keys() >= {"job", "client", "seed", "steps", "constants"}, "a key is missing")
+    check(isinstance(tree, dict), "no dict")
+    tree = {"epoch": 0, "pids": {}} | tree
+    check(tree.keys() >= {"job", "client", "seed", "steps", "constants"}, "a key is missing")
+    check(isinstance(tree["epoch"], int) and tree["epoch"] >= 0, "`epoch` is no natural number")
+    check(
+        isinstance(tree["pids"], dict)
+        and all(isinstance(k, str) and isinstance(v, int) and 0 <= v < 1 << 31 for k, v in tree["pids"].items()),
+        "`pids` are not pids by endpoint",
+    )
     check(isinstance(tree["job"], bytes) and len(tree["job"]) == 16, "`job` has not 16 bytes")
     check(isinstance(tree["client"], str), "`client` is no endpoint")
     check(isinstance(tree["seed"], int) and tree["seed"] >= 0, "`seed` is no natural number")

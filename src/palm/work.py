@@ -9,27 +9,26 @@ from __future__ import annotations
 
 import collections
 import heapq
-import secrets
 import threading
 import time
-from collections.abc import AsyncIterable, Generator, Iterable, Iterator, Sized
+from collections.abc import AsyncIterable, Callable, Generator, Iterable, Iterator, Sized
 from dataclasses import dataclass
 from typing import Any
 
 from palm._core import node as core
 from palm._core import space as core_space
 from palm._core.payload import NOTHING, BlockLost
-from palm.book import Book, Path
+from palm.book import Path
 from palm.connection import Connection
+from palm.delivery import Delivery
+from palm.directory import Directory
 from palm.errors import Disconnected, PayloadError, RemoteError, Timeout
 from palm.remote import Route, error_of
+from palm.window import Window
 
-WINDOW = 4096  # messages; bounds the queues of client and servers (docs/decisions/batching.md)
-WINDOW_BYTES = 1 << 29  # of payload under way; at least one message is, whatever its size
 HOLD = 0.002  # seconds that a message waits for company while the next input does not come
 FOR_LONG = 0.25  # seconds: whoever receives need not look at this job sooner
 LOOK = 0.02  # seconds: while an input may be waited for with others held
-WEIGHS = 4096  # bytes from which an input is weighed
 
 Result = tuple[int, Path, Any]  # number of the input, path, value
 
@@ -48,14 +47,20 @@ class JobWork:
     """One job on a connection."""
 
     def __init__(
-        self, connection: Connection, route: Route, options: Options, inputs: Iterable[Any] | AsyncIterable[Any] | None
+        self,
+        connection: Connection,
+        directory: Directory,
+        route: Route,
+        options: Options,
+        inputs: Iterable[Any] | AsyncIterable[Any] | None,
     ) -> None:
-        self.key = secrets.token_bytes(16)
-        self.connection, self.route, self.options = connection, route, options
-        self.book = Book()
+        self.connection, self.options = connection, options
+        self.delivery = Delivery(connection, directory, route, options.seed, self._cannot_go_on)
+        self.key, self.book = self.delivery.key, self.delivery.book
+        self._window = Window(self.book, options.window)
         self.results: collections.deque[Result] = collections.deque()
         self.errors: list[RemoteError] = []
-        self.sent = self.done = self.dropped = 0
+        self.done = self.dropped = 0
         self.failed: set[int] = set()
         self.fanned: set[int] = set()  # inputs whose function was a generator
         self.total: int | None = 1 if inputs is None else len(inputs) if isinstance(inputs, Sized) else None
@@ -64,20 +69,21 @@ class JobWork:
         self.stopping = False
         self.on_end: list[Any] = []  # called once, without the lock
         self._fed = False
-        self._paused = self._told = False  # generators: they should wait; they have been told so
-        self._tell_lock = threading.Lock()
         self._no_inputs = inputs is None
         self._early: list[tuple[int, Path, int, Any]] = []  # ordered: a heap of results that are not next
         self._with_result: set[int] = set()
-        self._sizes: dict[int, int] = {}
-        self._bytes = 0
-        self._batch = core.Batch()
-        self._batch_lock = threading.Lock()
+        self._batch = core.Batch()  # with the delivery's lock
         self._held_since = 0.0
-        self._handle = connection.handle()
         connection.add(self)
-        connection.open(route.link, self._handle, route.meaning(self.key, connection.endpoint, options.seed))
         threading.Thread(target=self._feed, args=(inputs,), name="palm-inputs", daemon=True).start()
+
+    @property
+    def route(self) -> Route:
+        return self.delivery.route
+
+    @property
+    def sent(self) -> int:
+        return self.delivery.sent
 
     # ------------------------------------------------------------------------------------------------- inputs
 
@@ -109,8 +115,8 @@ class JobWork:
                     number,
                     self._slots(),
                     self.options.deadline,
-                    self.book.open,
-                    self._batch_lock,
+                    self.book,
+                    self.delivery.lock,
                 )
             except PayloadError as e:
                 raise PayloadError(f"input {self.sent + len(self._batch)}: {e}") from None
@@ -118,10 +124,13 @@ class JobWork:
             self._flush()
 
     def _slots(self) -> int:
-        return self.options.window - len(self.book) - len(self.results) - len(self._early)
+        return self._window.free(self._untaken()) - len(self._batch)
+
+    def _untaken(self) -> int:
+        return len(self.results) + len(self._early)
 
     def _room(self) -> bool:
-        return self.over or self.stopping or (self._slots() > 0 and (self._bytes < WINDOW_BYTES or not self.book))
+        return self.over or self.stopping or self._slots() > 0
 
     def _wait_for_room(self) -> bool:
         """False: no more inputs are wanted."""
@@ -131,25 +140,13 @@ class JobWork:
 
     def _flush(self) -> None:
         """Sends what the batch has: from then on its inputs are under way."""
-        with self._batch_lock:
-            n, size = len(self._batch), self._batch.nbytes
-            if not n or self.over:
+        with self.delivery.lock:
+            if not len(self._batch) or self.over:
                 return
-            with self.connection.changed:
-                self.book.begin(self.sent, n)
-                if size > WEIGHS * n:
-                    self._weigh(range(self.sent, self.sent + n), size // n)
-                self.sent += n
+            self._window.weigh(self._batch.nbytes / len(self._batch))
+            batch, self._batch = self._batch, core.Batch()
             self._held_since = time.monotonic()
-            sent = self.connection.send(self.route.link, core.DATA, self._handle, 0, self._batch)
-        if not sent:
-            with self.connection.changed:
-                self.lost(self.route.link, 1)
-
-    def _weigh(self, numbers: range, size: int) -> None:
-        """Inputs of an envelope are alike: each counts as the mean."""
-        self._sizes.update(dict.fromkeys(numbers, size))
-        self._bytes += size * len(numbers)
+            self.delivery.send(batch)
 
     def idle(self) -> float:
         if self._fed:
@@ -165,57 +162,65 @@ class JobWork:
             self._finish(self.timed_out())  # functions that look at `cancelled` have given up: no results
         if self.over:
             return
-        if self.options.ordered or self._sizes:
+        if len(event):
+            self._window.weigh(event.nbytes / len(event))
+        if self.options.ordered:
             outcomes = event.outcomes()
         else:
-            taken, outcomes = event.take_plain(self.book.open, self.results)
+            taken, outcomes = event.take_plain(self.book, self.results)
             self.done += taken
-        for form, number, path, value in outcomes:
-            if number in self.book:
-                self._receive(form, number, path, value)
+        for form, number, path, value, count in outcomes:
+            if form == core.LOST:
+                self._lost(number, path, count, "what was lent to it could not be taken")
+            elif number in self.book:
+                self._receive(event, form, number, path, value, count)
+                self.delivery.settled(number, path)
                 if number not in self.book:
                     self._input_done(number)
             if self.over:
                 return
-        if len(self.results) > self.options.window and not self._paused:
-            self._paused = True
-            self.connection.later.append(self._tell_generators)
+        self.delivery.sweep()
+        self._grant()
         self._check_end()
+
+    def _grant(self) -> None:
+        """Generators go on as far as there is room (R17)."""
+        for name, more in self._window.grants(self._untaken(), len(self.results)):
+            self.delivery.grant(*name, more)
 
     def take(self) -> collections.deque[Result]:
         """All results that are there; generators that were waiting for this go on. Without the lock."""
         with self.connection.changed:
             taken, self.results = self.results, collections.deque()
-            self._paused = False
+            if not self.over:
+                self._grant()
         self.connection.nudge()  # there is room now
         self.connection.call_later()
-        self._tell_generators()
         return taken
 
-    def _tell_generators(self) -> None:
-        """When nobody takes the results, what yields them has to wait, since a fan-out has no window of its own (R17).
-        Says how it is now, whoever comes first: a thread that is late does not say what was."""
-        with self._tell_lock:
-            pause = self._paused
-            if pause != self._told and not self.over:
-                for link in set(self.route.links.values()):
-                    self._cancel_at(link, pause=pause)
-            self._told = pause
-
-    def _receive(self, form: int, number: int, path: Path, value: Any) -> None:
-        if form == core.CLOSE:
+    def _receive(self, event: core.Event, form: int, number: int, path: Path, value: Any, count: int) -> None:
+        if form == core.ASK:
+            self.delivery.keeps(event, number, path)
+            self._window.ask((number, path))
+        elif form == core.CLOSE:
             if not path:
                 self.fanned.add(number)
-            self.book.close(number, path, value)
+            self.delivery.keeps(event, number, path)
+            self.book.close(number, path, count)
         elif form == core.ERROR:
-            self._failed(number, path, error_of(value, number))
+            self._failed(number, path, error_of(value, number), count)
         elif isinstance(value, BlockLost):
-            self._failed(number, path, RemoteError(str(value), number=number, type="BlockLost"))
+            self._lost(number, path, self.delivery.epoch, str(value))
         elif self.book.settle(number, path) and form != core.DROP:
             self._give(number, path, value)
 
-    def _failed(self, number: int, path: Path, error: RemoteError) -> None:
-        if not self.book.settle(number, path):
+    def _lost(self, number: int, path: Path, epoch: int, why: str) -> None:
+        if not self.delivery.reported(number, path, epoch):
+            self._failed(number, path, RemoteError(why, number=number, type="BlockLost"))
+
+    def _failed(self, number: int, path: Path, error: RemoteError, children: int = 0) -> None:
+        """A message has failed, after so many children were sent, which are on their way."""
+        if not (self.book.close(number, path, children) if children else self.book.settle(number, path)):
             return
         self.failed.add(number)
         self.errors.append(error)
@@ -241,14 +246,17 @@ class JobWork:
         self.done += 1
         self.dropped += number not in self._with_result and number not in self.failed
         self._with_result.discard(number)
-        self._bytes -= self._sizes.pop(number, 0)
         self._give_what_is_next()
 
     def lost(self, link: int, reason: int) -> None:
-        server = self.route.server_of(link)
-        if server is None or self.over:
+        if not self.over:
+            self.delivery.lost(link, reason)
+
+    def _cannot_go_on(self, why: Callable[[int], RemoteError]) -> None:
+        if self.over:
             return
-        error = self.route.crashed(server, next(iter(self.book.numbers()), self.sent), reason)
+        first = self.book.first()
+        error = why(self.sent if first is None else first)
         self.failed.update(self.book.numbers())
         self.errors.append(error)
         self._finish(error)
@@ -264,7 +272,7 @@ class JobWork:
         self.stopping = True
         self.connection.nudge()
         if self._no_inputs and not self.over:
-            self._cancel_at(self.route.link, stop=True)
+            self.delivery.tell(stop=True)
 
     def timed_out(self) -> Timeout:
         return Timeout(f"the job was not complete within {self.options.timeout:g} s: {self.so_far()}")
@@ -290,24 +298,16 @@ class JobWork:
     def _leave(self) -> None:
         """Tells the servers, unless it is all over anyway. Without the lock."""
         self.connection.remove(self)
-        with self._batch_lock:
+        with self.delivery.lock:
             self._batch.clear()
         try:
             if self.end is not None:
-                for link in set(self.route.links.values()):
-                    self._cancel_at(link)
-            if not self.connection.is_gone(self.route.link):
-                self.connection.say(self.route.link, core.FORGET, self._handle)
+                self.delivery.tell()
+            self.delivery.end()
         except (Disconnected, ValueError):
             pass  # closed meanwhile
         for call in self.on_end:
             call()
-
-    def _cancel_at(self, link: int, **how: bool) -> None:
-        if not self.connection.is_gone(link):
-            batch = core.Batch()
-            batch.put({"job": self.key, **how}, 0)
-            self.connection.send(link, core.CANCEL, 0, 0, batch)
 
 
 def _iterator(inputs: Iterable[Any] | AsyncIterable[Any] | None) -> Iterable[Any]:

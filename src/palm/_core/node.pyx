@@ -3,6 +3,7 @@
 """A process on the wire, what it sends, what it receives, and the loop in which a server runs a function over a batch."""
 
 import os
+import struct
 import threading
 import types
 from threading import get_ident
@@ -10,7 +11,7 @@ from threading import get_ident
 from cpython.exc cimport PyErr_CheckSignals
 from libc.stdint cimport uint16_t, uint32_t, uint64_t
 from libc.string cimport memset, strncpy
-from posix.time cimport CLOCK_MONOTONIC, clock_gettime, timespec
+from posix.time cimport CLOCK_MONOTONIC, CLOCK_REALTIME, clock_gettime, timespec
 
 from palm._core.cpalm cimport *
 from palm._core.payload cimport get_value, put_value
@@ -21,8 +22,8 @@ from palm._core.payload import NOTHING, BlockLost
 # What events and records say; the numbers of palm.h
 MESSAGE, READY, GONE, WAKE, STOP = (PALM_EVENT_MESSAGE, PALM_EVENT_READY, PALM_EVENT_GONE, PALM_EVENT_WAKE,
                                     PALM_EVENT_STOP)
-OPEN, DATA, FORGET, CANCEL = PALM_OPEN, PALM_DATA, PALM_FORGET, PALM_CANCEL
-DROP, CLOSE, ERROR = PALM_DROP, PALM_CLOSE, PALM_ERROR
+OPEN, DATA, FORGET, CANCEL, RELEASE = PALM_OPEN, PALM_DATA, PALM_FORGET, PALM_CANCEL, PALM_RELEASE
+DROP, CLOSE, ERROR, ASK, LOST = PALM_DROP, PALM_CLOSE, PALM_ERROR, PALM_ASK, PALM_LOST
 MAX_RECORDS, MAX_PATH, MAX_STEPS = PALM_MAX_RECORDS, PALM_MAX_PATH, PALM_MAX_STEPS
 
 # A wait is cut into slices of this length, so that a signal that comes just before one is seen within it.
@@ -44,6 +45,14 @@ cdef inline uint64_t now_ns() noexcept nogil:
     cdef timespec t
     clock_gettime(CLOCK_MONOTONIC, &t)
     return <uint64_t> t.tv_sec * 1000000000 + <uint64_t> t.tv_nsec
+
+
+cdef inline bint is_late(uint64_t deadline) noexcept nogil:
+    cdef timespec t
+    if deadline == 0:
+        return False
+    clock_gettime(CLOCK_REALTIME, &t)
+    return <uint64_t> t.tv_sec * 1000000000 + <uint64_t> t.tv_nsec > deadline
 
 
 cdef class Batch:
@@ -83,7 +92,7 @@ cdef class Batch:
         put_value(self.batch, value, 0 if others < 0 else others, number, deadline, path, 0)
 
     def event(self, int form, uint64_t number, path=None, uint32_t count=0):
-        """Add a record without payload: DROP, CLOSE."""
+        """Add a record without payload: DROP, CLOSE, ASK, LOST."""
         cdef palm_record *r = NULL
         cdef uint64_t component
         check(palm_batch_record(self.batch, <palm_form> form, number, &r))
@@ -97,9 +106,23 @@ cdef class Batch:
         put_value(self.batch, tree, 0, number, 0, path, 0)
         palm_batch_set_form(self.batch, PALM_ERROR, count)
 
-    def fill(self, iterator, uint64_t number, Py_ssize_t most, uint64_t deadline, dict open_, lock):
+    def release(self, uint64_t number, path, ranges, uint32_t granted, bint over):
+        """Add what a keeper is told of its children: those of the half-open `ranges` are settled; `granted` so many may have
+        been sent; over: all are settled, and none will be asked for again."""
+        put_value(self.batch, struct.pack(f"<{2 * len(ranges)}Q", *[end for r in ranges for end in r]), 0, number, 0, path, over)
+        palm_batch_set_form(self.batch, PALM_BYTES, granted)
+
+    def add(self, Batch other not None, uint32_t i):
+        """Add record i of another batch; what that lends is lent once more, not copied."""
+        check(palm_batch_add(self.batch, other.batch, i))
+
+    def number(self, uint32_t i):
+        """Of record i."""
+        return palm_batch_at(self.batch, i).number
+
+    def fill(self, iterator, uint64_t number, Py_ssize_t most, uint64_t deadline, book, lock):
         """Add what the iterator gives, as messages `number`, `number` + 1, ..., as long as that is quick: until there are
-        `most`, or the batch is full, or the iterator took its time over one, or `open_` is empty: nothing else
+        `most`, or the batch is full, or the iterator took its time over one, or the `book` is empty: nothing else
         is under way, so nothing is gained by waiting. `lock` is held while the batch changes, not while the iterator is
         asked. An array that the iterator has let go of is not copied.
 
@@ -120,7 +143,7 @@ cdef class Batch:
             with lock:
                 put_value(self.batch, value, 1, number + added, deadline, None, 0)
                 added += 1
-                if palm_batch_full(self.batch) or not open_ or got - asked > SLOW_NS:
+                if palm_batch_full(self.batch) or not len(book) or got - asked > SLOW_NS:
                     break
             value = None
             asked = got
@@ -219,7 +242,13 @@ cdef class Node:
         return palm_node_backlog(self.live(), link)
 
     def send(self, uint32_t link, int kind, uint32_t handle, uint16_t hop, Batch batch not None):
-        """Send the batch, which is empty afterwards. False: the link is gone, and the batch as it was."""
+        """Send the batch, which is empty afterwards, gone or not. False: the link is gone."""
+        sent = self.send_kept(link, kind, handle, hop, batch)
+        palm_batch_clear(batch.batch)
+        return sent
+
+    def send_kept(self, uint32_t link, int kind, uint32_t handle, uint16_t hop, Batch batch not None):
+        """Send the batch, which stays as it is, to be sent again if need be. False: the link is gone."""
         cdef palm_node *node = self.live()
         cdef palm_err err
         with nogil:
@@ -321,6 +350,16 @@ cdef class Event:
         return self.event.reason
 
     @property
+    def nbytes(self):
+        """Of payload: the body, and the arrays beside it."""
+        cdef uint32_t i
+        cdef uint64_t n = self.event.envelope.body_size
+        for i in range(self.event.envelope.n_arrays):
+            if self.event.envelope.arrays[i].place != PALM_IN_BODY:
+                n += self.event.envelope.arrays[i].size
+        return n
+
+    @property
     def says(self):
         """The envelope's kind: OPEN, DATA, FORGET, CANCEL."""
         return self.event.envelope.kind
@@ -372,9 +411,9 @@ cdef class Event:
         self.at(i)
         return get_value(&self.event, <uint32_t> i, self.holders)
 
-    def take_plain(self, dict open_, results):
-        """The common case of `outcomes`, without a Python call a message: results without a path, of inputs that have
-        None in `open_`, are taken out of it and appended to `results` as (number, (), value).
+    def take_plain(self, book, results):
+        """The common case of `outcomes`, without a Python call a message: results without a path, of inputs that are open,
+        are settled in the book and appended to `results` as (number, (), value).
 
         Returns
         -------
@@ -389,36 +428,44 @@ cdef class Event:
         append = results.append
         for i in range(self.event.envelope.n_records):
             r = &self.event.envelope.records[i]
+            if r.form > PALM_TREE or r.path_count:
+                rest.append(self.outcome(i))
+                continue
+            try:
+                value = get_value(&self.event, i, self.holders)
+            except BlockLost as e:
+                rest.append((r.form, r.number, (), e, 0))
+                continue
             number = r.number
-            if r.form <= PALM_TREE and r.path_count == 0 and open_.get(number, 0) is None:
-                try:
-                    value = get_value(&self.event, i, self.holders)
-                except BlockLost as e:
-                    rest.append((r.form, number, (), e))
-                    continue
-                del open_[number]
+            if book.settle(number, ()):
                 append((number, (), value))
                 taken += 1
-            else:
-                rest.append(self.outcome(i))
         return taken, rest
 
     cdef tuple outcome(self, uint32_t i):
         cdef const palm_record *r = &self.event.envelope.records[i]
-        if r.form == PALM_CLOSE:
-            value = r.count
-        else:
-            try:
-                value = get_value(&self.event, i, self.holders)
-            except BlockLost as e:
-                value = e
-        return r.form, r.number, path_of(&self.event, r), value
+        try:
+            value = get_value(&self.event, i, self.holders)
+        except BlockLost as e:
+            value = e
+        return r.form, r.number, path_of(&self.event, r), value, r.count
 
     def outcomes(self):
-        """All records: a list of (form, number, path, value), or for CLOSE the number of children, for a payload that
-        cannot be read the BlockLost."""
+        """All records: a list of (form, number, path, value, count); for a payload that cannot be read, value is the
+        BlockLost."""
         cdef uint32_t i
         return [self.outcome(i) for i in range(self.event.envelope.n_records)]
+
+    def releases(self):
+        """What a RELEASE says: a list of (number, path, ranges, granted, over)."""
+        cdef uint32_t i
+        cdef const palm_record *r
+        cdef list found = []
+        for i in range(self.event.envelope.n_records):
+            r = &self.event.envelope.records[i]
+            ends = struct.unpack_from(f"<{r.body_size // 16 * 2}Q", <bytes> self.event.envelope.body[r.body_at:r.body_at + r.body_size])
+            found.append((r.number, path_of(&self.event, r), list(zip(ends[::2], ends[1::2])), r.count, bool(r.flags & 1)))
+        return found
 
 
 cdef tuple path_of(const palm_event *event, const palm_record *r):
@@ -427,12 +474,13 @@ cdef tuple path_of(const palm_event *event, const palm_record *r):
     return tuple([event.envelope.paths[r.path_at + k] for k in range(r.path_count)])
 
 
-def run(Event event not None, function, int parameters, int index, Batch out not None, host, special):
+def run(Event event not None, function, int parameters, int index, Batch out not None, host, special, kept):
     """Call `function` with each message of the event and put what it returns into `out`.
 
     What is not simple is the host's: ``host.make(i, generator or instance of special)``, ``host.drop(i)``,
-    ``host.fail(i, exception)``; the host's `at` is the number of the record while its function runs. ``host.flush()``
-    is called when `out` should go; False: the rest is not wanted any more.
+    ``host.fail(i, exception)``, ``host.late(i)`` where the deadline has passed before it was begun; the host's `at` is the number of the record while its function runs. ``host.flush()``
+    is called when `out` should go; False: the rest is not wanted any more. kept: names (number, path) of messages that this
+    server has made many of already; each goes to ``host.again(i)``.
     """
     cdef palm_counters *c = event.node.c
     cdef palm_function_counters *f = &c.functions[min(index, PALM_MAX_FUNCTIONS - 1)]  # the last place is for all others
@@ -445,6 +493,12 @@ def run(Event event not None, function, int parameters, int index, Batch out not
         if r.form > PALM_TREE:
             continue
         host.at = i
+        if kept and (r.number, path_of(&event.event, r)) in kept:
+            host.again(i)
+            continue
+        if is_late(r.deadline):
+            host.late(i)
+            continue
         began = now_ns()
         palm_gauge(&c.running_number, r.number)
         palm_gauge(&c.running_function, index)

@@ -1,0 +1,70 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""What a running server knows of the jobs that pass through it: what a handle means, and where messages go on."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from palm._core import node as core
+from palm.errors import PalmError
+
+if TYPE_CHECKING:
+    from palm.making import Making
+
+Name = tuple[int, tuple[int, ...]]  # of a message in its job: number of the input, path
+
+
+@dataclass
+class Outlet:
+    """Where messages leave: a handle on a link, and the batch that goes there next."""
+
+    link: int
+    handle: int
+    hop: int
+    batch: core.Batch = field(default_factory=core.Batch)
+
+
+@dataclass
+class JobHere:
+    """A job, from its first OPEN here until its client says that it is over, or is dead.
+
+    After a loss the client repeats everything unfinished in a new epoch (docs/delivery.md): what was opened in former
+    ones is not worked on any more.
+    """
+
+    key: bytes
+    report: Outlet  # to the client: results, and what became of messages that have none
+    epoch: int = 0
+    cancelled: bool = False
+    making: dict[Name, Making] = field(default_factory=dict)  # whose children are kept here
+    downstream: set[int] = field(default_factory=set)  # links on which this job was handed on
+
+
+@dataclass
+class Assignment:
+    """What a handle on a link means: a job, from this step on."""
+
+    job: JobHere
+    epoch: int
+    client: str  # endpoint
+    seed: int
+    steps: list[list[Any]]  # [server, function, endpoint, key of constants], this step first
+    pids: dict[str, int]  # of endpoints on this host: whose death is to be noticed
+    constants: dict[str, dict[str, Any]]
+    hop: int
+    function: Callable[..., Any] | None = None
+    index: int = 0
+    parameters: int = 1
+    refusal: PalmError | None = None
+    onward: Outlet | None = None
+    routed: dict[tuple[Any, ...], Outlet] = field(default_factory=dict)
+
+    @property
+    def stale(self) -> bool:
+        """True if the job is over, or repeated in a newer epoch."""
+        return self.job.cancelled or self.epoch != self.job.epoch
+
+    def outlets(self) -> list[Outlet]:
+        return [o for o in (self.onward, self.job.report, *self.routed.values()) if o is not None]

@@ -1,0 +1,228 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""The client's half of delivery (docs/delivery.md): inputs are kept until they are done, and sent again after a loss.
+
+The client is the only judge of what is done: its book has a tree of names for each input. Whoever notices a loss (a
+link that is gone, a server that reports one) brings it here; everything unfinished is then repeated, in a new epoch, to
+where the servers are now. Repeats are harmless, since the first outcome of a name counts.
+"""
+
+from __future__ import annotations
+
+import secrets
+import threading
+import time
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from palm._core import node as core
+from palm.book import Book, Path
+from palm.errors import Crashed, Disconnected, NotFound, PayloadError, RemoteError, Timeout
+from palm.remote import NO_MESSAGE, Route
+
+if TYPE_CHECKING:
+    from palm.connection import Connection
+    from palm.directory import Directory
+
+SWEEP = 64  # envelopes kept beyond those that have to be, before they are looked through
+LOSSES = 8  # of the same message, in a row, while nothing dies: then its block cannot be had, and it has failed
+BREATH = 0.002  # seconds between a loss and the repeat: reports within it are one
+
+Keeper = tuple[int, int]  # who keeps a message's children: link to it, and its own handle for the job
+
+
+class Delivery:
+    """Of one job.
+
+    Parameters
+    ----------
+    connection, directory
+        By which servers are reached, and found again.
+    route : Route
+    seed : int
+        Of the job's random numbers.
+    fail : callable
+        What to do when the route cannot be had any more; called with the connection's lock, and with a function that
+        makes the exception for an input, given its number.
+    """
+
+    def __init__(
+        self,
+        connection: Connection,
+        directory: Directory | None,
+        route: Route,
+        seed: int,
+        fail: Callable[[Callable[[int], RemoteError]], None],
+    ) -> None:
+        self.key = secrets.token_bytes(16)
+        self.connection, self._directory, self.route, self._seed = connection, directory, route, seed
+        self._fail = fail
+        self.book = Book()
+        self.sent = 0
+        self.over = False
+        self.lock = threading.Lock()  # of sending; taken before the connection's, never after
+        self.epoch = 0
+        self._handle = connection.handle()
+        self._kept: dict[int, tuple[int, core.Batch]] = {}  # by the first number: end, envelope
+        self._sweep_at = SWEEP
+        self._keepers: dict[tuple[int, Path], Keeper] = {}
+        self._losses: dict[tuple[int, Path], int] = {}
+        self._recovering = self._lost_again = False
+        self._open()
+
+    def _open(self) -> None:
+        meaning = self.route.meaning(self.key, self.epoch, self.connection.endpoint, self._seed)
+        self.connection.open(self.route.link, self._handle, meaning)
+
+    # ----------------------------------------------------------------------------------------------- sending
+
+    def send(self, batch: core.Batch) -> None:
+        """Inputs, numbered from `sent` on; with `lock`. The batch is taken over. What cannot be sent now is repeated
+        when the server is back."""
+        self.connection.check()
+        n = len(batch)
+        with self.connection.changed:
+            self.book.begin(self.sent, n)
+            self._kept[self.sent] = self.sent + n, batch
+            self.sent += n
+        self.connection.node.send_kept(self.route.link, core.DATA, self._handle, 0, batch)
+
+    def sweep(self) -> None:
+        """Lets go of envelopes whose inputs are all done; with the connection's lock."""
+        if len(self._kept) < self._sweep_at:
+            return
+        book = self.book
+        self._kept = {first: k for first, k in self._kept.items() if book.any_open(first, k[0])}
+        self._sweep_at = 2 * len(self._kept) + SWEEP
+
+    def done(self, number: int) -> None:
+        """An input that was sent alone is done; with the connection's lock."""
+        self._kept.pop(number, None)
+
+    # ---------------------------------------------------------------------------------------- whoever keeps
+
+    def keeps(self, event: core.Event, number: int, path: Path) -> None:
+        """Who has sent this event keeps the children of that message."""
+        if number in self.book:
+            self._keepers[number, path] = event.link, event.handle
+
+    def grant(self, number: int, path: Path, more: int) -> None:
+        """So many more children of this message may be made."""
+        granted = self.book.grant(number, path, more)
+        self._release(number, path, granted)
+
+    def settled(self, number: int, path: Path) -> None:
+        """After a message has come to an end: nodes above it may be complete."""
+        for depth in range(len(path), -1, -1):
+            name = number, path[:depth]
+            if name in self._keepers and self.book.is_complete(*name):
+                self._release(*name, 0)
+
+    def _release(self, number: int, path: Path, granted: int) -> None:
+        keeper = self._keepers.get((number, path))
+        if keeper is None:
+            return
+        over = self.book.is_complete(number, path)
+        batch = core.Batch()
+        batch.release(number, path, [] if over else self.book.ranges(number, path), granted, over)
+        self.connection.node.send(keeper[0], core.RELEASE, keeper[1], 0, batch)
+        if over:
+            del self._keepers[number, path]
+
+    def end(self) -> None:
+        """The job is over: all who have something of it may forget it. Without the lock."""
+        with self.connection.changed:
+            self.over = True
+            self._kept.clear()
+            links = set(self.route.links.values())
+        over = core.Batch()
+        over.put({"job": self.key}, 0)
+        for link in links:
+            self.connection.node.send_kept(link, core.FORGET, 0, 0, over)
+
+    def tell(self, **how: bool) -> None:
+        """All servers of the route are told to stop working on the job, or how to go on."""
+        for link in set(self.route.links.values()):
+            batch = core.Batch()
+            batch.put({"job": self.key, **how}, 0)
+            self.connection.send(link, core.CANCEL, 0, 0, batch)
+
+    # ------------------------------------------------------------------------------------------------ losses
+
+    def lost(self, link: int, reason: int) -> None:
+        """A link is gone; with the connection's lock."""
+        server = self.route.server_of(link)
+        if server is not None and self._directory is None:
+            self._fail(lambda number: self.route.crashed(server, number, reason))
+        elif server is not None:
+            self._recover(reason)
+
+    def reported(self, number: int, path: Path, epoch: int) -> bool:
+        """A link was lost, or (with a number) a message whose block could not be taken; with the connection's lock.
+        False: the latter has happened too often."""
+        if epoch < self.epoch:
+            return True  # repeated since
+        if number != NO_MESSAGE:
+            name = number, path
+            self._losses[name] = self._losses.get(name, 0) + 1
+            if self._losses[name] > LOSSES:
+                return False
+        self._recover(1)
+        return True
+
+    def _recover(self, reason: int) -> None:
+        self._lost_again = True
+        if not self._recovering and not self.over:
+            self._recovering = True
+            threading.Thread(target=self._recovery, args=(reason,), name="palm-recovery", daemon=True).start()
+
+    def _recovery(self, reason: int) -> None:
+        """Until all that is unfinished has been sent to where the servers are now."""
+        try:
+            while self._lost_again and not self.over:
+                time.sleep(BREATH)
+                self._lost_again = False
+                assert self._directory is not None
+                self._repeat(self._directory.route(self.route.steps))
+                with self.connection.changed:
+                    gone = any(self.connection.is_gone(link) for link in self.route.links.values())
+                    self._lost_again |= gone
+                    self._recovering = self._lost_again and not self.over
+        except (NotFound, Timeout, Disconnected, PayloadError, ValueError) as e:
+            with self.connection.changed:
+                self._recovering = False
+                if not self.over and not self.connection.closed:
+                    self._fail(self._why(e, reason))
+            self.connection.call_later()
+            self.connection.nudge()
+
+    def _repeat(self, route: Route) -> None:
+        with self.lock:
+            with self.connection.changed:
+                if self.over:
+                    return
+                self.route, self.epoch, self._handle = route, self.epoch + 1, self.connection.handle()
+                self.sweep()
+                kept = list(self._kept.values())
+            self._open()
+            again = core.Batch()
+            for end, batch in kept:
+                first = end - len(batch)
+                for i in range(len(batch)):
+                    if first + i in self.book:
+                        again.add(batch, i)
+                        if again.full:
+                            self._send_again(again)
+            self._send_again(again)
+
+    def _send_again(self, batch: core.Batch) -> None:
+        if len(batch):
+            self.connection.node.count("retries", len(batch))
+            self.connection.node.send(self.route.link, core.DATA, self._handle, 0, batch)
+
+    def _why(self, error: Exception, reason: int) -> Callable[[int], RemoteError]:
+        """The job cannot go on: the death of the server that has no successor, or else what is known."""
+        route, text = self.route, str(error)
+        gone = [s for s, link in route.links.items() if self.connection.is_gone(link)]
+        if gone:
+            return lambda number: route.crashed(gone[0], number, reason)
+        return lambda number: Crashed(text, number=number, type="Crashed", reason=text)

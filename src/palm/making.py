@@ -1,0 +1,78 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""A generator of a server: how far it is, how far it may go, and what it keeps.
+
+Who multiplies messages keeps what it made until the client says that it is settled (DELIVERY 3), and makes no more than
+the client has room for (DELIVERY 5). Pure: no I/O.
+"""
+
+from __future__ import annotations
+
+import bisect
+import collections
+from collections.abc import Generator
+from dataclasses import dataclass, field
+from typing import Any
+
+from palm._core import node as core
+from palm.assignment import Assignment
+from palm.message import Message
+from palm.step import Step
+
+Ranges = list[tuple[int, int]]  # half-open, sorted
+
+
+def covers(ranges: Ranges, begin: int, end: int) -> bool:
+    """True if [begin, end) lies in one of the ranges."""
+    at = bisect.bisect_right(ranges, begin, key=lambda r: r[0]) - 1
+    return at >= 0 and end <= ranges[at][1]
+
+
+@dataclass
+class Kept:
+    """Children that went in one envelope."""
+
+    route: list[Step] | None  # that `palm.to` named; None: the rest of the pipeline
+    indices: list[int]
+    batch: core.Batch
+
+
+@dataclass
+class Making:
+    """The execution of a function that yields."""
+
+    generator: Generator[Any, Any, Any]
+    assignment: Assignment
+    number: int
+    path: tuple[int, ...]
+    deadline: int
+    message: Message
+    made: int = 0  # children so far, those included that had been settled before
+    granted: int = 0  # children that may be made
+    step: int = 0  # of the last grant
+    asked: bool = False
+    ended: bool = False
+    unwanted: bool = False  # to be closed as soon as it does not run
+    settled: Ranges = field(default_factory=list)
+    kept: collections.deque[Kept] = field(default_factory=collections.deque)
+
+    @property
+    def name(self) -> tuple[int, tuple[int, ...]]:
+        return self.number, self.path
+
+    def has_room(self) -> bool:
+        return self.made < self.granted and not self.assignment.stale
+
+    def wants(self) -> bool:
+        """It should ask for more room now, and has not: early enough not to stand still until the answer comes."""
+        return not (self.asked or self.ended or self.assignment.stale) and self.granted - self.made <= self.step // 2
+
+    def is_settled(self, index: int) -> bool:
+        """True of a child that a former execution has made."""
+        return bool(self.settled) and covers(self.settled, index, index + 1)
+
+    def release(self, ranges: Ranges, granted: int) -> None:
+        """The client has told what is settled, and how many children there is room for."""
+        self.settled = ranges
+        self.kept = collections.deque(k for k in self.kept if not all(self.is_settled(i) for i in k.indices))
+        if granted > self.granted:
+            self.step, self.granted, self.asked = granted - self.granted, granted, False
