@@ -110,6 +110,14 @@ static palm_err add_leaf(palm_book *book, palmi_page *page, palmi_place *place, 
     return PALM_OK;
 }
 
+/* What ends once more, or ends below a name that is complete. */
+static bool contradicts_complete(const palmi_place *place, uint32_t n_path, uint32_t kind)
+{
+    if (place->depth < n_path)
+        return place->kinds == PALMI_LEAF;
+    return place->kinds == PALMI_NODE && kind == PALMI_LEAF;
+}
+
 static palm_err settle_in_tree(palm_book *book, palmi_page *page, uint64_t number, const uint64_t *path, uint32_t n_path,
                                uint32_t kind, uint32_t *verdict)
 {
@@ -122,7 +130,7 @@ static palm_err settle_in_tree(palm_book *book, palmi_page *page, uint64_t numbe
                                         : PALM_BOOK_CONTRADICTION;
         return PALM_OK;
     case PALMI_COMPLETE:
-        *verdict = kind == PALMI_LEAF && place.kinds == PALMI_NODE ? PALM_BOOK_CONTRADICTION : 0;
+        *verdict = contradicts_complete(&place, n_path, kind) ? PALM_BOOK_CONTRADICTION : 0;
         return PALM_OK;
     default:
         *verdict = PALM_BOOK_CONTRADICTION;

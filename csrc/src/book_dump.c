@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: BSD-3-Clause
- * A book as words: the number that begins next, then each open input with the number of its open nodes below and, if there
- * are any, these in the order of their names. */
+ * A book as words: the number that begins next, then each open input, whether it has a tree, and the nodes of that tree in
+ * the order of their names. */
 #include "book_internal.h"
 
 typedef struct sink {

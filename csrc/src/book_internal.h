@@ -115,8 +115,9 @@ typedef struct palmi_tree {
 typedef struct palmi_place {
     enum { PALMI_ABSENT, PALMI_OPEN, PALMI_COMPLETE, PALMI_CONTRADICTS } state;
     palmi_node *node;  /* the last on the way that is open; NULL: not even the root */
-    uint32_t depth;    /* so many of the name's n + 1 nodes (the root and one each component) are open */
-    uint32_t kinds;    /* PALMI_COMPLETE, the name itself, not one above: what it was; else 0 */
+    uint32_t depth;    /* so many of the name's n + 1 nodes (the root and one each component) are open; PALMI_COMPLETE: it
+                        * is the name with so many components that is complete */
+    uint32_t kinds;    /* PALMI_COMPLETE: what that name was; else 0 */
 } palmi_place;
 
 static inline uint64_t palmi_index(uint64_t component)

@@ -208,9 +208,8 @@ palmi_place palmi_tree_find(const palmi_tree *tree, uint64_t number, const uint6
         }
         uint32_t kinds = palmi_ranges_kinds(&place.node->ranges, palmi_index(component));
         if (kinds) {
-            bool itself = place.depth == n_path;
-            place.kinds = itself ? kinds : 0;
-            place.state = !itself && kinds == PALMI_LEAF ? PALMI_CONTRADICTS : PALMI_COMPLETE;
+            place.state = PALMI_COMPLETE;
+            place.kinds = kinds;
             return place;
         }
         palmi_node *child = palmi_tree_lookup(tree, place.node, component);
