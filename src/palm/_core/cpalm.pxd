@@ -284,3 +284,40 @@ cdef extern from "palm.h" nogil:
     void palm_pulse_remove(palm_pulse *pulse, palm_node *node)
     void palm_pulse_watch_owner(palm_pulse *pulse, int owner_fd, int grace_ms, const char *unlink_path)
     void palm_pulse_stop(palm_pulse *pulse)
+
+    ctypedef struct palm_book
+    enum:
+        PALM_BOOK_NEW
+        PALM_BOOK_COMPLETED
+        PALM_BOOK_INPUT_DONE
+        PALM_BOOK_CONTRADICTION
+    uint32_t palm_book_depth(uint32_t verdict)
+    palm_err palm_book_new(palm_book **out)
+    void palm_book_free(palm_book *book)
+    palm_err palm_book_begin(palm_book *book, uint64_t first, uint64_t n)
+    palm_err palm_book_settle(palm_book *book, uint64_t number, const uint64_t *path, uint32_t n_path,
+                              uint32_t *verdict)
+    palm_err palm_book_close(palm_book *book, uint64_t number, const uint64_t *path, uint32_t n_path,
+                             uint64_t children, uint32_t *verdict)
+    palm_err palm_book_prune(palm_book *book, uint64_t number, const uint64_t *path, uint32_t n_path,
+                             uint32_t *verdict)
+    void palm_book_forget(palm_book *book, uint64_t number)
+    uint64_t palm_book_open_inputs(const palm_book *book)
+    bint palm_book_is_open(const palm_book *book, uint64_t number)
+    bint palm_book_next(const palm_book *book, uint64_t from_, uint64_t *number)
+    bint palm_book_is_next(const palm_book *book, uint64_t number, const uint64_t *path, uint32_t n_path)
+    ctypedef enum palm_book_state:
+        PALM_BOOK_UNKNOWN
+        PALM_BOOK_OPEN
+        PALM_BOOK_OVER
+    ctypedef struct palm_range:
+        uint64_t from_ "from"
+        uint64_t to
+    palm_book_state palm_book_ranges(const palm_book *book, uint64_t number, const uint64_t *path, uint32_t n_path,
+                                     palm_range *ranges, uint32_t room, uint32_t *n)
+    palm_err palm_book_grant(palm_book *book, uint64_t number, const uint64_t *path, uint32_t n_path, uint64_t upto,
+                             uint32_t *verdict)
+    uint64_t palm_book_granted(const palm_book *book, uint64_t number, const uint64_t *path, uint32_t n_path)
+    uint64_t palm_book_live(const palm_book *book)
+    palm_err palm_book_copy(const palm_book *book, palm_book **out)
+    size_t palm_book_dump(const palm_book *book, uint64_t *out, size_t room)
