@@ -8,18 +8,22 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from palm._core import node as core
+from palm._core.book import CONTRADICTION, NEW
 from palm._core.payload import NOTHING, BlockLost
-from palm.book import Path
 from palm.connection import Connection
-from palm.delivery import Delivery
+from palm.delivery import Delivery, Path
 from palm.errors import RemoteError, Timeout
-from palm.remote import Route, error_of
+from palm.remote import Route, contradiction, error_of
 
 if TYPE_CHECKING:
     from palm.directory import Directory
 
 Future = concurrent.futures.Future[Any]
 BLOCK = 4096  # children of a function that yields, granted at a time
+
+
+class Retired(Exception):
+    """These calls have lost their server: make others."""
 
 
 class Answer:
@@ -42,33 +46,38 @@ class Calls:
         self.delivery = Delivery(connection, directory, route, 0, self._cannot_go_on)
         self.key, self.book = self.delivery.key, self.delivery.book
         self.futures: dict[int, Future | Answer] = {}
-        self._why: Callable[[int], RemoteError] | None = None
+        self.retired = False  # a server of the route is gone: make new ones
         self._results: dict[int, list[tuple[Path, Any]]] = {}
         self._fanned: set[int] = set()
         connection.add(self)
-
-    @property
-    def dead(self) -> bool:
-        """True if a server of the route has no successor: make new ones."""
-        return self._why is not None
+        self.delivery.open()
 
     @property
     def route(self) -> Route:
         return self.delivery.route
 
     def send(self, values: tuple[Any, ...], future: Future | Answer) -> int:
-        """One call; no value: an empty message, several: a tuple. Returns its number, to give it up."""
+        """One call; no value: an empty message, several: a tuple. Returns its number, to give it up; Retired if others
+        have to be made."""
         batch = core.Batch()
         delivery = self.delivery
         with delivery.lock:
+            if self.retired:
+                raise Retired
             number = delivery.sent
             batch.put(NOTHING if not values else values[0] if len(values) == 1 else values, number)
             self.futures[number] = future
             delivery.send(batch)
-        if self._why is not None:
-            with self.connection.changed:
-                self._cannot_go_on(self._why)
+        if self.retired:
+            self._settle_late(number)
         return number
+
+    def _settle_late(self, number: int) -> None:
+        """They were retired while this call was sent."""
+        with self.connection.changed:
+            if number in self.futures:
+                self.book.forget(number)
+                self.resolve(number, self.route.crashed(self.route.steps[0].server, number, 1))
 
     def wait(self, values: tuple[Any, ...], timeout: float | None) -> Any:
         """One call, and what it returns or raises; Timeout after `timeout` seconds."""
@@ -120,8 +129,9 @@ class Calls:
         elif form == core.CLOSE:
             self._fanned.add(number)
             self.delivery.keeps(event, number, path)
-            self.book.close(number, path, count)
-        elif self.book.settle(number, path) and form != core.DROP:
+            if self.book.close(number, path, count) & CONTRADICTION:
+                self._failed(number, contradiction(number, self.route))
+        elif self.book.settle(number, path) & NEW and form != core.DROP:
             self._results.setdefault(number, []).append((path, value))
         if number in self.futures and number not in self.book:
             self.resolve(number, None)
@@ -152,11 +162,17 @@ class Calls:
         return results[0][1] if results else None
 
     def lost(self, link: int, reason: int) -> None:
-        self.delivery.lost(link, reason)
+        if self.futures:
+            self.delivery.lost(link, reason)
+        elif self.route.server_of(link) is not None:
+            self._retire()  # nobody waits: there is nothing to repeat
+
+    def _retire(self) -> None:
+        self.retired = True
+        self.connection.works.pop(self.key, None)
 
     def _cannot_go_on(self, why: Callable[[int], RemoteError]) -> None:
-        self._why = why
-        self.connection.works.pop(self.key, None)
+        self._retire()
         for number in list(self.futures):
             self.book.forget(number)
             self.resolve(number, why(number))

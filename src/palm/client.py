@@ -15,7 +15,7 @@ from typing import Any, Literal
 
 from palm import places
 from palm._core import space as core_space
-from palm.calls import Answer, Calls, settle
+from palm.calls import Answer, Calls, Retired, settle
 from palm.connection import Connection
 from palm.directory import Directory
 from palm.errors import Crashed, Disconnected, Timeout
@@ -55,17 +55,17 @@ class Client(concurrent.futures.Executor):
     def _calls_for(self, name: str) -> tuple[Calls, bool]:
         """The calls of a step; True: for this call alone, since it has constants."""
         known = self._calls.get(name) if type(name) is str else None
-        if known is not None and not known.dead:
+        if known is not None and not known.retired:
             return known, False
         [s] = route_of(name)
         if s.constants:
             return Calls(self._connection, self._directory, self._directory.route([s])), True
         calls = self._calls.get(s)
-        if calls is None or calls.dead:
+        if calls is None or calls.retired:
             route = self._directory.route([s])
             with self._lock:
                 calls = self._calls.get(s)
-                if calls is None or calls.dead:
+                if calls is None or calls.retired:
                     calls = self._calls[str(s)] = Calls(self._connection, self._directory, route)
         return calls, False
 
@@ -97,12 +97,25 @@ class Client(concurrent.futures.Executor):
             raise self._directory.explain(e) from None
 
     def _call(self, step: str, values: tuple[Any, ...], timeout: float | None) -> Any:
-        calls, once = self._calls_for(step)
-        try:
-            return calls.wait(values, timeout)
-        finally:
-            if once:
-                calls.end()
+        while True:
+            calls, once = self._calls_for(step)
+            try:
+                return calls.wait(values, timeout)
+            except Retired:
+                continue
+            finally:
+                if once:
+                    calls.end()
+
+    def _send(
+        self, step: str, values: tuple[Any, ...], future: concurrent.futures.Future[Any]
+    ) -> tuple[Calls, bool, int]:
+        while True:
+            calls, once = self._calls_for(step)
+            try:
+                return calls, once, calls.send(values, future)
+            except Retired:
+                continue
 
     async def acall(self, step: str, /, *values: Any, timeout: float | None = None) -> Any:
         """`call`, awaitable."""
@@ -114,9 +127,8 @@ class Client(concurrent.futures.Executor):
         self, step: str, /, *values: Any, timeout: float | None = None
     ) -> concurrent.futures.Future[Any]:
         """Call a function without waiting; the future has what `call` would return or raise."""
-        calls, once = self._calls_for(step)
         inner: concurrent.futures.Future[Any] = concurrent.futures.Future()
-        number = calls.send(values, inner)
+        calls, once, number = self._send(step, values, inner)
         outer: concurrent.futures.Future[Any] = concurrent.futures.Future()
         timer: threading.Timer | None = None
 

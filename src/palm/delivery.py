@@ -15,7 +15,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from palm._core import node as core
-from palm.book import Book, Path
+from palm._core.book import OVER, Book
 from palm.errors import Crashed, Disconnected, NotFound, PayloadError, RemoteError, Timeout
 from palm.remote import NO_MESSAGE, Route
 
@@ -24,9 +24,11 @@ if TYPE_CHECKING:
     from palm.directory import Directory
 
 SWEEP = 64  # envelopes kept beyond those that have to be, before they are looked through
+RANGES = 256  # of settled children that a keeper is told at a time: 4 KiB
 LOSSES = 8  # of the same message, in a row, while nothing dies: then its block cannot be had, and it has failed
 BREATH = 0.002  # seconds between a loss and the repeat: reports within it are one
 
+Path = tuple[int, ...]
 Keeper = tuple[int, int]  # who keeps a message's children: link to it, and its own handle for the job
 
 
@@ -67,9 +69,9 @@ class Delivery:
         self._keepers: dict[tuple[int, Path], Keeper] = {}
         self._losses: dict[tuple[int, Path], int] = {}
         self._recovering = self._lost_again = False
-        self._open()
 
-    def _open(self) -> None:
+    def open(self) -> None:
+        """Tells the first server of the job: what comes back may come at once."""
         meaning = self.route.meaning(self.key, self.epoch, self.connection.endpoint, self._seed)
         self.connection.open(self.route.link, self._handle, meaning)
 
@@ -107,23 +109,25 @@ class Delivery:
 
     def grant(self, number: int, path: Path, more: int) -> None:
         """So many more children of this message may be made."""
-        granted = self.book.grant(number, path, more)
+        granted = self.book.granted(number, path) + more
+        self.book.grant(number, path, granted)
         self._release(number, path, granted)
 
     def settled(self, number: int, path: Path) -> None:
         """After a message has come to an end: nodes above it may be complete."""
         for depth in range(len(path), -1, -1):
             name = number, path[:depth]
-            if name in self._keepers and self.book.is_complete(*name):
+            if name in self._keepers and self.book.ranges(*name)[0] == OVER:
                 self._release(*name, 0)
 
     def _release(self, number: int, path: Path, granted: int) -> None:
         keeper = self._keepers.get((number, path))
         if keeper is None:
             return
-        over = self.book.is_complete(number, path)
+        state, ranges = self.book.ranges(number, path)
+        over = state == OVER
         batch = core.Batch()
-        batch.release(number, path, [] if over else self.book.ranges(number, path), granted, over)
+        batch.release(number, path, ranges[:RANGES], granted, over)
         self.connection.node.send(keeper[0], core.RELEASE, keeper[1], 0, batch)
         if over:
             del self._keepers[number, path]
@@ -203,7 +207,7 @@ class Delivery:
                 self.route, self.epoch, self._handle = route, self.epoch + 1, self.connection.handle()
                 self.sweep()
                 kept = list(self._kept.values())
-            self._open()
+            self.open()
             again = core.Batch()
             for end, batch in kept:
                 first = end - len(batch)

@@ -10,7 +10,7 @@ import time
 from collections.abc import Sequence
 from typing import Any
 
-from palm.calls import Calls
+from palm.calls import Calls, Retired
 from palm.connection import Connection
 from palm.errors import Crashed, Disconnected, NotFound, PayloadError, RemoteError, Timeout
 from palm.remote import Route
@@ -53,19 +53,21 @@ class Directory:
         limit = self.timeout if timeout is None else timeout
         try:
             return self._question(function, limit).wait(values, limit)
+        except Retired:
+            pass
         except Crashed as e:
             if e.server != REGISTRY:
                 raise
         try:
             return self._question(function, limit).wait(values, limit)
-        except Crashed:
+        except (Crashed, Retired):
             raise Disconnected(f"the registry at {self.address} is gone") from None
 
     def _question(self, function: str, timeout: float) -> Calls:
         with self._lock:
             self._reconnect(timeout)
             calls = self._questions.get(function)
-            if calls is None or calls.dead:
+            if calls is None or calls.retired:
                 registry = {REGISTRY: {"address": self.address, "pid": 0}}
                 route = Route([Step(f"{REGISTRY}.{function}")], registry, self.registry, {REGISTRY: self.registry}, {})
                 calls = self._questions[function] = Calls(self._connection, None, route)

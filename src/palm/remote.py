@@ -88,6 +88,16 @@ def check_meaning(tree: Any) -> dict[str, Any]:
     return checked
 
 
+def contradiction(number: int, route: Route) -> RemoteError:
+    """What an input ends with of which two executions have made different numbers of messages (DELIVERY 1)."""
+    return RemoteError(
+        f"two executions of input {number} on {' -> '.join(route.steps)} have made different numbers of messages; a "
+        "function that yields has to make the same number, in the same order, whenever it gets the same message",
+        number=number,
+        type="Nondeterministic",
+    )
+
+
 def key_of(s: Step) -> str:
     """Names the constants of a step within a job; the same values in two steps may travel twice."""
     return hashlib.blake2b(f"{s} {sorted(s.constants)} {id(s)}".encode(), digest_size=8).hexdigest()

@@ -11,14 +11,14 @@ from __future__ import annotations
 import heapq
 from collections.abc import Iterator
 
-from palm.book import Book, Path
+from palm._core.book import OVER, Book
 
 SLOTS = 4096  # messages; bounds the queues of client and servers (docs/decisions/batching.md)
 BYTES = 1 << 29  # of payload under way; at least one message is, whatever its size
 BLOCK = 256  # children that are granted at a time, at most; as many as an envelope carries
 UNKNOWN = 16  # children that are granted before it is known how large they are
 
-Name = tuple[int, Path]
+Name = tuple[int, tuple[int, ...]]
 
 
 class Window:
@@ -71,7 +71,7 @@ class Window:
         while self._asks:
             name = self._asks[0]
             more = self._share(name, held, ready)
-            if not more and not self._book.is_complete(*name):
+            if not more and not self._is_over(name):
                 return
             heapq.heappop(self._asks)
             self._asking.discard(name)
@@ -79,11 +79,15 @@ class Window:
                 yield name, more
 
     def _share(self, name: Name, held: int, ready: int) -> int:
-        if self._book.is_complete(*name):
+        if self._is_over(name):
             return 0
         free = self.free(held)
         if free > 0:
             return max(1, min(free // (2 * len(self._asking)), BLOCK if self._footprint else UNKNOWN))
         # The reserve: whose next child is the smallest name that is not settled goes on whatever else is full, or two
         # levels of fan-out could wait for each other. Not while results wait to be taken: they would have no bound.
-        return int(not ready and self._book.is_head(*name))
+        number, path = name
+        return int(not ready and self._book.is_next(number, (*path, self._book.granted(number, path))))
+
+    def _is_over(self, name: Name) -> bool:
+        return self._book.ranges(*name)[0] == OVER

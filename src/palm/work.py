@@ -17,13 +17,13 @@ from typing import Any
 
 from palm._core import node as core
 from palm._core import space as core_space
+from palm._core.book import CONTRADICTION, NEW
 from palm._core.payload import NOTHING, BlockLost
-from palm.book import Path
 from palm.connection import Connection
-from palm.delivery import Delivery
+from palm.delivery import Delivery, Path
 from palm.directory import Directory
 from palm.errors import Disconnected, PayloadError, RemoteError, Timeout
-from palm.remote import Route, error_of
+from palm.remote import Route, contradiction, error_of
 from palm.window import Window
 
 HOLD = 0.002  # seconds that a message waits for company while the next input does not come
@@ -75,6 +75,7 @@ class JobWork:
         self._batch = core.Batch()  # with the delivery's lock
         self._held_since = 0.0
         connection.add(self)
+        self.delivery.open()
         threading.Thread(target=self._feed, args=(inputs,), name="palm-inputs", daemon=True).start()
 
     @property
@@ -206,13 +207,21 @@ class JobWork:
             if not path:
                 self.fanned.add(number)
             self.delivery.keeps(event, number, path)
-            self.book.close(number, path, count)
+            self._contradicts(number, self.book.close(number, path, count))
         elif form == core.ERROR:
             self._failed(number, path, error_of(value, number), count)
         elif isinstance(value, BlockLost):
             self._lost(number, path, self.delivery.epoch, str(value))
-        elif self.book.settle(number, path) and form != core.DROP:
-            self._give(number, path, value)
+        else:
+            verdict = self.book.settle(number, path)
+            if verdict & NEW and form != core.DROP:
+                self._give(number, path, value)
+            self._contradicts(number, verdict)
+
+    def _contradicts(self, number: int, verdict: int) -> None:
+        if verdict & CONTRADICTION:
+            self.book.forget(number)
+            self._error(number, (), contradiction(number, self.route))
 
     def _lost(self, number: int, path: Path, epoch: int, why: str) -> None:
         if not self.delivery.reported(number, path, epoch):
@@ -220,8 +229,13 @@ class JobWork:
 
     def _failed(self, number: int, path: Path, error: RemoteError, children: int = 0) -> None:
         """A message has failed, after so many children were sent, which are on their way."""
-        if not (self.book.close(number, path, children) if children else self.book.settle(number, path)):
+        verdict = self.book.close(number, path, children) if children else self.book.prune(number, path)
+        self._contradicts(number, verdict)
+        if not verdict & NEW:
             return
+        self._error(number, path, error)
+
+    def _error(self, number: int, path: Path, error: RemoteError) -> None:
         self.failed.add(number)
         self.errors.append(error)
         if self.options.on_error == "raise":

@@ -67,6 +67,11 @@ cdef class Book:
         cdef uint64_t number = 0
         return number if palm_book_next(self.book, 0, &number) else None
 
+    def any_open(self, uint64_t first, uint64_t end):
+        """True if an input of first, ..., end - 1 is open."""
+        cdef uint64_t number = 0
+        return palm_book_next(self.book, first, &number) and number < end
+
     def numbers(self):
         """All that are open, as a sorted list."""
         cdef uint64_t number = 0

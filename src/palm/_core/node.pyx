@@ -13,6 +13,7 @@ from libc.stdint cimport uint16_t, uint32_t, uint64_t
 from libc.string cimport memset, strncpy
 from posix.time cimport CLOCK_MONOTONIC, CLOCK_REALTIME, clock_gettime, timespec
 
+from palm._core.book cimport Book
 from palm._core.cpalm cimport *
 from palm._core.payload cimport get_value, put_value
 from palm._core.space cimport check, counters, pulse, space
@@ -120,7 +121,7 @@ cdef class Batch:
         """Of record i."""
         return palm_batch_at(self.batch, i).number
 
-    def fill(self, iterator, uint64_t number, Py_ssize_t most, uint64_t deadline, book, lock):
+    def fill(self, iterator, uint64_t number, Py_ssize_t most, uint64_t deadline, Book book not None, lock):
         """Add what the iterator gives, as messages `number`, `number` + 1, ..., as long as that is quick: until there are
         `most`, or the batch is full, or the iterator took its time over one, or the `book` is empty: nothing else
         is under way, so nothing is gained by waiting. `lock` is held while the batch changes, not while the iterator is
@@ -143,7 +144,7 @@ cdef class Batch:
             with lock:
                 put_value(self.batch, value, 1, number + added, deadline, None, 0)
                 added += 1
-                if palm_batch_full(self.batch) or not len(book) or got - asked > SLOW_NS:
+                if palm_batch_full(self.batch) or not palm_book_open_inputs(book.book) or got - asked > SLOW_NS:
                     break
             value = None
             asked = got
@@ -411,7 +412,7 @@ cdef class Event:
         self.at(i)
         return get_value(&self.event, <uint32_t> i, self.holders)
 
-    def take_plain(self, book, results):
+    def take_plain(self, Book book not None, results):
         """The common case of `outcomes`, without a Python call a message: results without a path, of inputs that are open,
         are settled in the book and appended to `results` as (number, (), value).
 
@@ -423,6 +424,7 @@ cdef class Event:
         """
         cdef uint32_t i
         cdef Py_ssize_t taken = 0
+        cdef uint32_t verdict = 0
         cdef const palm_record *r
         cdef list rest = []
         append = results.append
@@ -436,9 +438,9 @@ cdef class Event:
             except BlockLost as e:
                 rest.append((r.form, r.number, (), e, 0))
                 continue
-            number = r.number
-            if book.settle(number, ()):
-                append((number, (), value))
+            check(palm_book_settle(book.book, r.number, NULL, 0, &verdict))
+            if verdict & PALM_BOOK_NEW:
+                append((r.number, (), value))
                 taken += 1
         return taken, rest
 
