@@ -12,17 +12,18 @@ import collections
 import logging
 import os
 import time
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from palm._core import node as core
 from palm._core import space as core_space
 from palm._core.payload import NOTHING, BlockLost
-from palm.errors import NotFound, PalmError, PayloadError
+from palm.errors import Crashed, NotFound, PalmError, PayloadError
 from palm.message import Message, child, places
-from palm.remote import check_meaning, tree_of_error
+from palm.remote import check_meaning, died_in, tree_of_error
 from palm.step import To
+from palm.suspects import Suspect, of_job
 from palm.template import Server
 
 if TYPE_CHECKING:
@@ -61,6 +62,8 @@ class Assignment:
     index: int = 0
     parameters: int = 1
     refusal: PalmError | None = None
+    suspects: dict[tuple[int, tuple[int, ...]], tuple[int, str]] = field(default_factory=dict)  # as of_job has them
+    refused: dict[tuple[int, tuple[int, ...]], tuple[int, str]] | None = None  # those that are not run again
     onward: Outlet | None = None
     to_client: Outlet | None = None
     routed: dict[tuple[Any, ...], Outlet] = field(default_factory=dict)
@@ -96,10 +99,19 @@ class Host:
         Where it receives.
     membership : Membership, optional
         By which it finds other servers; the registry has none.
+    suspects : list of Suspect
+        Messages in which processes of this server have died before.
     """
 
-    def __init__(self, server: Server, name: str, endpoint: str, membership: Membership | None = None) -> None:
-        self.server, self.name, self._membership = server, name, membership
+    def __init__(
+        self,
+        server: Server,
+        name: str,
+        endpoint: str,
+        membership: Membership | None = None,
+        suspects: Sequence[Suspect] = (),
+    ) -> None:
+        self.server, self.name, self._membership, self._suspects = server, name, membership, suspects
         self.node = core.Node(endpoint, name, frames=os.environ.get("PALM_FRAMES") == "1")
         self._functions = list(type(server)._exposed)
         self.node.name_functions(self._functions)
@@ -201,6 +213,8 @@ class Host:
         a.function = (lambda *values: method(*values, **constants)) if constants else method
         a.index = self._functions.index(name)
         a.parameters = len(signature.parameters)
+        a.suspects = of_job(self._suspects, a.job, a.hop)
+        a.refused = {k: s for k, s in a.suspects.items() if s[0] >= signature.attempts} or None
 
     def _forget(self, key: tuple[int, int]) -> None:
         a = self._assignments.pop(key, None)
@@ -277,7 +291,8 @@ class Host:
                     self.fail(i, a.refusal)
             else:
                 assert a.function is not None
-                core.run(event, a.function, a.parameters, a.index, self._onward(a).batch, self, To)
+                out = self._onward(a).batch
+                core.run(event, a.function, a.parameters, a.index, out, self, To, a.job, a.hop, a.refused)
             self._flush(a)
         finally:
             self._event = self._assignment = self._message_cache = None
@@ -382,6 +397,12 @@ class Host:
             error.__traceback__ = error.__traceback__.tb_next or error.__traceback__
         self._client_outlet(a).batch.error(tree_of_error(error, self.name, a.steps[0][1]), number, path, made)
 
+    def refuse(self, i: int) -> None:
+        """Processes have died in this message as often as its function allows: it is set aside."""
+        assert self._assignment is not None and self._event is not None and self._assignment.refused is not None
+        times, reason = self._assignment.refused[self._event.number(i), self._event.path(i)]
+        self.fail(i, Crashed(died_in(times, reason), reason=reason))
+
     def make(self, i: int, result: Any) -> None:
         """A function has returned a generator, or `palm.to`."""
         a, event = self._assignment, self._event
@@ -429,7 +450,7 @@ class Host:
         while time.monotonic() < end and len(out) < GENERATED and not out.full:
             path = child(m.path, m.message.stage, m.made)
             try:
-                value = core.advance(m.generator, out, m.number, path, m.deadline, To)
+                value = core.advance(m.generator, out, m.number, path, m.deadline, To, self.node, a.job, a.hop, a.index)
                 if value is None:
                     continue  # never sent, in any position
                 if value is not True:
@@ -456,17 +477,17 @@ class Host:
         return self._message_cache[1]
 
     def _describe(self, event: core.Event, a: Assignment, i: int) -> Message:
-        number = event.number(i)
+        number, path = event.number(i), event.path(i)
         return Message(
             job=a.job.hex(),
             number=number,
-            path=(number, *places(event.path(i))),
+            path=(number, *places(path)),
             stage=a.hop,
             step=f"{a.steps[0][0]}.{a.steps[0][1]}",
             rest=tuple(f"{s[0]}.{s[1]}" for s in a.steps[1:]),
             client=a.client,
             deadline=event.deadline(i) / 1e9 or None,
-            attempt=1,
+            attempt=a.suspects.get((number, path), (0, ""))[0] + 1,
             seed=a.seed,
         )
 

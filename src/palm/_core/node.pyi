@@ -98,6 +98,7 @@ class _Host(Protocol):
     def make(self, i: int, result: Any, /) -> None: ...
     def drop(self, i: int, /) -> None: ...
     def fail(self, i: int, error: Exception, /) -> None: ...
+    def refuse(self, i: int, /) -> None: ...
     def flush(self) -> Any: ...
 
 def run(
@@ -108,12 +109,19 @@ def run(
     out: Batch,
     host: _Host,
     special: type[Any],
+    job: bytes,
+    hop: int,
+    refused: dict[tuple[int, tuple[int, ...]], Any] | None = None,
 ) -> None: ...
 def advance(
     generator: Generator[Any, Any, Any],
     out: Batch,
     number: int,
-    path: Iterable[int] | None,
+    path: tuple[int, ...],
     deadline: int,
     special: type[Any],
+    node: Node,
+    job: bytes,
+    hop: int,
+    index: int,
 ) -> Literal[True] | Any: ...
