@@ -399,9 +399,11 @@ class Host:
 
     def refuse(self, i: int) -> None:
         """Processes have died in this message as often as its function allows: it is set aside."""
-        assert self._assignment is not None and self._event is not None and self._assignment.refused is not None
-        times, reason = self._assignment.refused[self._event.number(i), self._event.path(i)]
+        a, event = self._assignment, self._event
+        assert a is not None and event is not None and a.refused is not None
+        times, reason = a.refused[event.number(i), event.path(i)]
         self.fail(i, Crashed(died_in(times, reason), reason=reason))
+        self._flush(a)  # the next message may kill too
 
     def make(self, i: int, result: Any) -> None:
         """A function has returned a generator, or `palm.to`."""
