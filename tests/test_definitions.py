@@ -249,3 +249,20 @@ def test_serve_in_a_process_of_ones_own(cluster, tmp_path):
     finally:
         process.kill()
         process.wait()
+
+
+@pytest.mark.parametrize("attempts", [0, -1, 1.5, None])
+def test_attempts_that_are_none(attempts):
+    with pytest.raises(ValueError, match="tried at least once"):
+        palm.function(attempts=attempts)
+
+
+def test_attempts_are_known_to_the_host():
+    class Tries(palm.Server):
+        @palm.function(attempts=5)
+        def five(self, x): ...
+
+        @palm.function
+        def three(self, x): ...
+
+    assert {name: s.attempts for name, s in Tries._exposed.items()} == {"five": 5, "three": 3}

@@ -224,21 +224,6 @@ def test_a_stopped_server_can_be_stopped(cluster):
     assert not alive(pid)
 
 
-def test_a_server_that_dies_again_and_again_is_given_up(cluster):
-    """Not restarted for ever; the status and the error say so."""
-    cluster.start(Victim)
-    client = cluster.client()
-    pid = 0
-    for _ in range(5):
-        pid = eventually(lambda p=pid: (n := pids_of(cluster)["victim"]) != p and n)
-        os.kill(pid, signal.SIGKILL)
-    eventually(lambda: [s["state"] for s in cluster.status()["servers"]] == ["failed"])
-    with pytest.raises(palm.PalmError, match="(?s)victim.*(failed|given up)"):
-        client.call("victim.same", 1, timeout=5)
-    cluster.start(Victim, replace=True)
-    assert works(client)
-
-
 # ------------------------------------------------------------------------------------------------------- registry
 
 

@@ -311,6 +311,18 @@ typedef struct palm_function_counters {
     uint64_t calls, busy_ns;
     uint64_t histogram[PALM_HISTOGRAM]; /* of service times: bucket i counts those below 2^i ns, the last all others */
 } palm_function_counters;
+/* The message at work, by name. Who has the page mapped reads it while we compute, or when this process has died: then
+ * the name is that of the message that was running, if one was. Written by the one thread that runs functions. */
+typedef struct palm_at_work {
+    uint64_t since_ns;             /* CLOCK_MONOTONIC; 0: idle, and what follows up to `completed` says nothing */
+    uint64_t number, function;
+    uint8_t job[16];
+    uint32_t hop;
+    uint32_t together;             /* messages in this execution: of several, one cannot say which is to blame */
+    uint32_t path_count, reserved;
+    uint64_t path[PALM_MAX_PATH];
+    uint64_t completed;            /* executions that came to their end, and steps of generators; since start */
+} palm_at_work;
 typedef struct palm_counters {
     uint64_t messages_in, messages_out, bytes_in, bytes_out, bytes_copied;
     uint64_t batches, errors, retries, rejected;
@@ -320,8 +332,8 @@ typedef struct palm_counters {
                                                                        * numpy's memory, made where the arena is not set */
     uint64_t alloc_arena, alloc_small, alloc_full;                    /* numpy's allocations where it is set */
     uint64_t pulse_ns;                                                /* gauge: CLOCK_MONOTONIC of the last beat */
-    uint64_t running_since_ns, running_number, running_function;      /* gauges; since 0: idle */
     uint64_t stale, lost_links;
+    palm_at_work at_work;
     palm_function_counters functions[PALM_MAX_FUNCTIONS];
 } palm_counters;
 static inline void palm_count(uint64_t *counter, uint64_t n)
@@ -334,6 +346,30 @@ static inline void palm_gauge(uint64_t *gauge, uint64_t value)
     __atomic_store_n(gauge, value, __ATOMIC_RELAXED);
 }
 void palm_count_call(palm_function_counters *function, uint64_t ns);
+/* What the executions have in common that begin from now on; while none is under way. */
+void palm_work_on(palm_at_work *work, const uint8_t job[16], uint32_t hop, uint32_t function, uint32_t together);
+/* since_ns is stored last and cleared first, and nothing of the execution is moved out from between by the compiler. The
+ * processor may: but of a process that was killed, all stores are seen that it came to, in their order. Path: at most
+ * PALM_MAX_PATH components. */
+static inline void palm_work_begin(palm_at_work *work, uint64_t number, const uint64_t *path, uint32_t n, uint64_t now_ns)
+{
+    palm_gauge(&work->number, number);
+    for (uint32_t i = 0; i < n; i++)
+        palm_gauge(&work->path[i], path[i]);
+    __atomic_store_n(&work->path_count, n, __ATOMIC_RELAXED);
+    __atomic_store_n(&work->since_ns, now_ns, __ATOMIC_RELEASE); /* pairs with the acquire in palm_work_read */
+    __atomic_signal_fence(__ATOMIC_SEQ_CST);
+}
+static inline void palm_work_end(palm_at_work *work, bool completed)
+{
+    __atomic_signal_fence(__ATOMIC_SEQ_CST);
+    __atomic_store_n(&work->since_ns, 0, __ATOMIC_RELEASE);
+    palm_gauge(&work->completed, work->completed + completed); /* one thread writes: no exchange */
+    __atomic_signal_fence(__ATOMIC_SEQ_CST);
+}
+/* A copy; false: idle, and only `completed` says anything. Exact if the process is dead; of one that lives, a glance.
+ * What the page says is not believed: path_count is within its bounds afterwards. */
+bool palm_work_read(const palm_at_work *work, palm_at_work *out);
 
 /* ------------------------------------------------------------------------------------------------- zmq and node */
 

@@ -58,6 +58,8 @@ class Assignment:
     index: int = 0
     parameters: int = 1
     refusal: PalmError | None = None
+    suspects: dict[Name, tuple[int, str]] = field(default_factory=dict)  # as of_job has them
+    refused: dict[Name, tuple[int, str]] | None = None  # those that are not run again
     onward: Outlet | None = None
     routed: dict[tuple[Any, ...], Outlet] = field(default_factory=dict)
 

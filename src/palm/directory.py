@@ -111,7 +111,8 @@ class Directory:
             found = self.ask("lookup", names)
             absent = [n for n in names if n not in found["servers"]]
         if absent:
-            raise NotFound(_no_server(absent[0], found["names"], found["states"].get(absent[0], "")))
+            state, end = (found[what].get(absent[0], "") for what in ("states", "ends"))
+            raise NotFound(_no_server(absent[0], found["names"], state, end))
         servers: dict[str, dict[str, Any]] = found["servers"]
         return servers
 
@@ -181,9 +182,9 @@ def _did_you_mean(name: str, names: Sequence[str]) -> str:
     return f" Did you mean {near[0]!r}?" if near else ""
 
 
-def _no_server(name: str, names: Sequence[str], state: str) -> str:
+def _no_server(name: str, names: Sequence[str], state: str, end: str) -> str:
     if state:
-        return f"the server {name!r} is not running; its state is: {state}"
+        return f"the server {name!r} is not running; its state is: {state}{f' ({end})' if end else ''}"
     there = f"There are: {', '.join(sorted(names))}" if names else "There are none: start one with cluster.start"
     return f"there is no server {name!r}.{_did_you_mean(name, names)} {there}"
 

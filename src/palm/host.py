@@ -19,11 +19,12 @@ from palm._core import node as core
 from palm._core import space as core_space
 from palm._core.payload import NOTHING, BlockLost
 from palm.assignment import Assignment, JobHere, Outlet
-from palm.errors import NotFound, PalmError, PayloadError, Timeout
+from palm.errors import Crashed, NotFound, PalmError, PayloadError, Timeout
 from palm.making import Kept, Making
 from palm.message import Message, child, places
-from palm.remote import NO_MESSAGE, check_meaning, tree_of_error
+from palm.remote import NO_MESSAGE, check_meaning, died_in, tree_of_error
 from palm.step import Step, To
+from palm.suspects import Suspect, of_job
 from palm.template import Server
 
 if TYPE_CHECKING:
@@ -49,10 +50,19 @@ class Host:
         Where it receives.
     membership : Membership, optional
         By which it finds other servers; the registry has none.
+    suspects : list of Suspect
+        Messages in which processes of this server have died before.
     """
 
-    def __init__(self, server: Server, name: str, endpoint: str, membership: Membership | None = None) -> None:
-        self.server, self.name, self._membership = server, name, membership
+    def __init__(
+        self,
+        server: Server,
+        name: str,
+        endpoint: str,
+        membership: Membership | None = None,
+        suspects: Sequence[Suspect] = (),
+    ) -> None:
+        self.server, self.name, self._membership, self._suspects = server, name, membership, suspects
         self.node = core.Node(endpoint, name, frames=os.environ.get("PALM_FRAMES") == "1")
         self._functions = list(type(server)._exposed)
         self.node.name_functions(self._functions)
@@ -183,6 +193,8 @@ class Host:
         a.function = (lambda *values: method(*values, **constants)) if constants else method
         a.index = self._functions.index(name)
         a.parameters = len(signature.parameters)
+        a.suspects = of_job(self._suspects, a.job.key, a.hop)
+        a.refused = {k: s for k, s in a.suspects.items() if s[0] >= signature.attempts} or None
 
     def _over(self, event: core.Event) -> None:
         try:
@@ -283,7 +295,11 @@ class Host:
                     self.fail(i, a.refusal)
             else:
                 assert a.function is not None
-                core.run(event, a.function, a.parameters, a.index, self._onward(a).batch, self, To, a.job.making)
+                out = self._onward(a).batch
+                job = a.job
+                core.run(
+                    event, a.function, a.parameters, a.index, out, self, To, job.key, a.hop, job.making, a.refused
+                )
             self._flush(a)
         finally:
             self._event = self._assignment = self._message_cache = None
@@ -398,6 +414,14 @@ class Host:
             error.__traceback__ = error.__traceback__.tb_next or error.__traceback__
         a.job.report.batch.error(tree_of_error(error, self.name, a.steps[0][1]), number, path, made)
 
+    def refuse(self, i: int) -> None:
+        """Processes have died in this message as often as its function allows: it is set aside."""
+        a, event = self._assignment, self._event
+        assert a is not None and event is not None and a.refused is not None
+        times, reason = a.refused[event.number(i), event.path(i)]
+        self.fail(i, Crashed(died_in(times, reason), reason=reason))
+        self._flush(a)  # the next message may kill too
+
     def make(self, i: int, result: Any) -> None:
         """A function has returned a generator, or `palm.to`."""
         a, event = self._assignment, self._event
@@ -479,14 +503,18 @@ class Host:
 
     def _make_one(self, m: Making, made: dict[tuple[Any, ...] | None, Kept]) -> None:
         """The next child, into what goes along its route; one that was settled before is only counted."""
-        if m.is_settled(m.made):
-            m.made += next(m.generator) is not None
-            return
-        kept = made[None]
+        a, kept = m.assignment, made[None]
+        known = m.is_settled(m.made)
+        out = core.Batch() if known else kept.batch
         path = child(m.path, m.message.stage, m.made)
-        value = core.advance(m.generator, kept.batch, m.number, path, m.deadline, To)
+        value = core.advance(
+            m.generator, out, m.number, path, m.deadline, To, self.node, a.job.key, m.message.stage, a.index
+        )
         if value is None:
             return  # never sent, in any position
+        if known:
+            m.made += 1
+            return
         if value is not True:
             name = tuple(id(s) if s.constants else str(s) for s in value.route)
             kept = made.setdefault(name, Kept(value.route, [], core.Batch()))
@@ -516,17 +544,17 @@ class Host:
         return self._message_cache[1]
 
     def _describe(self, event: core.Event, a: Assignment, i: int) -> Message:
-        number = event.number(i)
+        number, path = event.number(i), event.path(i)
         return Message(
             job=a.job.key.hex(),
             number=number,
-            path=(number, *places(event.path(i))),
+            path=(number, *places(path)),
             stage=a.hop,
             step=f"{a.steps[0][0]}.{a.steps[0][1]}",
             rest=tuple(f"{s[0]}.{s[1]}" for s in a.steps[1:]),
             client=a.client,
             deadline=event.deadline(i) / 1e9 or None,
-            attempt=1,
+            attempt=a.suspects.get((number, path), (0, ""))[0] + 1,
             seed=a.seed,
         )
 

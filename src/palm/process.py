@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: BSD-3-Clause
 """What a process of a cluster does: sets a server up, tells the registry, serves, and ends in good order.
 
-`main` is what a child of `palm.Cluster` runs, with two fds as arguments: a pipe with the order, and one on which to say
-"ready". The order was pickled by the process's own parent: nothing that came over a socket is ever unpickled
+`main` is what a child of `palm.Cluster` runs, with two fds as arguments: a file with the order, and a socket on which
+to say "ready". The order was pickled by the process's own parent: nothing that came over a socket is ever unpickled
 (DESIGN 5.11).
 """
 
@@ -23,6 +23,7 @@ from typing import Any
 
 from palm import places
 from palm._core import space as core_space
+from palm.suspects import Suspect
 from palm.template import Server
 
 GRACE = 1.5  # seconds between the owner's end and a hard one (R15: 3 s in all)
@@ -45,6 +46,7 @@ class Order:
     memory: int = 0  # bytes of arena; 0: default
     path: list[str] = field(default_factory=list)
     is_registry: bool = False
+    suspects: list[Suspect] = field(default_factory=list)  # messages in which its predecessors have died
 
 
 def load(template: Any) -> type[Server]:
@@ -102,7 +104,7 @@ def run(order: Order, ready: Callable[[], None]) -> None:
 
         supervised = order.owner_fd >= 0
         membership = Membership(order.registry, lambda: describe(server, order.name, host.node.endpoint, supervised))
-    host = Host(server, order.name, endpoint, membership)
+    host = Host(server, order.name, endpoint, membership, order.suspects)
     if order.is_registry and endpoint.startswith("ipc://"):  # all clients have a link to it: it sees who is killed
         host.on_gone = lambda: places.remove_dead_sockets(Path(endpoint.removeprefix("ipc://")).parent)
     signal.signal(signal.SIGTERM, lambda *_: host.node.stop())
@@ -170,25 +172,35 @@ def _last_one_out(directory: Path, patience: float) -> None:
 
 
 def main() -> int:
-    fd = int(sys.argv[1])
+    order_fd, report_fd = map(int, sys.argv[1:3])
+    for fd in (order_fd, report_fd):
+        os.set_inheritable(fd, False)
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the owner, whose end ends us
-    report = os.fdopen(int(sys.argv[2]), "wb", buffering=0)
-
-    def ready() -> None:
-        report.write(b"ready\n")
-        report.close()
-
+    report = socket.socket(fileno=report_fd)
     try:
-        with open(fd, "rb") as pipe:
-            sys.path[:], order_bytes = pickle.load(pipe)
-        run(_order_of(order_bytes), ready)
+        with open(order_fd, "rb") as f:
+            sys.path[:], order_bytes, suspects = pickle.load(f)
+        order = _order_of(order_bytes)
+        order.suspects = suspects
+        run(order, lambda: _say_ready(report))
     except BaseException as e:
-        if report.closed:
+        if report.fileno() < 0:
             raise
-        report.write("".join(traceback.format_exception(e)).encode(errors="backslashreplace"))
+        report.sendall("".join(traceback.format_exception(e)).encode(errors="backslashreplace"))
         report.close()
         return 1
     return 0
+
+
+def _say_ready(report: socket.socket) -> None:
+    """With our arena: the supervisor can read in which message we have died, however soon that is."""
+    _, fd, hi, lo = core_space.identity()
+    said = b"ready %d %d\n" % (hi, lo)
+    if core_space.has_arena():
+        socket.send_fds(report, [said], [fd])
+    else:
+        report.sendall(said)
+    report.close()
 
 
 def _order_of(pickled: bytes) -> Order:

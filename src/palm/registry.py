@@ -22,7 +22,8 @@ class Registry(Server):
         self.cluster, self.address = cluster, address
         self.known: dict[str, dict[str, Any]] = {}
         self.reasons: dict[tuple[str, int], str] = {}
-        self.states: dict[str, str] = {}
+        self.states: dict[str, str] = {}  # of those that are not there
+        self.ends: dict[str, str] = {}  # why they are not
 
     @function
     def join(self, server: dict[str, Any]) -> str:
@@ -48,7 +49,7 @@ class Registry(Server):
         if state == "stopped":
             self.states.pop(name, None)
         elif name not in self.known:
-            self.states[name] = state
+            self.states[name], self.ends[name] = state, reason
         return True
 
     @function
@@ -63,6 +64,7 @@ class Registry(Server):
             "servers": {n: alive[n] for n in names if n in alive},
             "names": sorted({*alive, *self.states}),
             "states": self.states,
+            "ends": {n: self.ends[n] for n in self.states if n in self.ends},
         }
 
     @function
@@ -106,6 +108,7 @@ class Registry(Server):
                 "functions": [],
                 "workers": [],
                 "page": [0, 0, 0, 0],
+                "reason": self.ends.get(n, ""),
             }
             for n, state in self.states.items()
             if n not in self.known

@@ -58,6 +58,13 @@ class Route:
         }
 
 
+def died_in(times: int, reason: str) -> str:
+    """What a `Crashed` says of a message that is set aside."""
+    if times == 1:
+        return f"its process has died while it worked on it: {reason}"
+    return f"{times} processes have died while they worked on it, the last one of: {reason}"
+
+
 def check_meaning(tree: Any) -> dict[str, Any]:
     """The tree of an OPEN to a server, as `Route.meaning` makes it; ValueError if it is none."""
 

@@ -53,10 +53,17 @@ def function(
     Its positional parameters are the message: one takes it whole, several take a tuple of that length, none takes an
     empty one. Keyword-only parameters are constants of the step. Options that this version does not have yet
     (`batch`, `timeout`, `retry_on`) raise NotImplementedError.
+
+    Parameters
+    ----------
+    attempts : int
+        Executions of a message, each of which its process has not outlived, until it is set aside with `Crashed`.
     """
     for name, value in (("batch", batch), ("timeout", timeout), ("retry_on", retry_on)):
         if value:
             raise NotImplementedError(f"@palm.function({name}=...) is not there yet")
+    if not isinstance(attempts, int) or attempts < 1:
+        raise ValueError(f"a message is tried at least once: attempts={attempts!r} is no natural number")
 
     def mark(g: F) -> F:
         setattr(g, _MARK, Exposed(attempts=attempts, pure=pure))
@@ -70,6 +77,7 @@ class Signature:
 
     def __init__(self, cls: type, name: str, method: Callable[..., Any]) -> None:
         self.name = name
+        self.attempts: int = getattr(method, _MARK).options["attempts"]
         self.parameters: list[str] = []
         self.constants: dict[str, bool] = {}  # name: has a default
         where = f"{cls.__qualname__}.{name}"

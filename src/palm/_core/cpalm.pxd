@@ -191,6 +191,16 @@ cdef extern from "palm.h" nogil:
         uint64_t calls
         uint64_t busy_ns
         uint64_t histogram[40]
+    ctypedef struct palm_at_work:
+        uint64_t since_ns
+        uint64_t number
+        uint64_t function
+        uint8_t job[16]
+        uint32_t hop
+        uint32_t together
+        uint32_t path_count
+        uint64_t path[32]
+        uint64_t completed
     ctypedef struct palm_counters:
         uint64_t messages_in
         uint64_t messages_out
@@ -214,15 +224,17 @@ cdef extern from "palm.h" nogil:
         uint64_t alloc_small
         uint64_t alloc_full
         uint64_t pulse_ns
-        uint64_t running_since_ns
-        uint64_t running_number
-        uint64_t running_function
         uint64_t stale
         uint64_t lost_links
+        palm_at_work at_work
         palm_function_counters functions[64]
     void palm_count(uint64_t *counter, uint64_t n)
     void palm_gauge(uint64_t *gauge, uint64_t value)
     void palm_count_call(palm_function_counters *function, uint64_t ns)
+    void palm_work_on(palm_at_work *work, const uint8_t *job, uint32_t hop, uint32_t function, uint32_t together)
+    void palm_work_begin(palm_at_work *work, uint64_t number, const uint64_t *path, uint32_t n, uint64_t now_ns)
+    void palm_work_end(palm_at_work *work, bint completed)
+    bint palm_work_read(const palm_at_work *work, palm_at_work *out)
 
     palm_err palm_zmq_load(const char *path, const char **missing)
     void palm_zmq_version(int *major, int *minor, int *patch)

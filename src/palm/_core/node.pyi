@@ -114,6 +114,7 @@ class _Host(Protocol):
     def fail(self, i: int, error: Exception, /) -> None: ...
     def again(self, i: int, /) -> None: ...
     def late(self, i: int, /) -> None: ...
+    def refuse(self, i: int, /) -> None: ...
     def flush(self) -> Any: ...
 
 def run(
@@ -124,13 +125,20 @@ def run(
     out: Batch,
     host: _Host,
     special: type[Any],
+    job: bytes,
+    hop: int,
     kept: Container[tuple[int, tuple[int, ...]]],
+    refused: dict[tuple[int, tuple[int, ...]], Any] | None = None,
 ) -> None: ...
 def advance(
     generator: Generator[Any, Any, Any],
     out: Batch,
     number: int,
-    path: Iterable[int] | None,
+    path: tuple[int, ...],
     deadline: int,
     special: type[Any],
+    node: Node,
+    job: bytes,
+    hop: int,
+    index: int,
 ) -> Literal[True] | Any: ...

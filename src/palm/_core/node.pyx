@@ -9,7 +9,7 @@ import types
 from threading import get_ident
 
 from cpython.exc cimport PyErr_CheckSignals
-from libc.stdint cimport uint16_t, uint32_t, uint64_t
+from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
 from libc.string cimport memset, strncpy
 from posix.time cimport CLOCK_MONOTONIC, CLOCK_REALTIME, clock_gettime, timespec
 
@@ -476,20 +476,26 @@ cdef tuple path_of(const palm_event *event, const palm_record *r):
     return tuple([event.envelope.paths[r.path_at + k] for k in range(r.path_count)])
 
 
-def run(Event event not None, function, int parameters, int index, Batch out not None, host, special, kept):
+def run(Event event not None, function, int parameters, int index, Batch out not None, host, special,
+        bytes job not None, uint32_t hop, kept, dict refused=None):
     """Call `function` with each message of the event and put what it returns into `out`.
 
     What is not simple is the host's: ``host.make(i, generator or instance of special)``, ``host.drop(i)``,
-    ``host.fail(i, exception)``, ``host.late(i)`` where the deadline has passed before it was begun; the host's `at` is the number of the record while its function runs. ``host.flush()``
-    is called when `out` should go; False: the rest is not wanted any more. kept: names (number, path) of messages that this
-    server has made many of already; each goes to ``host.again(i)``.
+    ``host.fail(i, exception)``, ``host.late(i)`` where the deadline has passed before it was begun; the host's `at` is
+    the number of the record while its function runs. ``host.flush()`` is called when `out` should go; False: the rest is
+    not wanted any more. Messages whose (number, path) is in `kept`, since this server has made many of them already, are
+    not run but ``host.again(i)``'s; those in `refused` are ``host.refuse(i)``'s.
+
+    While a message is at work, its name stands in the page of counters: `job`, `hop`, number and path. It stays there
+    when the process dies of it, by an exception too that is none of Exception.
     """
     cdef palm_counters *c = event.node.c
     cdef palm_function_counters *f = &c.functions[min(index, PALM_MAX_FUNCTIONS - 1)]  # the last place is for all others
     cdef const palm_record *r
     cdef uint32_t i
     cdef uint64_t began, ended, first = now_ns()
-    cdef bint fine
+    cdef bint fine, completed
+    work_on(c, job, hop, index)
     for i in range(event.event.envelope.n_records):
         r = &event.event.envelope.records[i]
         if r.form > PALM_TREE:
@@ -501,13 +507,15 @@ def run(Event event not None, function, int parameters, int index, Batch out not
         if is_late(r.deadline):
             host.late(i)
             continue
+        if refused is not None and (r.number, path_of(&event.event, r)) in refused:
+            host.refuse(i)
+            continue
         began = now_ns()
-        palm_gauge(&c.running_number, r.number)
-        palm_gauge(&c.running_function, index)
-        palm_gauge(&c.running_since_ns, began)
+        palm_work_begin(&c.at_work, r.number, event.event.envelope.paths + r.path_at if r.path_count else NULL,
+                        r.path_count, began)
         palm_gauge(&c.queue_depth, event.event.envelope.n_records - i - 1)
         value = result = None
-        fine = False
+        fine, completed = False, True
         try:
             value = get_value(&event.event, i, event.holders)
             if parameters == 1 and value is not NOTHING:
@@ -519,13 +527,13 @@ def run(Event event not None, function, int parameters, int index, Batch out not
             host.fail(i, e)
         value = None
         ended = now_ns()
-        palm_gauge(&c.running_since_ns, 0)
         palm_count(&c.busy_ns, ended - began)
         palm_count_call(f, ended - began)
         if fine:
             if result is None:
                 host.drop(i)
             elif type(result) is Generator or type(result) is special:
+                completed = type(result) is not Generator  # nothing of it has run yet
                 host.make(i, result)
             else:
                 try:
@@ -534,6 +542,7 @@ def run(Event event not None, function, int parameters, int index, Batch out not
                 except Exception as e:
                     host.fail(i, e)
         result = None
+        palm_work_end(&c.at_work, completed)
         if ended - first > FLUSH_NS or palm_batch_full(out.batch):
             if not host.flush():
                 break
@@ -541,11 +550,36 @@ def run(Event event not None, function, int parameters, int index, Batch out not
     host.at = -1
 
 
-def advance(generator, Batch out not None, uint64_t number, path, uint64_t deadline, special):
-    """Add what the generator yields next; StopIteration when it ends. Returns what it yielded instead if that is None or
-    an instance of `special`, which the caller has to deal with; else True."""
-    value = next(generator)
-    if value is None or type(value) is special:
-        return value
-    put_value(out.batch, value, 1, number, deadline, path, 0)
-    return True
+cdef int work_on(palm_counters *c, bytes job, uint32_t hop, uint32_t index) except -1:
+    if len(job) != 16:
+        raise ValueError(f"a job's name has 16 bytes, not {len(job)}")
+    palm_work_on(&c.at_work, <const uint8_t *> <const char *> job, hop, index, 1)
+    return 0
+
+
+def advance(generator, Batch out not None, uint64_t number, tuple path not None, uint64_t deadline, special,
+            Node node not None, bytes job not None, uint32_t hop, uint32_t index):
+    """Add what the generator yields next, under `path`; StopIteration when it ends. Returns what it yielded instead if
+    that is None or an instance of `special`, which the caller has to deal with; else True.
+
+    The message at work, as `run` has it, is the generator's own: its path is `path` without the last component.
+    """
+    cdef palm_counters *c = node.c
+    cdef uint64_t[PALM_MAX_PATH] parent
+    cdef Py_ssize_t k, n = len(path) - 1
+    if not 0 <= n <= PALM_MAX_PATH:
+        raise ValueError(f"a path of {len(path)} components")
+    for k in range(n):
+        parent[k] = path[k]
+    work_on(c, job, hop, index)
+    palm_work_begin(&c.at_work, number, parent, <uint32_t> n, now_ns())
+    try:
+        value = next(generator)
+        if value is not None and type(value) is not special:
+            put_value(out.batch, value, 1, number, deadline, path, 0)
+            value = True
+    except Exception:
+        palm_work_end(&c.at_work, True)
+        raise
+    palm_work_end(&c.at_work, True)
+    return value

@@ -211,7 +211,7 @@ cdef dict counters_dict(const palm_counters *c):
         "copied_kept": c.copied_kept, "copied_foreign": c.copied_foreign, "copied_thread": c.copied_thread,
         "alloc_arena": c.alloc_arena, "alloc_small": c.alloc_small, "alloc_full": c.alloc_full,
         "stale": c.stale, "lost_links": c.lost_links, "pulse_ns": c.pulse_ns,
-        "running_since_ns": c.running_since_ns, "running_number": c.running_number,
+        "running_since_ns": c.at_work.since_ns, "running_number": c.at_work.number, "completed": c.at_work.completed,
     }
     functions = {}
     cdef int i
@@ -224,7 +224,7 @@ cdef dict counters_dict(const palm_counters *c):
             "service_time": {"le_seconds": [2.0**k / 1e9 for k in range(PALM_HISTOGRAM - 1)] + [None],
                              "counts": [c.functions[i].histogram[k] for k in range(PALM_HISTOGRAM)]},
         }
-        if c.running_since_ns and c.running_function == <uint64_t> i:
+        if c.at_work.since_ns and c.at_work.function == <uint64_t> i:
             d["running"] = name
     d["functions"] = functions
     return d
@@ -235,20 +235,70 @@ def read_counters() -> dict:
     return counters_dict(counters())
 
 
-def read_counters_of(int32_t pid, int32_t fd, uint64_t arena_hi, uint64_t arena_lo) -> dict:
-    """The counters of another process of this host, read from its page without disturbing it.
+cdef class Page:
+    """The page of counters of another process of this host, mapped: it can be read without disturbing that process, and
+    after its death.
+
+    Parameters
+    ----------
+    pid, fd : int
+        A process that has the arena open, and as what.
+    arena_hi, arena_lo : int
+        The arena's id.
 
     Raises
     ------
     OSError, CoreError
         The process is gone, or its memory cannot be opened from here.
     """
-    cdef palm_identity of_
-    cdef const void *page = NULL
-    palm_space_identity(space(), &of_)
-    of_.pid, of_.fd, of_.arena_hi, of_.arena_lo = pid, fd, arena_hi, arena_lo
-    check(palm_page_open(&of_, &page))
+    cdef const void *at
+
+    def __cinit__(self, int32_t pid, int32_t fd, uint64_t arena_hi, uint64_t arena_lo):
+        cdef palm_identity of_
+        self.at = NULL
+        palm_space_identity(space(), &of_)
+        of_.pid, of_.fd, of_.arena_hi, of_.arena_lo = pid, fd, arena_hi, arena_lo
+        check(palm_page_open(&of_, &self.at))
+
+    def __dealloc__(self):
+        palm_page_close(self.at)
+
+    cdef const palm_counters *live(self) except NULL:
+        if self.at == NULL:
+            raise ValueError("the page is closed")
+        return <const palm_counters *> self.at
+
+    def close(self):
+        """Let go of the memory, all of which a dead process's page keeps. Again: without effect."""
+        palm_page_close(self.at)
+        self.at = NULL
+
+    def counters(self) -> dict:
+        return counters_dict(self.live())
+
+    def completed(self) -> int:
+        """Executions that came to their end, and steps of generators."""
+        return self.live().at_work.completed
+
+    def at_work(self):
+        """The message that is running, or was when the process died.
+
+        Returns
+        -------
+        tuple or None
+            Its name: job (16 bytes), hop, number, path as on the wire; then how many were executed together. None: idle.
+        """
+        cdef palm_at_work w
+        if not palm_work_read(&self.live().at_work, &w):
+            return None
+        path = tuple([w.path[i] for i in range(w.path_count)])
+        return (<const char *> w.job)[:16], w.hop, w.number, path, w.together
+
+
+def read_counters_of(int32_t pid, int32_t fd, uint64_t arena_hi, uint64_t arena_lo) -> dict:
+    """The counters of another process of this host, as `Page` finds them."""
+    page = Page(pid, fd, arena_hi, arena_lo)
     try:
-        return counters_dict(<const palm_counters *> page)
+        return page.counters()
     finally:
-        palm_page_close(page)
+        page.close()

@@ -1,0 +1,216 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""A process that runs a server, seen from the one who started it. Nothing in here waits but `end`."""
+
+from __future__ import annotations
+
+import concurrent.futures
+import contextlib
+import os
+import pickle
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+
+from palm._core import space as core_space
+from palm.process import Order
+from palm.restarts import LIVED, Restarts
+from palm.suspects import Name, Suspect, Suspects
+
+_MAIN = "from palm.process import main; raise SystemExit(main())"
+
+
+class Child:
+    """What it was told, and what is known of it; a successor is the same Child. One thread at a time.
+
+    Parameters
+    ----------
+    order : Order
+    env : dict
+        The environment of its processes.
+    timeout : float
+        Seconds in which it has to be ready.
+    attempts : int
+        The most that a function of it allows a message.
+
+    Raises
+    ------
+    TypeError
+        The order cannot be handed to another process.
+    """
+
+    def __init__(self, order: Order, env: dict[str, str], timeout: float, attempts: int = 1) -> None:
+        self.name, self.timeout = order.name, timeout
+        self.restarts = Restarts(attempts)
+        self.started: concurrent.futures.Future[None] = concurrent.futures.Future()  # of the first one; or why not
+        self.process: subprocess.Popen[bytes] | None = None
+        self.pidfd = -1
+        self.spawn_at: float | None = None  # the successor; monotonic
+        self.end_told: tuple[int, str, str] | None = None  # pid, reason and state; None: it is there
+        self._order, self._env, self._owner_fd = _pickled(order), env, order.owner_fd
+        self._report: socket.socket | None = None
+        self._said = b""
+        self._page: core_space.Page | None = None
+        self._since = 0.0  # when the process was started, then when it was ready
+        self._late = False  # it was not ready in time
+
+    @property
+    def pid(self) -> int:
+        return self.process.pid if self.process else 0
+
+    # ---------------------------------------------------------------------------------------------- its start
+
+    def spawn(self, suspects: Sequence[Suspect]) -> None:
+        """Starts a process; OSError if there can be none."""
+        order = os.memfd_create("order")  # a pipe would hold less than some orders have
+        ours, theirs = socket.socketpair()
+        try:
+            with open(order, "wb", closefd=False) as f:
+                pickle.dump((sys.path, self._order, list(suspects)), f)
+            os.lseek(order, 0, os.SEEK_SET)
+            self.process = subprocess.Popen(
+                [sys.executable, "-c", _MAIN, str(order), str(theirs.fileno())],
+                pass_fds=(order, theirs.fileno(), self._owner_fd),
+                env=self._env,
+                stdin=subprocess.DEVNULL,
+            )
+            self.pidfd = self._opened_pidfd()
+        except BaseException:
+            ours.close()
+            raise
+        finally:
+            os.close(order)
+            theirs.close()
+        ours.setblocking(False)
+        self._report, self._said, self._page = ours, b"", None
+        self._since, self._late, self.spawn_at = time.monotonic(), False, None
+
+    def _opened_pidfd(self) -> int:
+        assert self.process is not None
+        try:
+            return os.pidfd_open(self.process.pid)
+        except OSError:
+            self.process.kill()
+            self.process.wait()
+            raise
+
+    @property
+    def report(self) -> int:
+        """The fd on which it says that it is ready, or why not; -1: it has said all."""
+        return self._report.fileno() if self._report else -1
+
+    def hear(self) -> bool:
+        """Takes what it has said so far; True if it has become ready."""
+        if self._report is None:
+            return False
+        try:
+            while not self.is_ready:
+                data, fds, _, _ = socket.recv_fds(self._report, 65536, 1)
+                if not data:
+                    break
+                self._said += data
+                for fd in fds:
+                    self._map(fd)
+        except BlockingIOError:
+            return False
+        except ConnectionError:
+            pass  # it is dying
+        self._close_report()
+        if self.is_ready:
+            self._since = time.monotonic()
+        return self.is_ready
+
+    def _map(self, fd: int) -> None:
+        """Its arena came with "ready": mapped from now on, its page can be read whatever becomes of the process."""
+        with contextlib.suppress(OSError, core_space.CoreError, ValueError):
+            _, hi, lo = self._said.split()
+            self._page = core_space.Page(os.getpid(), fd, int(hi), int(lo))
+        os.close(fd)
+
+    @property
+    def is_ready(self) -> bool:
+        return self._said.startswith(b"ready ") and self._said.endswith(b"\n")
+
+    def due(self) -> list[float]:
+        """When there is something to do, if nothing happens."""
+        if self.spawn_at is not None:
+            return [self.spawn_at]
+        waits = self.pidfd >= 0 and self.started.done() and not self.is_ready and not self._late
+        return [self._since + self.timeout] if waits else []
+
+    def do_what_is_due(self, now: float, suspects: Suspects) -> None:
+        """Starts the successor, or kills one that does not get ready; OSError if there can be no process."""
+        if not any(at <= now for at in self.due()):
+            return
+        if self.spawn_at is not None:
+            self.spawn(suspects.of(self.name))
+        elif self.process is not None:
+            self._late = True
+            self.process.kill()
+
+    # ------------------------------------------------------------------------------------------------ its end
+
+    def is_dead(self) -> bool:
+        return self.process is not None and self.process.poll() is not None
+
+    def failure(self) -> str:
+        """Why it did not get ready, though nobody has killed it; empty if that is not so."""
+        if self._late:
+            return f"not ready within {self.timeout:g} s"
+        return "" if self.is_ready else self._said.decode(errors="replace").strip()
+
+    def made_progress(self) -> bool:
+        """Since it is ready, it has completed a message or lived some seconds."""
+        lived = time.monotonic() - self._since > LIVED
+        return self.is_ready and (lived or (self._page is not None and self._page.completed() > 0))
+
+    def suspect(self) -> Name | None:
+        """The message in which it died; None: in none, or in several at once, or nobody knows."""
+        found = self._page.at_work() if self._page is not None else None
+        if found is None:
+            return None
+        job, hop, number, path, together = found
+        return (job, hop, number, path) if together == 1 else None
+
+    def forget(self) -> None:
+        """Lets go of all that is left of the process; its code is in `process.returncode`."""
+        if self.pidfd >= 0:
+            os.close(self.pidfd)
+            self.pidfd = -1
+        self._close_report()
+        if self._page is not None:
+            self._page.close()
+            self._page = None
+
+    def _close_report(self) -> None:
+        if self._report is not None:
+            self._report.close()
+            self._report = None
+
+    def end(self, timeout: float) -> None:
+        """SIGTERM, then SIGKILL."""
+        if self.process is not None and self.process.poll() is None:
+            self.process.terminate()
+            self.process.send_signal(signal.SIGCONT)
+            try:
+                self.process.wait(timeout)
+            except subprocess.TimeoutExpired:
+                self.process.kill()
+                self.process.wait()
+        self.forget()
+
+
+def _pickled(order: Order) -> bytes:
+    """What `palm.process.main` reads; once, so that a successor gets what the first one got."""
+    import cloudpickle  # type: ignore[import-untyped]
+
+    try:
+        pickled: bytes = cloudpickle.dumps(order)
+    except Exception as e:  # whatever the user's objects raise
+        raise TypeError(
+            f"{order.name!r} cannot be handed to its process: {order.template!r} or its setup={sorted(order.setup)} "
+            f"holds something that cannot be pickled ({e}); make it in setup()"
+        ) from e
+    return pickled

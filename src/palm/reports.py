@@ -1,0 +1,52 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""What becomes of servers, told to the registry by a thread of its own: the registry may be dead itself, and who waits
+for it cannot start it again."""
+
+from __future__ import annotations
+
+import contextlib
+import queue
+import threading
+from collections.abc import Callable
+
+from palm.errors import PalmError
+
+Report = tuple[str, int, str, str]  # name, pid, reason, state
+
+
+class Reports:
+    """In order.
+
+    Parameters
+    ----------
+    tell : callable
+        Called in the thread with name, pid, reason and state; PalmError: nobody could be told.
+    """
+
+    def __init__(self, tell: Callable[[str, int, str, str], object]) -> None:
+        self._tell = tell
+        self._queue: queue.SimpleQueue[tuple[Report, threading.Event] | None] = queue.SimpleQueue()
+        self._closed = False
+        self._thread = threading.Thread(target=self._run, name="palm-reports", daemon=True)
+        self._thread.start()
+
+    def put(self, name: str, pid: int, reason: str, state: str) -> threading.Event:
+        """Set when it has been told, or cannot be."""
+        told = threading.Event()
+        self._queue.put(((name, pid, reason, state), told))
+        return told
+
+    def _run(self) -> None:
+        while (item := self._queue.get()) is not None:
+            report, told = item
+            if not self._closed:
+                with contextlib.suppress(PalmError, OSError):
+                    self._tell(*report)
+            told.set()
+
+    def close(self, timeout: float) -> None:
+        """What has not been told is not any more. Again: without effect."""
+        self._closed = True
+        self._queue.put(None)
+        if self._thread.is_alive():
+            self._thread.join(timeout)

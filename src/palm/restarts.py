@@ -1,0 +1,43 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""When a server that has died is started again, and when it is given up (R11)."""
+
+from __future__ import annotations
+
+DEATHS = 8  # in a row without progress, after which a server is given up
+FAILURES = 3  # in a row to get ready
+LIVED = 5.0  # seconds after which it has made progress, whatever it did
+FIRST, LONGEST = 0.05, 1.6  # seconds of back-off
+
+
+class Restarts:
+    """Of one server. No clock and no process in here: each method returns how many seconds from now the server is to be
+    started, or None if it is given up.
+
+    Parameters
+    ----------
+    attempts : int
+        The most that a function of it allows a message: one message alone does not make it give up.
+    """
+
+    def __init__(self, attempts: int = 1) -> None:
+        self._most = max(DEATHS, attempts + 1)
+        self._deaths = 0
+        self._failures = 0
+
+    def ready(self) -> None:
+        self._failures = 0
+
+    def died(self, progress: bool) -> float | None:
+        """Killed, or ended by itself; `progress`: once ready, it has completed a message or lived long enough."""
+        self._deaths = 0 if progress else self._deaths + 1
+        return self._delay() if self._deaths < self._most else None
+
+    def failed(self) -> float | None:
+        """Its setup raised, it was not ready in time, or there could be no process."""
+        self._failures += 1
+        return self._delay() if self._failures < FAILURES else None
+
+    def _delay(self) -> float:
+        """The first time at once."""
+        n = self._deaths + self._failures - 2
+        return 0.0 if n < 0 else min(FIRST * 2.0**n, LONGEST)

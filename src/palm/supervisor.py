@@ -1,0 +1,213 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""Watches the processes of a cluster, starts again those that die, and finds out in which message they died.
+
+One thread, which waits for fds and for moments, never for a process: servers that die at the same time start again at
+the same time.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import select
+import sys
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from palm import places
+from palm.child import Child
+from palm.deaths import OomKills, reason_of
+from palm.directory import REGISTRY
+from palm.errors import Disconnected, PalmError, Timeout
+from palm.suspects import Suspects
+
+SWEEP = 1.0  # seconds between two looks for sockets of dead clients (R15: 3 s)
+
+
+class Supervisor:
+    """Of one cluster.
+
+    Parameters
+    ----------
+    directory : Path
+        With the cluster's sockets.
+    tell : callable
+        Told of each death: the server's name, pid, reason, and "restarting" or "failed". Must not wait.
+    """
+
+    def __init__(self, directory: Path, tell: Callable[[str, int, str, str], object]) -> None:
+        self._directory, self._tell = directory, tell
+        self._children: dict[str, Child] = {}
+        self._lock = threading.RLock()  # of the children and all that is known of them
+        self._suspects = Suspects()
+        self._ooms = OomKills()
+        self._sweep_at = 0.0
+        self._closed = False
+        self._wake_read, self._wake_write = os.pipe()
+        self._thread = threading.Thread(target=self._run, name="palm-supervisor", daemon=True)
+        self._thread.start()
+
+    def names(self) -> list[str]:
+        """Of all servers that are not stopped, those too that were given up."""
+        with self._lock:
+            return list(self._children)
+
+    def start(self, child: Child) -> None:
+        """Returns when it is ready.
+
+        Raises
+        ------
+        ValueError
+            There is one of this name.
+        PalmError
+            It has died instead; says how, with its traceback.
+        Timeout
+        """
+        with self._lock:
+            if self._closed:
+                raise Disconnected("the cluster is closed")
+            if child.name in self._children:
+                raise ValueError(f"there is a server {child.name!r} already: give another name, or replace=True")
+            child.spawn([])
+            self._children[child.name] = child
+            self._wake()
+        try:
+            child.started.result(child.timeout)
+        except BaseException as e:
+            if self.remove(child.name, child) is not None:
+                child.end(1.0)
+            if isinstance(e, TimeoutError) and not isinstance(e, PalmError):
+                raise Timeout(f"{child.name!r} was not ready within {child.timeout:g} s") from None
+            raise
+
+    def remove(self, name: str, child: Child | None = None) -> Child | None:
+        """From now on the caller's own, who ends it; `child`: only if it is this one."""
+        with self._lock:
+            found = self._children.get(name)
+            if found is None or (child is not None and found is not child):
+                return None
+            del self._children[name]
+            self._suspects.forget(name)
+            if not found.started.done():
+                found.started.set_exception(PalmError(f"{name!r} was stopped before it was ready"))
+            return found
+
+    def _wake(self) -> None:
+        os.write(self._wake_write, b"x")
+
+    # ----------------------------------------------------------------------------------------------- the loop
+
+    def _run(self) -> None:
+        while not self._closed:
+            with self._lock:
+                due_at = self._do_what_is_due()
+                watched = self._watched()
+            for fd in _readable([*watched, self._wake_read], due_at):
+                if fd == self._wake_read:
+                    os.read(fd, 4096)
+                    continue
+                with self._lock:
+                    self._look_at(watched[fd])
+
+    def _watched(self) -> dict[int, Child]:
+        return {fd: c for c in self._children.values() for fd in (c.pidfd, c.report) if fd >= 0}
+
+    def _do_what_is_due(self) -> float:
+        """Returns when there is something to do again."""
+        now = time.monotonic()
+        if now >= self._sweep_at:
+            self._sweep_at = now + SWEEP
+            self._ooms.look()
+            self._remove_dead_sockets()
+        due = [self._sweep_at]
+        for child in list(self._children.values()):
+            try:
+                child.do_what_is_due(now, self._suspects)
+            except OSError as e:
+                self._again(child, f"there can be no process: {e}", child.restarts.failed())
+            due += child.due()
+        return min(due)
+
+    def _remove_dead_sockets(self) -> None:
+        with contextlib.suppress(OSError):
+            places.remove_dead_sockets(self._directory)
+
+    def _look_at(self, child: Child) -> None:
+        if self._closed or self._children.get(child.name) is not child:
+            return  # it has been taken from us meanwhile
+        if child.hear():
+            self._is_ready(child)
+        if child.is_dead():
+            self._died(child)
+
+    # -------------------------------------------------------------------------------------------- life and death
+
+    def _is_ready(self, child: Child) -> None:
+        child.restarts.ready()
+        child.end_told = None
+        if not child.started.done():
+            child.started.set_result(None)
+        elif child.name == REGISTRY:
+            self._tell_again()
+
+    def _tell_again(self) -> None:
+        """A new registry does not know who is missing; those that are there tell it themselves."""
+        for child in self._children.values():
+            if child.end_told is not None:
+                self._tell(child.name, *child.end_told)
+
+    def _died(self, child: Child) -> None:
+        assert child.process is not None
+        reason = reason_of(child.process.returncode, self._ooms)
+        failure = child.failure()
+        self._remove_dead_sockets()
+        if not child.started.done():
+            del self._children[child.name]
+            child.forget()
+            child.started.set_exception(PalmError(f"{child.name!r} did not start:\n{failure or reason}"))
+            return
+        self._blame(child, reason)
+        delay = child.restarts.failed() if failure else child.restarts.died(child.made_progress())
+        child.forget()
+        if failure:
+            print(f"palm: {child.name!r} did not start:\n{failure}", file=sys.stderr)
+        self._again(child, failure.splitlines()[-1] if failure else reason, delay)
+
+    def _blame(self, child: Child, reason: str) -> None:
+        name = child.suspect()
+        if name is not None:
+            self._suspects.blame(child.name, name, reason)
+
+    def _again(self, child: Child, reason: str, delay: float | None) -> None:
+        """Starts it again after `delay` seconds; None: gives it up."""
+        child.spawn_at = None if delay is None else time.monotonic() + delay
+        if delay is None:
+            print(f"palm: {child.name!r} is given up: {reason}", file=sys.stderr)
+        child.end_told = child.pid, reason, "failed" if delay is None else "restarting"
+        self._tell(child.name, *child.end_told)
+
+    # ------------------------------------------------------------------------------------------------ the end
+
+    def close(self) -> list[Child]:
+        """Watches no more; the children are the caller's own. Again: without effect."""
+        if self._closed:
+            return []
+        with self._lock:
+            self._closed = True
+            self._wake()
+        self._thread.join()
+        os.close(self._wake_read)
+        os.close(self._wake_write)
+        with self._lock:
+            return [child for name in self.names() if (child := self.remove(name)) is not None]
+
+
+def _readable(fds: list[int], until: float) -> list[int]:
+    """Those with something to read, or that have hung up; none when it is `until`."""
+    poller = select.poll()
+    for fd in fds:
+        poller.register(fd, select.POLLIN)
+    ms = max(0, int((until - time.monotonic()) * 1000) + 1)
+    return [fd for fd, _ in poller.poll(ms)]

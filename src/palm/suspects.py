@@ -1,0 +1,51 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""Messages in which processes have died, by name (DELIVERY 3, R8). Whoever sees the deaths keeps the table: the
+supervisor of a cluster, who gives a server's successor what it has to know."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import NamedTuple
+
+MOST = 4096  # names that are remembered
+
+Name = tuple[bytes, int, int, tuple[int, ...]]  # job, hop, number, path as on the wire
+
+
+class Suspect(NamedTuple):
+    """What a successor is told; plain, since it goes to it in its order."""
+
+    job: bytes
+    hop: int
+    number: int
+    path: tuple[int, ...]
+    times: int  # how many have died so far
+    reason: str  # of the last one
+
+
+class Suspects:
+    """By server and name; when there are too many, the one that was blamed longest ago is forgotten."""
+
+    def __init__(self, most: int = MOST) -> None:
+        self._most = most
+        self._known: dict[tuple[str, Name], tuple[int, str]] = {}
+
+    def blame(self, server: str, name: Name, reason: str) -> int:
+        """A process of `server` has died in this message; returns how many have by now."""
+        times = self._known.pop((server, name), (0, ""))[0] + 1
+        self._known[server, name] = times, reason
+        if len(self._known) > self._most:
+            del self._known[next(iter(self._known))]
+        return times
+
+    def of(self, server: str) -> list[Suspect]:
+        return [Suspect(*name, *found) for (of, name), found in self._known.items() if of == server]
+
+    def forget(self, server: str) -> None:
+        """Another server gets the name: what killed this one need not kill that one."""
+        self._known = {key: found for key, found in self._known.items() if key[0] != server}
+
+
+def of_job(suspects: Iterable[Suspect], job: bytes, hop: int) -> dict[tuple[int, tuple[int, ...]], tuple[int, str]]:
+    """Those of one step of a job: how often, and the reason, by number and path."""
+    return {(s.number, s.path): (s.times, s.reason) for s in suspects if s.job == job and s.hop == hop}
