@@ -8,6 +8,7 @@ where the servers are now. Repeats are harmless, since the first outcome of a na
 
 from __future__ import annotations
 
+import math
 import secrets
 import threading
 import time
@@ -16,7 +17,7 @@ from typing import TYPE_CHECKING
 
 from palm._core import node as core
 from palm._core.book import OVER, Book
-from palm.errors import Crashed, Disconnected, NotFound, PayloadError, RemoteError, Timeout
+from palm.errors import Crashed, RemoteError
 from palm.remote import NO_MESSAGE, Route
 
 if TYPE_CHECKING:
@@ -186,12 +187,12 @@ class Delivery:
                 time.sleep(BREATH)
                 self._lost_again = False
                 assert self._directory is not None
-                self._repeat(self._directory.route(self.route.steps))
+                self._repeat(self._directory.route(self.route.steps, math.inf))
                 with self.connection.changed:
                     gone = any(self.connection.is_gone(link) for link in self.route.links.values())
                     self._lost_again |= gone
                     self._recovering = self._lost_again and not self.over
-        except (NotFound, Timeout, Disconnected, PayloadError, ValueError) as e:
+        except Exception as e:  # NotFound, Timeout, Disconnected, ...: whatever it is, the job must not wait for ever
             with self.connection.changed:
                 self._recovering = False
                 if not self.over and not self.connection.closed:

@@ -84,37 +84,41 @@ class Directory:
 
     # --------------------------------------------------------------------------------------------- servers
 
-    def route(self, steps: Sequence[Step]) -> Route:
-        """Steps, checked, with links to all their servers; NotFound, PayloadError, Disconnected."""
-        servers = self.servers_of(steps)
+    def route(self, steps: Sequence[Step], patience: float | None = None) -> Route:
+        """Steps, checked, with links to all their servers; NotFound, PayloadError, Disconnected. patience: seconds to
+        wait for servers that are being started again."""
+        servers = self.servers_of(steps, patience)
         links = {name: self._link(name, server) for name, server in servers.items()}
         pids = {server["address"]: pid_here(server) for server in servers.values()}
         return Route(list(steps), servers, links[steps[0].server], links, pids)
 
-    def servers_of(self, steps: Sequence[Step]) -> dict[str, dict[str, Any]]:
+    def servers_of(self, steps: Sequence[Step], patience: float | None = None) -> dict[str, dict[str, Any]]:
         """What is known of the servers of these steps, each checked to have the function and the constants."""
         names = sorted({s.server for s in steps})
-        missing = [n for n in names if n not in self._known]
-        found = self.find(missing) if missing else {}
-        self._known |= found
-        servers = {n: found.get(n) or self._known[n] for n in names}
+        servers = {n: s for n in names if (s := self._known.get(n)) is not None}
+        missing = [n for n in names if n not in servers]
+        if missing:
+            found = self.find(missing, patience)
+            self._known |= found
+            servers |= found
         for s in steps:
             _check_step(s, servers[s.server])
         return servers
 
-    def find(self, names: list[str]) -> dict[str, dict[str, Any]]:
+    def find(self, names: list[str], patience: float | None = None) -> dict[str, dict[str, Any]]:
         """What the registry says; a server that is being started again is waited for."""
-        found = self.ask("lookup", names)
-        absent = [n for n in names if n not in found["servers"]]
-        if absent and all(found["states"].get(n) == "restarting" for n in absent):
-            self.wait_for(absent, 1, self.timeout)
+        end = time.monotonic() + (self.timeout if patience is None else patience)
+        while True:
             found = self.ask("lookup", names)
-            absent = [n for n in names if n not in found["servers"]]
-        if absent:
-            state, end = (found[what].get(absent[0], "") for what in ("states", "ends"))
-            raise NotFound(_no_server(absent[0], found["names"], state, end))
-        servers: dict[str, dict[str, Any]] = found["servers"]
-        return servers
+            servers: dict[str, dict[str, Any]] = found["servers"]
+            absent = [n for n in names if n not in servers]
+            if not absent:
+                return servers
+            states, left = found["states"], end - time.monotonic()
+            if left <= 0 or any(states.get(n) != "restarting" for n in absent):
+                lost = min(absent, key=lambda n: states.get(n) == "restarting")
+                raise NotFound(_no_server(lost, found["names"], states.get(lost, ""), found["ends"].get(lost, "")))
+            self.wait_for(absent, 1, min(left, self.timeout))
 
     def wait_for(self, names: Sequence[str], workers: int, timeout: float) -> list[str]:
         """The names that are not there after `timeout` seconds."""
