@@ -95,7 +95,7 @@ class Directory:
     def servers_of(self, steps: Sequence[Step], patience: float | None = None) -> dict[str, dict[str, Any]]:
         """What is known of the servers of these steps, each checked to have the function and the constants."""
         names = sorted({s.server for s in steps})
-        servers = {n: s for n in names if (s := self._known.get(n)) is not None}
+        servers = {n: known for n in names if (known := self._known.get(n)) is not None}
         missing = [n for n in names if n not in servers]
         if missing:
             found = self.find(missing, patience)
