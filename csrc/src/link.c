@@ -441,16 +441,6 @@ palm_err palm_node_link(palm_node *node, const char *endpoint, int32_t pid, uint
     return err;
 }
 
-palm_err palm_node_find(palm_node *node, uint64_t peer, uint32_t *out)
-{
-    pthread_mutex_lock(&node->lock);
-    palmi_link *link = palmi_link_by_peer(node, peer);
-    if (link)
-        *out = link->number;
-    pthread_mutex_unlock(&node->lock);
-    return link ? PALM_OK : PALM_EAGAIN;
-}
-
 palm_link_state palm_node_link_state(palm_node *node, uint32_t number, bool *mapped)
 {
     pthread_mutex_lock(&node->lock);

@@ -230,8 +230,6 @@ void palm_node_close(palm_node *node, int linger_ms, uint32_t *unsent)
 
 const char *palm_node_endpoint(const palm_node *node) { return node->endpoint; }
 uint64_t palm_node_id(const palm_node *node) { return node->id; }
-palm_space *palm_node_space(const palm_node *node) { return node->space; }
-palm_counters *palm_node_counters(const palm_node *node) { return node->counters; }
 const char *palm_node_rejected(palm_node *node) { return node->rejected; }
 
 static void ring(palm_node *node)

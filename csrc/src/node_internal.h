@@ -66,11 +66,10 @@ struct palm_node {
     pid_t pid;
     bool frames;
     int bell, watch;           /* eventfd; epoll over the bell, libzmq's fd of the socket, and the pidfds of peers */
-    palm_reader *reader;       /* these five: the thread in palm_node_next */
+    palm_reader *reader;       /* these four: the thread in palm_node_next */
     uint32_t since_look;
     bool stop_told;
     char rejected[160];
-    uint64_t rejected_bytes;
     atomic_bool woken, stopped, closed;
 
     pthread_mutex_t lock;

@@ -271,7 +271,6 @@ cdef extern from "palm.h" nogil:
     void palm_node_wake(palm_node *node)
     void palm_node_stop(palm_node *node)
     const char *palm_node_rejected(palm_node *node)
-    palm_counters *palm_node_counters(const palm_node *node)
     void palm_node_tick(palm_node *node)
 
     ctypedef struct palm_pulse
