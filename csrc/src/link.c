@@ -206,7 +206,7 @@ static palm_err flight_room(palmi_link *link, uint32_t more)
     return PALM_OK;
 }
 
-typedef struct part { /* what libzmq reads from, until it calls part_sent */
+typedef struct part { /* what libzmq reads from, until it calls part_sent; a reference of its own */
     palm_arena *arena;
     uint32_t index;
 } part;
@@ -234,17 +234,19 @@ static palm_err send_frame(palmi_link *link, palmi_zmq_msg *msg, bool more)
     return err;
 }
 
-/* The array's bytes straight from the block (R25: no user-space copy); the block is held until libzmq is done. */
-static palm_err send_part(palmi_link *link, const palmi_lent *lent, const palm_array *array, bool more)
+/* The array's bytes straight from the block (R25: no user-space copy), which is held until libzmq is done. */
+static palm_err send_part(palmi_link *link, const palmi_lent *lent, uint64_t start, uint64_t size, bool more)
 {
     part *hint = malloc(sizeof *hint);
     if (!hint)
         return PALM_ENOMEM;
     *hint = (part){lent->arena, lent->index};
+    palm_block_hold(lent->arena, lent->index);
     palmi_zmq_msg msg;
-    if (palmi_zmq.msg_init_data_(&msg, (void *)(lent->first + array->start), array->size, part_sent, hint)) {
-        free(hint);
-        return palmi_zmq_err();
+    if (palmi_zmq.msg_init_data_(&msg, (void *)(lent->first + start), size, part_sent, hint)) {
+        palm_err err = palmi_zmq_err();
+        part_sent(NULL, hint);
+        return err;
     }
     return send_frame(link, &msg, more);
 }
@@ -301,45 +303,56 @@ static palm_err transmit_blocks(palm_node *node, palmi_link *link, palm_envelope
     return err;
 }
 
-/* By frames: each lent array is a frame of its own. A failure after the first frame leaves half a message in the
- * socket, so the caller closes the link. */
+/* The head says of lent arrays that they are parts, while it is written; `starts` has where they begin in their blocks. */
+static void blocks_to_parts(palm_batch *batch, uint64_t *starts, uint64_t *sizes)
+{
+    for (uint32_t i = 0; i < batch->arrays.n; i++) {
+        palm_array *a = &batch->arrays.at[i];
+        if (a->place != PALM_IN_BLOCK)
+            continue;
+        starts[a->source] = a->start;
+        sizes[a->source] = a->size;
+        a->place = PALM_IN_PART;
+        a->start = 0;
+    }
+}
+
+static void parts_to_blocks(palm_batch *batch, const uint64_t *starts)
+{
+    for (uint32_t i = 0; i < batch->arrays.n; i++) {
+        palm_array *a = &batch->arrays.at[i];
+        if (a->place != PALM_IN_PART)
+            continue;
+        a->start = starts[a->source];
+        a->place = PALM_IN_BLOCK;
+    }
+}
+
+static palm_err send_with_parts(palm_node *node, palmi_link *link, const palm_envelope *e, const palm_batch *batch,
+                                const uint64_t *starts)
+{
+    palm_err err = send_head(node, link, e, batch->lent_bytes, e->n_parts > 0);
+    for (uint32_t i = 0; i < e->n_parts && !err; i++) {
+        err = send_part(link, &batch->lent.at[i], starts[i], e->parts[i], i + 1 < e->n_parts);
+        link->broken = err != PALM_OK;
+    }
+    return err;
+}
+
+/* By frames: each lent array is a frame of its own. */
 static palm_err transmit_parts(palm_node *node, palmi_link *link, palm_envelope *e, palm_batch *batch)
 {
-    uint32_t n = batch->lent.n;
-    if (n > PALM_MAX_PARTS)
+    uint64_t starts[PALM_MAX_PARTS], sizes[PALM_MAX_PARTS];
+    if (batch->lent.n > PALM_MAX_PARTS)
         return PALM_ELIMIT;
-    uint64_t *sizes = malloc((n ? n : 1) * sizeof *sizes);
-    palm_array **lent_arrays = malloc((n ? n : 1) * sizeof *lent_arrays);
-    if (!sizes || !lent_arrays) {
-        free(sizes);
-        free(lent_arrays);
-        return PALM_ENOMEM;
-    }
-    for (uint32_t i = 0; i < batch->arrays.n; i++)
-        if (batch->arrays.at[i].place == PALM_IN_BLOCK)
-            lent_arrays[batch->arrays.at[i].source] = &batch->arrays.at[i];
-    palm_array *saved = malloc((batch->arrays.n ? batch->arrays.n : 1) * sizeof *saved);
-    palm_err err = saved ? PALM_OK : PALM_ENOMEM;
-    if (!err) {
-        memcpy(saved, batch->arrays.at, batch->arrays.n * sizeof *saved);
-        for (uint32_t i = 0; i < n; i++) {
-            sizes[i] = lent_arrays[i]->size;
-            lent_arrays[i]->place = PALM_IN_PART;
-            lent_arrays[i]->start = 0;
-        }
-        e->parts = sizes;
-        e->n_parts = n;
-        err = send_head(node, link, e, batch->lent_bytes, n > 0);
-        for (uint32_t i = 0; i < n && !err; i++) {
-            palm_array whole = saved[lent_arrays[i] - batch->arrays.at];
-            err = send_part(link, &batch->lent.at[i], &whole, i + 1 < n);
-        }
-        if (err)
-            memcpy(batch->arrays.at, saved, batch->arrays.n * sizeof *saved);
-    }
-    free(saved);
-    free(sizes);
-    free(lent_arrays);
+    blocks_to_parts(batch, starts, sizes);
+    e->parts = sizes;
+    e->n_parts = batch->lent.n;
+    palm_err err = send_with_parts(node, link, e, batch, starts);
+    parts_to_blocks(batch, starts);
+    if (!err)
+        for (uint32_t i = 0; i < batch->lent.n; i++)
+            palm_block_drop(batch->lent.at[i].arena, batch->lent.at[i].index);
     return err;
 }
 
@@ -465,6 +478,16 @@ uint64_t palm_node_backlog(palm_node *node, uint32_t number)
     return n;
 }
 
+static palm_err transmit_or_lose(palm_node *node, palmi_link *link, palm_kind kind, uint32_t handle, uint16_t hop,
+                                 palm_batch *batch)
+{
+    palm_err err = palmi_link_transmit(node, link, kind, handle, hop, batch);
+    if (!link->broken)
+        return err;
+    palmi_link_lose(node, link, 1);
+    return PALM_ECLOSED;
+}
+
 palm_err palm_node_send(palm_node *node, uint32_t number, palm_kind kind, uint32_t handle, uint16_t hop,
                         palm_batch *batch)
 {
@@ -476,7 +499,7 @@ palm_err palm_node_send(palm_node *node, uint32_t number, palm_kind kind, uint32
     if (!link)
         err = PALM_ECLOSED;
     else if (link->state == PALM_LINK_READY)
-        err = palmi_link_transmit(node, link, kind, handle, hop, batch);
+        err = transmit_or_lose(node, link, kind, handle, hop, batch);
     else
         err = wait_for_hello(link, kind, handle, hop, batch);
     pthread_mutex_unlock(&node->lock);

@@ -110,6 +110,13 @@ static palm_err open_bell(palm_node *node)
     return PALM_OK;
 }
 
+static void ring(palm_node *node)
+{
+    uint64_t one = 1;
+    ssize_t written = write(node->bell, &one, sizeof one); /* full means that it rings already */
+    (void)written;
+}
+
 /* libzmq leaves the socket's file behind (4.3.5 removes those alone that it has named itself). */
 static void remove_file(const palm_node *node)
 {
@@ -232,13 +239,6 @@ const char *palm_node_endpoint(const palm_node *node) { return node->endpoint; }
 uint64_t palm_node_id(const palm_node *node) { return node->id; }
 const char *palm_node_rejected(palm_node *node) { return node->rejected; }
 
-static void ring(palm_node *node)
-{
-    uint64_t one = 1;
-    ssize_t written = write(node->bell, &one, sizeof one); /* full means that it rings already */
-    (void)written;
-}
-
 void palm_node_wake(palm_node *node)
 {
     atomic_store(&node->woken, true);
@@ -266,6 +266,7 @@ void palmi_node_note(palm_node *node, palm_event_kind kind, uint32_t link, uint3
         node->notes.room = room;
     }
     node->notes.at[node->notes.n++] = (palmi_note){kind, link, reason};
+    ring(node);
 }
 
 /* A peer on this host is watched. */
@@ -326,8 +327,25 @@ static void attach(palm_node *node, palmi_link *link, const palm_hello *hello)
     watch_peer(node, link);
 }
 
-static void greet(palm_node *node, palmi_link *link, const palm_hello *hello)
+/* Who has lost its link to us begins anew, under the sender that we know. Each time is answered, but not without end,
+ * since what is sent to who does not read stays here. */
+enum { MAX_BEGUN_ANEW = 16 };
+
+static void begin_anew(palmi_link *link, const palm_hello *hello)
 {
+    if (link->begun_anew == MAX_BEGUN_ANEW)
+        return;
+    link->begun_anew++;
+    link->peer_word = hello->word;
+    link->peer_tag = hello->tag;
+    link->told = false;
+}
+
+static void greet(palm_node *node, palmi_link *link, const palm_envelope *e)
+{
+    const palm_hello *hello = e->hello;
+    if (e->seq == 1 && link->slot != PALM_SLOT_UNKNOWN)
+        begin_anew(link, hello);
     attach(node, link, hello);
     if (!link->told && palmi_link_hello(node, link) == PALM_OK)
         link->told = true;
@@ -348,7 +366,7 @@ static bool on_hello(palm_node *node, const palm_envelope *e)
     pthread_mutex_lock(&node->lock);
     palmi_link *link = link_of_hello(node, e->sender, hello);
     if (link)
-        greet(node, link, hello);
+        greet(node, link, e);
     pthread_mutex_unlock(&node->lock);
     return link != NULL;
 }

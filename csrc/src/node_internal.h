@@ -41,10 +41,12 @@ typedef struct palmi_link {
     palm_identity identity;    /* of the peer */
     int pidfd;                 /* -1: other host, or not yet known */
     bool mapped;               /* the peer can map our arena: send descriptors, else frames */
+    bool broken;               /* half a message is in the socket: the link has to be lost */
     bool has_word, told;       /* we have a word; the peer knows our slot in its arena */
     int32_t slot;              /* ours in the peer's arena, or PALM_SLOT_... */
     uint32_t word, tag;        /* of our arena: where the peer tells what it has taken */
     uint32_t peer_word, peer_tag;
+    uint8_t begun_anew;        /* how often the peer has introduced itself again */
     uint64_t seq;              /* of the envelope sent last */
     uint64_t taken;            /* by the peer, as far as seen */
     PALMI_VECTOR(palmi_flight) flight; /* in order of seq */
@@ -91,9 +93,11 @@ void palmi_link_lose(palm_node *node, palmi_link *link, uint32_t reason);
 bool palmi_link_watch(palm_node *node, palmi_link *link, pid_t pid);
 palm_err palmi_link_hello(palm_node *node, palmi_link *link);
 palm_err palmi_link_flush(palm_node *node, palmi_link *link);
+/* The batch is empty afterwards, or as it was; then the caller has to see whether the link is broken. */
 palm_err palmi_link_transmit(palm_node *node, palmi_link *link, palm_kind kind, uint32_t handle, uint16_t hop,
                              palm_batch *batch);
 void palmi_link_settle(palm_node *node, palmi_link *link);
+/* Any thread: the one in palm_node_next sees it at once. */
 void palmi_node_note(palm_node *node, palm_event_kind kind, uint32_t link, uint32_t reason);
 
 #endif

@@ -1,9 +1,11 @@
 /* SPDX-License-Identifier: BSD-3-Clause
  *
  * Two nodes with spaces of their own in one process, which stand for two processes. Argument: the path of a libzmq. */
+#include "../src/zmq_api.h"
 #include "check.h"
 
 #include <dlfcn.h>
+#include <errno.h>
 #include <pthread.h>
 #include <string.h>
 #include <sys/wait.h>
@@ -73,21 +75,27 @@ static void put_bytes(palm_batch *batch, uint64_t number, const char *text)
     CHECK_OK(palm_batch_body(batch, text, strlen(text)));
 }
 
-static void put_block(peer *p, palm_batch *batch, uint8_t fill)
+static void put_block_from(peer *p, palm_batch *batch, uint8_t fill, uint64_t start)
 {
     palm_record *record;
     palm_arena *arena;
     uint32_t index;
     const void *first;
     size_t size;
-    int64_t shape = 1 << 20, stride = 1;
+    int64_t shape = (1 << 20) - (int64_t)start, stride = 1;
     uint8_t *bytes = palm_space_alloc(p->space, 1 << 20, false);
     CHECK(bytes);
-    memset(bytes, fill, 1 << 20);
+    memset(bytes, 0, start);
+    memset(bytes + start, fill, (1 << 20) - start);
     CHECK_OK(palm_space_hold(p->space, bytes, 1 << 20, &arena, &index, &first, &size));
     CHECK_OK(palm_batch_record(batch, PALM_ARRAY, 7, &record));
-    CHECK_OK(palm_batch_lend(batch, "|u1", 3, 1, &shape, &stride, 1 << 20, 0, arena, index, first, 0));
+    CHECK_OK(palm_batch_lend(batch, "|u1", 3, 1, &shape, &stride, (uint64_t)shape, 0, arena, index, first, start));
     palm_space_free(p->space, bytes); /* the batch's reference keeps it */
+}
+
+static void put_block(peer *p, palm_batch *batch, uint8_t fill)
+{
+    put_block_from(p, batch, fill, 0);
 }
 
 static uint64_t held(peer *p)
@@ -95,6 +103,17 @@ static uint64_t held(peer *p)
     palm_space_stats stats;
     palm_space_get_stats(p->space, &stats);
     return stats.blocks_held + stats.blocks_lent;
+}
+
+/* Until nothing is held; libzmq's thread may still have to let go of a part. */
+static void wait_until_free(peer *p)
+{
+    for (int i = 0; i < 5000 && held(p); i++) {
+        palm_node_tick(p->node);
+        palm_space_tick(p->space, (uint64_t)time(NULL) * 1000000000u);
+        usleep(1000);
+    }
+    CHECK(held(p) == 0);
 }
 
 static void test_small(void)
@@ -141,12 +160,121 @@ static void test_block(bool frames)
         CHECK(held(&a) == 1);
     palm_event_done(b.node, &event);
     CHECK(held(&b) == 0);
-    for (int i = 0; i < 1000 && held(&a); i++) { /* libzmq's thread may still have to let go of the part */
-        palm_node_tick(a.node);
-        palm_space_tick(a.space, (uint64_t)time(NULL) * 1000000000u);
-        usleep(1000);
+    wait_until_free(&a);
+    palm_batch_free(batch);
+    peer_close(&a);
+    peer_close(&b);
+}
+
+static palm_event message_of(peer *p, peer *other)
+{
+    palm_event event = next(p, other);
+    while (event.kind != PALM_EVENT_MESSAGE)
+        event = next(p, other);
+    return event;
+}
+
+static void check_parts(const palm_event *event)
+{
+    CHECK(event->envelope.n_arrays == 2);
+    for (uint32_t i = 0; i < 2; i++) {
+        const palm_array *array = &event->envelope.arrays[i];
+        const uint8_t *bytes = event->parts[array->source] + array->start;
+        CHECK(array->place == PALM_IN_PART && array->size == (1 << 20) - 128u * i);
+        for (uint64_t k = 0; k < array->size; k++)
+            CHECK(bytes[k] == i + 1);
     }
-    CHECK(held(&a) == 0);
+}
+
+static int (*real_send)(palmi_zmq_msg *, void *, int);
+static int frames_left;
+static bool has_parts;
+
+static int send_until(palmi_zmq_msg *msg, void *socket, int flags)
+{
+    has_parts |= (flags & PALMI_ZMQ_SNDMORE) != 0;
+    if (!has_parts || frames_left-- > 0)
+        return real_send(msg, socket, flags);
+    errno = ENOMEM;
+    return -1;
+}
+
+/* Of the first message that has parts, so many frames go. */
+static void let_frames_go(int n)
+{
+    real_send = palmi_zmq.msg_send_;
+    frames_left = n;
+    has_parts = false;
+    palmi_zmq.msg_send_ = send_until;
+}
+
+/* A part fails after `sent` frames of its message went: the link is lost, the batch as it was, and good for the next. */
+static void test_half_a_message(int sent)
+{
+    peer a = peer_open("a", true), b = peer_open("b", false);
+    uint32_t link = connect_to(&a, &b), again;
+    palm_batch *batch;
+    CHECK_OK(palm_batch_new(&batch));
+    put_block_from(&a, batch, 1, 0);
+    put_block_from(&a, batch, 2, 128);
+    let_frames_go(sent);
+    CHECK_ERR(palm_node_send(a.node, link, PALM_DATA, 1, 0, batch), PALM_ECLOSED);
+    palmi_zmq.msg_send_ = real_send;
+    CHECK(palm_batch_count(batch) == 2 && palm_batch_lent(batch) == 2);
+    CHECK(palm_node_link_state(a.node, link, NULL) == PALM_LINK_GONE);
+    palm_event event = expect(&a, &b, PALM_EVENT_GONE);
+    CHECK(event.link == link && event.reason == 1);
+    again = connect_to(&a, &b);
+    CHECK(again != link);
+    CHECK_OK(palm_node_send(a.node, again, PALM_DATA, 2, 0, batch));
+    event = message_of(&b, &a);
+    CHECK(event.envelope.handle == 2);
+    check_parts(&event);
+    palm_event_done(b.node, &event);
+    wait_until_free(&a);
+    palm_batch_free(batch);
+    peer_close(&a);
+    peer_close(&b);
+}
+
+/* What waited for the hand-shake is sent when it is over; if that leaves half a message, the link is lost with it. */
+static void test_half_a_message_that_waited(void)
+{
+    peer a = peer_open("a", true), b = peer_open("b", false);
+    uint32_t link;
+    palm_batch *batch;
+    CHECK_OK(palm_batch_new(&batch));
+    CHECK_OK(palm_node_link(a.node, palm_node_endpoint(b.node), 0, &link));
+    put_block_from(&a, batch, 1, 0);
+    put_block_from(&a, batch, 2, 128);
+    CHECK_OK(palm_node_send(a.node, link, PALM_DATA, 1, 0, batch));
+    let_frames_go(2);
+    palm_event event = expect(&a, &b, PALM_EVENT_READY);
+    event = expect(&a, &b, PALM_EVENT_GONE);
+    palmi_zmq.msg_send_ = real_send;
+    CHECK(event.link == link && event.reason == 1);
+    wait_until_free(&a);
+    palm_batch_free(batch);
+    peer_close(&a);
+    peer_close(&b);
+}
+
+/* Who closes its link and opens it again is answered, and told which blocks have been taken. */
+static void test_link_again(void)
+{
+    peer a = peer_open("a", false), b = peer_open("b", false);
+    uint32_t link = connect_to(&a, &b);
+    palm_batch *batch;
+    CHECK_OK(palm_batch_new(&batch));
+    for (int i = 0; i < 3; i++) {
+        palm_node_unlink(a.node, link);
+        link = connect_to(&a, &b);
+        put_block(&a, batch, 1);
+        CHECK_OK(palm_node_send(a.node, link, PALM_DATA, 1, 0, batch));
+        palm_event event = message_of(&b, &a);
+        palm_event_done(b.node, &event);
+        wait_until_free(&a);
+    }
     palm_batch_free(batch);
     peer_close(&a);
     peer_close(&b);
@@ -323,6 +451,10 @@ int main(int argc, char **argv)
     test_small();
     test_block(false);
     test_block(true);
+    test_half_a_message(1);
+    test_half_a_message(2);
+    test_half_a_message_that_waited();
+    test_link_again();
     test_bye();
     test_death_before_the_hand_shake();
     test_kept_events();
