@@ -14,23 +14,38 @@
 
 /* ------------------------------------------------------------------------------------------------ finding, opening */
 
+/* Where in node->links the link with this number is, or would be. */
+static uint32_t place_of(const palm_node *node, uint32_t number)
+{
+    uint32_t low = 0, high = node->links.n;
+    while (low < high) {
+        uint32_t middle = low + (high - low) / 2;
+        if (node->links.at[middle]->number < number)
+            low = middle + 1;
+        else
+            high = middle;
+    }
+    return low;
+}
+
 palmi_link *palmi_link_get(palm_node *node, uint32_t number)
 {
-    return number && number <= node->links.n ? node->links.at[number - 1] : NULL;
+    uint32_t place = place_of(node, number);
+    return place < node->links.n && node->links.at[place]->number == number ? node->links.at[place] : NULL;
 }
 
 palmi_link *palmi_link_by_peer(palm_node *node, uint64_t peer)
 {
     for (uint32_t i = 0; i < node->links.n; i++)
-        if (node->links.at[i] && node->links.at[i]->peer == peer)
+        if (node->links.at[i]->peer == peer)
             return node->links.at[i];
     return NULL;
 }
 
-static palmi_link *by_endpoint(palm_node *node, const char *endpoint)
+palmi_link *palmi_link_by_endpoint(palm_node *node, const char *endpoint)
 {
     for (uint32_t i = 0; i < node->links.n; i++)
-        if (node->links.at[i] && !strcmp(node->links.at[i]->endpoint, endpoint))
+        if (!strcmp(node->links.at[i]->endpoint, endpoint))
             return node->links.at[i];
     return NULL;
 }
@@ -46,7 +61,7 @@ static palm_err add_link(palm_node *node, palmi_link *link)
         node->links.room = room;
     }
     node->links.at[node->links.n++] = link;
-    link->number = node->links.n;
+    link->number = ++node->last_link;
     return PALM_OK;
 }
 
@@ -78,7 +93,7 @@ static void claim_word(palm_node *node, palmi_link *link)
 
 palm_err palmi_link_to(palm_node *node, const char *endpoint, palmi_link **out)
 {
-    palmi_link *link = by_endpoint(node, endpoint);
+    palmi_link *link = palmi_link_by_endpoint(node, endpoint);
     if (link) {
         *out = link;
         return PALM_OK;
@@ -109,15 +124,25 @@ palm_err palmi_link_to(palm_node *node, const char *endpoint, palmi_link **out)
     return PALM_OK;
 }
 
-bool palmi_link_watch(palm_node *node, palmi_link *link, pid_t pid)
+int palmi_pidfd(pid_t pid)
 {
-    if (link->pidfd >= 0 || pid <= 0)
-        return true;
-    link->pidfd = (int)syscall(SYS_pidfd_open, pid, 0);
+    if (pid <= 0)
+        return PALMI_NO_PIDFD;
+    int pidfd = (int)syscall(SYS_pidfd_open, pid, 0);
+    return pidfd >= 0 ? pidfd : errno == ESRCH ? PALMI_DEAD : PALMI_NO_PIDFD;
+}
+
+void palmi_link_watch(palm_node *node, palmi_link *link, int pidfd)
+{
+    if (pidfd < 0)
+        return;
+    if (link->pidfd >= 0) {
+        close(pidfd);
+        return;
+    }
+    link->pidfd = pidfd;
     struct epoll_event watched = {.events = EPOLLIN, .data.u64 = PALMI_PEER_KEY + link->number};
-    if (link->pidfd >= 0)
-        epoll_ctl(node->watch, EPOLL_CTL_ADD, link->pidfd, &watched);
-    return link->pidfd >= 0 || errno != ESRCH;
+    epoll_ctl(node->watch, EPOLL_CTL_ADD, pidfd, &watched);
 }
 
 /* --------------------------------------------------------------------------------------------------------- closing */
@@ -144,6 +169,13 @@ static void drop_waiting(palmi_link *link)
     link->waiting_end = &link->waiting;
 }
 
+static void remove_link(palm_node *node, const palmi_link *link)
+{
+    uint32_t place = place_of(node, link->number);
+    node->links.n--;
+    memmove(node->links.at + place, node->links.at + place + 1, (node->links.n - place) * sizeof *node->links.at);
+}
+
 void palmi_link_close(palm_node *node, palmi_link *link, int linger_ms)
 {
     palmi_zmq.setsockopt_(link->socket, PALMI_ZMQ_LINGER, &linger_ms, sizeof linger_ms);
@@ -154,7 +186,7 @@ void palmi_link_close(palm_node *node, palmi_link *link, int linger_ms)
     drop_flight(link);
     if (link->has_word)
         palm_space_return_word(node->space, link->word);
-    node->links.at[link->number - 1] = NULL;
+    remove_link(node, link);
     free(link->flight.at);
     free(link);
 }
@@ -447,8 +479,12 @@ palm_err palm_node_link(palm_node *node, const char *endpoint, int32_t pid, uint
         err = palmi_link_hello(node, link);
     if (!err) {
         *out = link->number;
-        if (!palmi_link_watch(node, link, pid))
+        link->in_use = true;
+        int pidfd = link->pidfd < 0 ? palmi_pidfd(pid) : PALMI_NO_PIDFD;
+        if (pidfd == PALMI_DEAD)
             palmi_link_lose(node, link, 1);
+        else
+            palmi_link_watch(node, link, pidfd);
     }
     pthread_mutex_unlock(&node->lock);
     return err;
@@ -519,7 +555,6 @@ void palm_node_tick(palm_node *node)
 {
     pthread_mutex_lock(&node->lock);
     for (uint32_t i = 0; i < node->links.n; i++)
-        if (node->links.at[i])
-            palmi_link_settle(node, node->links.at[i]);
+        palmi_link_settle(node, node->links.at[i]);
     pthread_mutex_unlock(&node->lock);
 }

@@ -41,6 +41,8 @@ typedef struct palmi_link {
     palm_identity identity;    /* of the peer */
     int pidfd;                 /* -1: other host, or not yet known */
     bool mapped;               /* the peer can map our arena: send descriptors, else frames */
+    bool stranger;             /* it came by itself, and no process of this host vouches for it */
+    bool in_use;               /* more than HELLOs has come from there, or somebody here has asked for it */
     bool broken;               /* half a message is in the socket: the link has to be lost */
     bool has_word, told;       /* we have a word; the peer knows our slot in its arena */
     int32_t slot;              /* ours in the peer's arena, or PALM_SLOT_... */
@@ -76,8 +78,8 @@ struct palm_node {
 
     pthread_mutex_t lock;
     palm_writer *writer;
-    PALMI_VECTOR(palmi_link *) links; /* by number - 1; NULL where gone */
-    uint32_t last_tag;
+    PALMI_VECTOR(palmi_link *) links; /* those that stand, by number */
+    uint32_t last_link, last_tag;
     PALMI_VECTOR(palmi_note) notes;
     uint32_t notes_first;
 };
@@ -85,12 +87,16 @@ struct palm_node {
 /* All with the lock held. */
 palmi_link *palmi_link_get(palm_node *node, uint32_t number);
 palmi_link *palmi_link_by_peer(palm_node *node, uint64_t peer);
+palmi_link *palmi_link_by_endpoint(palm_node *node, const char *endpoint);
 palm_err palmi_link_to(palm_node *node, const char *endpoint, palmi_link **out);
 void palmi_link_close(palm_node *node, palmi_link *link, int linger_ms);
 /* Closes, and tells who receives: reason 0 in good order, 1 dead. */
 void palmi_link_lose(palm_node *node, palmi_link *link, uint32_t reason);
-/* Its pidfd turns readable when the process is dead, all threads and memory gone. False: it is dead already. */
-bool palmi_link_watch(palm_node *node, palmi_link *link, pid_t pid);
+/* A pidfd turns readable when the process is dead, all threads and memory gone. Or one of these: */
+enum { PALMI_NO_PIDFD = -1, PALMI_DEAD = -2 };
+int palmi_pidfd(pid_t pid);
+/* Takes over the pidfd, which may be PALMI_NO_PIDFD; a link that is watched already stays so. */
+void palmi_link_watch(palm_node *node, palmi_link *link, int pidfd);
 palm_err palmi_link_hello(palm_node *node, palmi_link *link);
 palm_err palmi_link_flush(palm_node *node, palmi_link *link);
 /* The batch is empty afterwards, or as it was; then the caller has to see whether the link is broken. */
