@@ -379,7 +379,7 @@ def test_hello_without_end(cluster, wire, tmp_path):
         for n in range(1200):
             push.send(hello(wire, 2 * n + 1, f"ipc://{tmp_path}/{n}"))
         assert server.answers()
-        eventually(lambda: server.fds() < 600)  # they were more than 1200
+        eventually(lambda: server.fds() < 600)
         with cluster.client() as fresh:
             assert fresh.call("target.same", 1, timeout=5) == 1
 

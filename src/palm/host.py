@@ -82,6 +82,8 @@ class Making:
     deadline: int
     message: Message
     made: int = 0
+    dropped: bool = False  # nobody wants more of it
+    stopped: bool = False  # it should end where it is, as if it had come to its end
 
 
 class Host:
@@ -206,13 +208,21 @@ class Host:
         a = self._assignments.pop(key, None)
         if a is None:
             return
+        a.cancelled = True
         for m in [m for m in self._making if m.assignment is a]:
             self._drop_generator(m)
         for outlet in a.outlets():
             self.node.send(outlet.link, core.FORGET, outlet.handle, 0, core.Batch())
 
     def _drop_generator(self, m: Making) -> None:
-        self._making.remove(m)
+        if m.dropped:
+            return
+        m.dropped = True
+        if m is not self._now_making:  # else it is running, and has just looked: `_make_more` closes it
+            self._making.remove(m)
+            self._close_generator(m)
+
+    def _close_generator(self, m: Making) -> None:
         try:
             m.generator.close()
         except Exception:
@@ -247,9 +257,15 @@ class Host:
     def _stop_generators(self, job: bytes) -> None:
         """Those of the first step end where they are, as if they had come to their end."""
         for m in [m for m in self._making if m.assignment.job == job and not m.assignment.hop]:
-            self._drop_generator(m)
-            self._client_outlet(m.assignment).batch.event(core.CLOSE, m.number, m.path, m.made)
-            self._flush(m.assignment)
+            self._stop_generator(m)
+
+    def _stop_generator(self, m: Making) -> None:
+        m.stopped = True
+        if m is self._now_making:
+            return
+        self._drop_generator(m)
+        self._client_outlet(m.assignment).batch.event(core.CLOSE, m.number, m.path, m.made)
+        self._flush(m.assignment)
 
     def _gone(self, link: int) -> None:
         """Who sent jobs from there, or was to receive from here, is gone. Its client knows: it has a link there too."""
@@ -409,16 +425,22 @@ class Host:
     def _make_more(self) -> None:
         """Each generator for a slice of time, those that have room."""
         for _ in range(len(self._making)):
+            if not self._making:
+                return
             m = self._making[0]
             self._making.rotate(-1)
             if not self._has_room(m.assignment):
                 continue
             self._now_making = m
             try:
-                if self._run_generator(m):
-                    self._making.remove(m)
+                ended = self._run_generator(m)
             finally:
                 self._now_making = None
+            if ended or m.dropped:
+                self._making.remove(m)
+                self._close_generator(m)
+            elif m.stopped:
+                self._stop_generator(m)
             self._flush(m.assignment)
 
     def _run_generator(self, m: Making) -> bool:
@@ -426,20 +448,21 @@ class Host:
         a = m.assignment
         out = self._onward(a).batch
         end = time.monotonic() + SLICE
-        while time.monotonic() < end and len(out) < GENERATED and not out.full:
+        while time.monotonic() < end and len(out) < GENERATED and not (out.full or m.dropped or m.stopped):
             path = child(m.path, m.message.stage, m.made)
             try:
                 value = core.advance(m.generator, out, m.number, path, m.deadline, To)
-                if value is None:
-                    continue  # never sent, in any position
+                if value is None or m.dropped:
+                    continue  # None is never sent, in any position
                 if value is not True:
                     self._routed(a, value).batch.put_out_of(value, m.number, m.deadline, path)
             except StopIteration:
-                self._client_outlet(a).batch.event(core.CLOSE, m.number, m.path, m.made)
+                if not m.dropped:
+                    self._client_outlet(a).batch.event(core.CLOSE, m.number, m.path, m.made)
                 return True
             except Exception as e:
-                m.generator.close()
-                self._fail(a, m.number, m.path, e, m.made)
+                if not m.dropped:
+                    self._fail(a, m.number, m.path, e, m.made)
                 return True
             m.made += 1
         return False
