@@ -346,8 +346,10 @@ typedef struct palm_node_options {
     bool frames;          /* never offer blocks, always send frames: as between hosts */
 } palm_node_options;
 palm_err palm_node_open(const palm_node_options *options, palm_node **out);
-/* 1. No new work (ECLOSED from now on); 2. says BYE and waits, up to linger_ms, until peers have taken what was sent;
- * 3. frees. *unsent: envelopes that were given up. */
+/* No new work: calls return PALM_ECLOSED from now on, and so does a palm_node_next that waits. Again: no effect. */
+void palm_node_shut(palm_node *node);
+/* Shuts it; says BYE and waits, up to linger_ms, until peers have taken what was sent; frees. No other thread may be in a
+ * call of this node or begin one: shut it first, and wait until they have left. *unsent: envelopes that were given up. */
 void palm_node_close(palm_node *node, int linger_ms, uint32_t *unsent);
 const char *palm_node_endpoint(const palm_node *node);
 uint64_t palm_node_id(const palm_node *node);

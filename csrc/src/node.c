@@ -211,12 +211,18 @@ static void close_links(palm_node *node, int linger_ms, uint32_t *unsent)
     }
 }
 
+void palm_node_shut(palm_node *node)
+{
+    atomic_store(&node->closed, true);
+    ring(node);
+}
+
 void palm_node_close(palm_node *node, int linger_ms, uint32_t *unsent)
 {
     *unsent = 0;
     if (node->pid != getpid())
         return; /* libzmq must not be touched in a child; the memory is the child's copy */
-    atomic_store(&node->closed, true);
+    palm_node_shut(node);
     pthread_mutex_lock(&node->lock);
     say_bye(node);
     uint64_t end = now_ms() + (uint64_t)(linger_ms < 0 ? 0 : linger_ms);

@@ -104,7 +104,11 @@ class Connection:
 
     def send(self, link: int, says: int, handle: int, hop: int, batch: core.Batch) -> bool:
         self.check()
-        sent: bool = self.node.send(link, says, handle, hop, batch)
+        try:
+            sent: bool = self.node.send(link, says, handle, hop, batch)
+        except ValueError:
+            self.check()  # it has been closed meanwhile
+            raise
         return sent
 
     def say(self, link: int, says: int, handle: int) -> None:

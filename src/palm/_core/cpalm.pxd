@@ -231,6 +231,7 @@ cdef extern from "palm.h" nogil:
         palm_space *space
         bint frames
     palm_err palm_node_open(const palm_node_options *options, palm_node **out)
+    void palm_node_shut(palm_node *node)
     void palm_node_close(palm_node *node, int linger_ms, uint32_t *unsent)
     const char *palm_node_endpoint(const palm_node *node)
     uint64_t palm_node_id(const palm_node *node)
