@@ -1,11 +1,16 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""A node, or a client, is closed by one thread while others are in the middle of using it."""
+"""A node, or a client, is closed by one thread while others are in the middle of using it; or by the garbage collector, or
+by the end of the process."""
 
 from __future__ import annotations
 
+import gc
 import os
 import signal
+import subprocess
+import sys
 import threading
+from pathlib import Path
 
 import pytest
 from conftest import eventually
@@ -81,9 +86,25 @@ def test_a_signal_handler_closes_the_node_that_waits(tmp_path):
 
 
 class Echo(palm.Server):
+    def setup(self):
+        self.open = 0
+
     @palm.function
     def same(self, x):
         return x
+
+    @palm.function
+    def endless(self):
+        self.open += 1
+        try:
+            while True:
+                yield 0
+        finally:
+            self.open -= 1
+
+    @palm.function
+    def count_open(self):
+        return self.open
 
 
 def test_a_client_is_closed_while_others_call(cluster):
@@ -120,3 +141,63 @@ def test_a_client_is_closed_while_others_call(cluster):
             t.join(30)
             assert not t.is_alive()
     assert not wrong
+
+
+def with_the_lock(connection, act):
+    """What the collector does in a thread that holds the lock of the connection, whatever it collects."""
+
+    def run():
+        with connection.changed:
+            act()
+            gc.collect()
+
+    thread = threading.Thread(target=run, daemon=True)
+    thread.start()
+    thread.join(10)
+    assert not thread.is_alive(), "it waits for a lock that it has"
+
+
+def test_a_job_is_collected_by_who_holds_the_lock(cluster):
+    cluster.start(Echo)
+    client = cluster.client()
+    held = [client.job("echo.endless")]
+    assert next(held[0]) == 0
+    assert client.call("echo.count_open") == 1
+    held[0].self = held  # a cycle: the collector's
+    with_the_lock(client._connection, held.clear)
+    eventually(lambda: client.call("echo.count_open") == 0)
+
+
+def test_a_client_is_collected_by_who_holds_the_lock(cluster):
+    cluster.start(Echo)
+    held = [palm.Client(cluster.address)]
+    assert held[0].call("echo.same", 1) == 1
+    connection = held[0]._connection
+    path = Path(connection.endpoint.removeprefix("ipc://"))
+    held[0].self = held
+    with_the_lock(connection, held.clear)
+    eventually(lambda: connection.closed and not path.exists())
+
+
+AT_EXIT = """
+import sys, palm
+client = palm.Client(sys.argv[1])
+job = client.job("echo.endless")
+future = client.submit("echo.same", 1)
+next(job)
+print(client._connection.endpoint)
+"""
+
+
+def test_the_process_ends_while_a_client_works(cluster):
+    """Its threads wait in the client when the interpreter ends: it is closed before, and leaves nothing."""
+    cluster.start(Echo)
+    for _ in range(3):
+        done = subprocess.run(
+            [sys.executable, "-c", AT_EXIT, cluster.address], capture_output=True, text=True, timeout=30
+        )
+        assert done.returncode == 0, done.stderr
+        assert not done.stderr
+        assert not Path(done.stdout.strip().removeprefix("ipc://")).exists()
+    client = cluster.client()
+    eventually(lambda: client.call("echo.count_open") == 0)
