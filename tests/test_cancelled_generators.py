@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""Generators that look at `self.cancelled` while what they look for comes in: they learn of their own end, and the server
-lives on."""
+"""Generators that look at `self.cancelled` while what they look for comes in: they learn of their own end, and the
+server lives on."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""A node, or a client, is closed by one thread while others are in the middle of using it; or by the garbage collector, or
-by the end of the process."""
+"""A node, or a client, is closed by one thread while others are in the middle of using it; or by the garbage collector,
+or by the end of the process."""
 
 from __future__ import annotations
 

@@ -55,9 +55,9 @@ os.register_at_fork(after_in_child=_in_child)
 
 
 def finalise(end: Callable[[], object]) -> None:
-    """For ``__del__``: has `end` called soon, by a thread of its own. The garbage collector runs in any thread, which may
-    hold any lock, those that `end` needs too; so this waits for nothing. (`threading.Thread` does.) When the interpreter
-    is ending there is nothing to do: peers see that the process has died."""
+    """For ``__del__``: has `end` called soon, by a thread of its own. The garbage collector runs in any thread, which
+    may hold any lock, those that `end` needs too; so this waits for nothing. (`threading.Thread` does.) When the
+    interpreter is ending there is nothing to do: peers see that the process has died."""
     if not sys.is_finalizing():
         with contextlib.suppress(RuntimeError):  # no more threads: likewise
             _thread.start_new_thread(end, ())
