@@ -54,6 +54,11 @@ class Tasks(palm.Server):
     @palm.function
     def sleep(self, x, *, seconds=0.2): time.sleep(seconds); return x
     @palm.function
+    def hold(self, x):
+        import pathlib
+        pathlib.Path("holding").touch()
+        while pathlib.Path("holding").exists(): time.sleep(0.01)
+    @palm.function
     def die(self, x): import os; os._exit(3)
 """
 CONFIGURATION = """
@@ -487,13 +492,17 @@ def test_submit_when_a_server_dies(shop):
 
 
 def test_call_stops_at_ctrl_c(shop):
-    process = shop.start("call", "tasks.sleep:seconds=2", "x1.npy")
+    holding = shop.directory / "holding"  # as long as it is there, so is the function
+    process = shop.start("call", "tasks.hold", "x1.npy")
     try:
-        eventually(lambda: "running" in json.loads(shop.run("status", "--json")[0])["servers"][0]["counters"])
+        eventually(lambda: holding.exists() or process.poll() is not None, 30)
+        assert "running" in json.loads(shop.run("status", "--json")[0])["servers"][0]["counters"]
         process.send_signal(signal.SIGINT)
         began = time.monotonic()
         _, err = process.communicate(timeout=10)
+        assert holding.exists()
     finally:
+        holding.unlink(missing_ok=True)
         process.kill()
         process.wait()
     assert process.returncode == 130, err

@@ -389,19 +389,18 @@ typedef struct palm_node_options {
     bool frames;          /* never offer blocks, always send frames: as between hosts */
 } palm_node_options;
 palm_err palm_node_open(const palm_node_options *options, palm_node **out);
-/* 1. No new work (ECLOSED from now on); 2. says BYE and waits, up to linger_ms, until peers have taken what was sent;
- * 3. frees. *unsent: envelopes that were given up. */
+/* No new work: calls return PALM_ECLOSED from now on, and so does a palm_node_next that waits. Again: no effect. */
+void palm_node_shut(palm_node *node);
+/* Shuts it; says BYE and waits, up to linger_ms, until peers have taken what was sent; frees. No other thread may be in a
+ * call of this node or begin one: shut it first, and wait until they have left. *unsent: envelopes that were given up. */
 void palm_node_close(palm_node *node, int linger_ms, uint32_t *unsent);
 const char *palm_node_endpoint(const palm_node *node);
 uint64_t palm_node_id(const palm_node *node);
-palm_space *palm_node_space(const palm_node *node);
 
 /* A link to who receives at `endpoint`; returns at once, the same number for the same endpoint while it stands. What is
  * sent before the hand-shake is over waits, as long as the process `pid` of this host lives (0: not known): a server that
  * is busy with a function answers when that is over. */
 palm_err palm_node_link(palm_node *node, const char *endpoint, int32_t pid, uint32_t *link);
-/* The link to the node with this id, as it stands in envelopes; PALM_EAGAIN: none. */
-palm_err palm_node_find(palm_node *node, uint64_t peer, uint32_t *link);
 typedef enum palm_link_state { PALM_LINK_GONE = 0, PALM_LINK_OPENING, PALM_LINK_READY } palm_link_state;
 palm_link_state palm_node_link_state(palm_node *node, uint32_t link, bool *mapped);
 /* Envelopes sent and not yet taken, as far as known: of use to those who can wait. */
@@ -444,7 +443,6 @@ void palm_node_wake(palm_node *node); /* any thread, signal handlers too */
 void palm_node_stop(palm_node *node); /* likewise */
 /* Why the last message was rejected, for a rate-limited log; the count is counters->rejected. */
 const char *palm_node_rejected(palm_node *node);
-palm_counters *palm_node_counters(const palm_node *node);
 /* What a pulse does for a node: gives back blocks that peers have taken. */
 void palm_node_tick(palm_node *node);
 

@@ -14,23 +14,38 @@
 
 /* ------------------------------------------------------------------------------------------------ finding, opening */
 
+/* Where in node->links the link with this number is, or would be. */
+static uint32_t place_of(const palm_node *node, uint32_t number)
+{
+    uint32_t low = 0, high = node->links.n;
+    while (low < high) {
+        uint32_t middle = low + (high - low) / 2;
+        if (node->links.at[middle]->number < number)
+            low = middle + 1;
+        else
+            high = middle;
+    }
+    return low;
+}
+
 palmi_link *palmi_link_get(palm_node *node, uint32_t number)
 {
-    return number && number <= node->links.n ? node->links.at[number - 1] : NULL;
+    uint32_t place = place_of(node, number);
+    return place < node->links.n && node->links.at[place]->number == number ? node->links.at[place] : NULL;
 }
 
 palmi_link *palmi_link_by_peer(palm_node *node, uint64_t peer)
 {
     for (uint32_t i = 0; i < node->links.n; i++)
-        if (node->links.at[i] && node->links.at[i]->peer == peer)
+        if (node->links.at[i]->peer == peer)
             return node->links.at[i];
     return NULL;
 }
 
-static palmi_link *by_endpoint(palm_node *node, const char *endpoint)
+palmi_link *palmi_link_by_endpoint(palm_node *node, const char *endpoint)
 {
     for (uint32_t i = 0; i < node->links.n; i++)
-        if (node->links.at[i] && !strcmp(node->links.at[i]->endpoint, endpoint))
+        if (!strcmp(node->links.at[i]->endpoint, endpoint))
             return node->links.at[i];
     return NULL;
 }
@@ -46,7 +61,7 @@ static palm_err add_link(palm_node *node, palmi_link *link)
         node->links.room = room;
     }
     node->links.at[node->links.n++] = link;
-    link->number = node->links.n;
+    link->number = ++node->last_link;
     return PALM_OK;
 }
 
@@ -78,7 +93,7 @@ static void claim_word(palm_node *node, palmi_link *link)
 
 palm_err palmi_link_to(palm_node *node, const char *endpoint, palmi_link **out)
 {
-    palmi_link *link = by_endpoint(node, endpoint);
+    palmi_link *link = palmi_link_by_endpoint(node, endpoint);
     if (link) {
         *out = link;
         return PALM_OK;
@@ -109,15 +124,25 @@ palm_err palmi_link_to(palm_node *node, const char *endpoint, palmi_link **out)
     return PALM_OK;
 }
 
-bool palmi_link_watch(palm_node *node, palmi_link *link, pid_t pid)
+int palmi_pidfd(pid_t pid)
 {
-    if (link->pidfd >= 0 || pid <= 0)
-        return true;
-    link->pidfd = (int)syscall(SYS_pidfd_open, pid, 0);
+    if (pid <= 0)
+        return PALMI_NO_PIDFD;
+    int pidfd = (int)syscall(SYS_pidfd_open, pid, 0);
+    return pidfd >= 0 ? pidfd : errno == ESRCH ? PALMI_DEAD : PALMI_NO_PIDFD;
+}
+
+void palmi_link_watch(palm_node *node, palmi_link *link, int pidfd)
+{
+    if (pidfd < 0)
+        return;
+    if (link->pidfd >= 0) {
+        close(pidfd);
+        return;
+    }
+    link->pidfd = pidfd;
     struct epoll_event watched = {.events = EPOLLIN, .data.u64 = PALMI_PEER_KEY + link->number};
-    if (link->pidfd >= 0)
-        epoll_ctl(node->watch, EPOLL_CTL_ADD, link->pidfd, &watched);
-    return link->pidfd >= 0 || errno != ESRCH;
+    epoll_ctl(node->watch, EPOLL_CTL_ADD, pidfd, &watched);
 }
 
 /* --------------------------------------------------------------------------------------------------------- closing */
@@ -140,6 +165,13 @@ static void drop_waiting(palmi_link *link)
     link->waiting_end = &link->waiting;
 }
 
+static void remove_link(palm_node *node, const palmi_link *link)
+{
+    uint32_t place = place_of(node, link->number);
+    node->links.n--;
+    memmove(node->links.at + place, node->links.at + place + 1, (node->links.n - place) * sizeof *node->links.at);
+}
+
 void palmi_link_close(palm_node *node, palmi_link *link, int linger_ms)
 {
     palmi_zmq.setsockopt_(link->socket, PALMI_ZMQ_LINGER, &linger_ms, sizeof linger_ms);
@@ -150,7 +182,7 @@ void palmi_link_close(palm_node *node, palmi_link *link, int linger_ms)
     drop_flight(link);
     if (link->has_word)
         palm_space_return_word(node->space, link->word);
-    node->links.at[link->number - 1] = NULL;
+    remove_link(node, link);
     free(link->flight.at);
     free(link);
 }
@@ -202,7 +234,7 @@ static palm_err flight_room(palmi_link *link, uint32_t more)
     return PALM_OK;
 }
 
-typedef struct part { /* what libzmq reads from, until it calls part_sent */
+typedef struct part { /* what libzmq reads from, until it calls part_sent; a reference of its own */
     palm_arena *arena;
     uint32_t index;
 } part;
@@ -230,19 +262,20 @@ static palm_err send_frame(palmi_link *link, palmi_zmq_msg *msg, bool more)
     return err;
 }
 
-/* The array's bytes straight from the block (R25: no user-space copy); the block is held until libzmq is done. */
-static palm_err send_part(palmi_link *link, const palmi_lent *lent, const palm_array *array, bool more)
+/* The array's bytes straight from the block (R25: no user-space copy), which is held until libzmq is done. */
+static palm_err send_part(palmi_link *link, const palmi_lent *lent, uint64_t start, uint64_t size, bool more)
 {
     part *hint = malloc(sizeof *hint);
     if (!hint)
         return PALM_ENOMEM;
     *hint = (part){lent->arena, lent->index};
-    palmi_zmq_msg msg;
-    if (palmi_zmq.msg_init_data_(&msg, (void *)(lent->first + array->start), array->size, part_sent, hint)) {
-        free(hint);
-        return palmi_zmq_err();
-    }
     palm_block_hold(lent->arena, lent->index);
+    palmi_zmq_msg msg;
+    if (palmi_zmq.msg_init_data_(&msg, (void *)(lent->first + start), size, part_sent, hint)) {
+        palm_err err = palmi_zmq_err();
+        part_sent(NULL, hint);
+        return err;
+    }
     return send_frame(link, &msg, more); /* a message that is closed calls part_sent too */
 }
 
@@ -300,43 +333,47 @@ static palm_err transmit_blocks(palm_node *node, palmi_link *link, palm_envelope
     return err;
 }
 
-static void arrays_in_parts(const palm_batch *batch, palm_array *arrays, const palm_array **lent, uint64_t *sizes)
+/* The arrays as the receiver sees them; `starts` has where they begin in their blocks. */
+static void blocks_to_parts(const palm_batch *batch, palm_array *arrays, uint64_t *starts, uint64_t *sizes)
 {
     for (uint32_t i = 0; i < batch->arrays.n; i++) {
-        const palm_array *array = &batch->arrays.at[i];
-        arrays[i] = *array;
-        if (array->place != PALM_IN_BLOCK)
+        palm_array *a = &arrays[i];
+        *a = batch->arrays.at[i];
+        if (a->place != PALM_IN_BLOCK)
             continue;
-        lent[array->source] = array;
-        sizes[array->source] = array->size;
-        arrays[i].place = PALM_IN_PART;
-        arrays[i].start = 0;
+        starts[a->source] = a->start;
+        sizes[a->source] = a->size;
+        a->place = PALM_IN_PART;
+        a->start = 0;
     }
 }
 
-/* By frames: each lent array is a frame of its own. A failure after the first frame leaves half a message in the
- * socket, so the caller closes the link. */
+static palm_err send_with_parts(palm_node *node, palmi_link *link, const palm_envelope *e, const palm_batch *batch,
+                                const uint64_t *starts)
+{
+    palm_err err = send_head(node, link, e, batch->lent_bytes, e->n_parts > 0);
+    for (uint32_t i = 0; i < e->n_parts && !err; i++) {
+        err = send_part(link, &batch->lent.at[i], starts[i], e->parts[i], i + 1 < e->n_parts);
+        link->broken = err != PALM_OK;
+    }
+    return err;
+}
+
+/* By frames: each lent array is a frame of its own. */
 static palm_err transmit_parts(palm_node *node, palmi_link *link, palm_envelope *e, const palm_batch *batch)
 {
-    uint32_t n = batch->lent.n;
-    if (n > PALM_MAX_PARTS)
+    uint64_t starts[PALM_MAX_PARTS], sizes[PALM_MAX_PARTS];
+    if (batch->lent.n > PALM_MAX_PARTS)
         return PALM_ELIMIT;
-    uint64_t *sizes = malloc((n ? n : 1) * sizeof *sizes);
-    const palm_array **lent_arrays = malloc((n ? n : 1) * sizeof *lent_arrays);
-    palm_array *arrays = malloc((batch->arrays.n ? batch->arrays.n : 1) * sizeof *arrays); /* as the receiver sees them */
-    palm_err err = sizes && lent_arrays && arrays ? PALM_OK : PALM_ENOMEM;
-    if (!err) {
-        arrays_in_parts(batch, arrays, lent_arrays, sizes);
-        e->arrays = arrays;
-        e->parts = sizes;
-        e->n_parts = n;
-        err = send_head(node, link, e, batch->lent_bytes, n > 0);
-        for (uint32_t i = 0; i < n && !err; i++)
-            err = send_part(link, &batch->lent.at[i], lent_arrays[i], i + 1 < n);
-    }
+    palm_array *arrays = malloc(batch->arrays.n * sizeof *arrays);
+    if (!arrays)
+        return PALM_ENOMEM;
+    blocks_to_parts(batch, arrays, starts, sizes);
+    e->arrays = arrays;
+    e->parts = sizes;
+    e->n_parts = batch->lent.n;
+    palm_err err = send_with_parts(node, link, e, batch, starts);
     free(arrays);
-    free(sizes);
-    free(lent_arrays);
     return err;
 }
 
@@ -433,21 +470,15 @@ palm_err palm_node_link(palm_node *node, const char *endpoint, int32_t pid, uint
         err = palmi_link_hello(node, link);
     if (!err) {
         *out = link->number;
-        if (!palmi_link_watch(node, link, pid))
+        link->in_use = true;
+        int pidfd = link->pidfd < 0 ? palmi_pidfd(pid) : PALMI_NO_PIDFD;
+        if (pidfd == PALMI_DEAD)
             palmi_link_lose(node, link, 1);
+        else
+            palmi_link_watch(node, link, pidfd);
     }
     pthread_mutex_unlock(&node->lock);
     return err;
-}
-
-palm_err palm_node_find(palm_node *node, uint64_t peer, uint32_t *out)
-{
-    pthread_mutex_lock(&node->lock);
-    palmi_link *link = palmi_link_by_peer(node, peer);
-    if (link)
-        *out = link->number;
-    pthread_mutex_unlock(&node->lock);
-    return link ? PALM_OK : PALM_EAGAIN;
 }
 
 palm_link_state palm_node_link_state(palm_node *node, uint32_t number, bool *mapped)
@@ -474,6 +505,16 @@ uint64_t palm_node_backlog(palm_node *node, uint32_t number)
     return n;
 }
 
+static palm_err transmit_or_lose(palm_node *node, palmi_link *link, palm_kind kind, uint32_t handle, uint16_t hop,
+                                 const palm_batch *batch)
+{
+    palm_err err = palmi_link_transmit(node, link, kind, handle, hop, batch);
+    if (!link->broken)
+        return err;
+    palmi_link_lose(node, link, 1);
+    return PALM_ECLOSED;
+}
+
 palm_err palm_node_send(palm_node *node, uint32_t number, palm_kind kind, uint32_t handle, uint16_t hop,
                         const palm_batch *batch)
 {
@@ -485,7 +526,7 @@ palm_err palm_node_send(palm_node *node, uint32_t number, palm_kind kind, uint32
     if (!link)
         err = PALM_ECLOSED;
     else if (link->state == PALM_LINK_READY)
-        err = palmi_link_transmit(node, link, kind, handle, hop, batch);
+        err = transmit_or_lose(node, link, kind, handle, hop, batch);
     else
         err = wait_for_hello(link, kind, handle, hop, batch);
     pthread_mutex_unlock(&node->lock);
@@ -505,7 +546,6 @@ void palm_node_tick(palm_node *node)
 {
     pthread_mutex_lock(&node->lock);
     for (uint32_t i = 0; i < node->links.n; i++)
-        if (node->links.at[i])
-            palmi_link_settle(node, node->links.at[i]);
+        palmi_link_settle(node, node->links.at[i]);
     pthread_mutex_unlock(&node->lock);
 }

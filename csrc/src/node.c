@@ -110,6 +110,13 @@ static palm_err open_bell(palm_node *node)
     return PALM_OK;
 }
 
+static void ring(palm_node *node)
+{
+    uint64_t one = 1;
+    ssize_t written = write(node->bell, &one, sizeof one); /* full means that it rings already */
+    (void)written;
+}
+
 /* libzmq leaves the socket's file behind (4.3.5 removes those alone that it has named itself). */
 static void remove_file(const palm_node *node)
 {
@@ -176,8 +183,6 @@ static bool all_taken(palm_node *node)
     bool all = true;
     for (uint32_t i = 0; i < node->links.n; i++) {
         palmi_link *link = node->links.at[i];
-        if (!link)
-            continue;
         palmi_link_settle(node, link);
         all &= link->flight_first == link->flight.n;
     }
@@ -190,17 +195,15 @@ static void say_bye(palm_node *node)
     if (palm_batch_new(&empty) != PALM_OK)
         return;
     for (uint32_t i = 0; i < node->links.n; i++)
-        if (node->links.at[i] && node->links.at[i]->state == PALM_LINK_READY)
+        if (node->links.at[i]->state == PALM_LINK_READY)
             palmi_link_transmit(node, node->links.at[i], PALM_BYE, 0, 0, empty);
     palm_batch_free(empty);
 }
 
 static void close_links(palm_node *node, int linger_ms, uint32_t *unsent)
 {
-    for (uint32_t i = 0; i < node->links.n; i++) {
-        palmi_link *link = node->links.at[i];
-        if (!link)
-            continue;
+    while (node->links.n) {
+        palmi_link *link = node->links.at[node->links.n - 1];
         for (palmi_waiting *w = link->waiting; w; w = w->next)
             ++*unsent;
         *unsent += link->flight.n - link->flight_first;
@@ -208,12 +211,18 @@ static void close_links(palm_node *node, int linger_ms, uint32_t *unsent)
     }
 }
 
+void palm_node_shut(palm_node *node)
+{
+    atomic_store(&node->closed, true);
+    ring(node);
+}
+
 void palm_node_close(palm_node *node, int linger_ms, uint32_t *unsent)
 {
     *unsent = 0;
     if (node->pid != getpid())
         return; /* libzmq must not be touched in a child; the memory is the child's copy */
-    atomic_store(&node->closed, true);
+    palm_node_shut(node);
     pthread_mutex_lock(&node->lock);
     say_bye(node);
     uint64_t end = now_ms() + (uint64_t)(linger_ms < 0 ? 0 : linger_ms);
@@ -230,16 +239,7 @@ void palm_node_close(palm_node *node, int linger_ms, uint32_t *unsent)
 
 const char *palm_node_endpoint(const palm_node *node) { return node->endpoint; }
 uint64_t palm_node_id(const palm_node *node) { return node->id; }
-palm_space *palm_node_space(const palm_node *node) { return node->space; }
-palm_counters *palm_node_counters(const palm_node *node) { return node->counters; }
 const char *palm_node_rejected(palm_node *node) { return node->rejected; }
-
-static void ring(palm_node *node)
-{
-    uint64_t one = 1;
-    ssize_t written = write(node->bell, &one, sizeof one); /* full means that it rings already */
-    (void)written;
-}
 
 void palm_node_wake(palm_node *node)
 {
@@ -268,16 +268,7 @@ void palmi_node_note(palm_node *node, palm_event_kind kind, uint32_t link, uint3
         node->notes.room = room;
     }
     node->notes.at[node->notes.n++] = (palmi_note){kind, link, reason};
-}
-
-/* A peer on this host is watched. */
-static void watch_peer(palm_node *node, palmi_link *link)
-{
-    palm_identity me;
-    palm_space_identity(node->space, &me);
-    if (!memcmp(me.boot_id, link->identity.boot_id, sizeof me.boot_id) &&
-        me.pid_namespace == link->identity.pid_namespace)
-        palmi_link_watch(node, link, link->identity.pid); /* dead already: the next HELLO or pidfd tells */
+    ring(node);
 }
 
 static bool text_fits(palm_text text)
@@ -285,33 +276,78 @@ static bool text_fits(palm_text text)
     return text.size < PALMI_TEXT && !memchr(text.data, 0, text.size);
 }
 
-/* Peers whose death we would not notice: of another host, or whatever a stranger has made up. Each costs a socket. */
-enum { MAX_STRANGERS = 256 };
+/* A pidfd of a peer that says it is on this host. */
+static int process_of(const palm_node *node, const palm_identity *peer)
+{
+    palm_identity me;
+    palm_space_identity(node->space, &me);
+    bool here = !memcmp(me.boot_id, peer->boot_id, sizeof me.boot_id) && me.pid_namespace == peer->pid_namespace;
+    return here ? palmi_pidfd(peer->pid) : PALMI_NO_PIDFD;
+}
 
-static bool too_many_strangers(const palm_node *node)
+/* A HELLO may come from anybody and costs a socket, so there are bounds: a living process of this host vouches for so many
+ * nodes, since anybody can name one; all others are strangers, of whom the oldest from whom nothing but HELLOs has come
+ * makes room for the next. */
+enum { MAX_OF_A_PROCESS = 64, MAX_STRANGERS = 256 };
+
+static bool has_voucher(const palm_node *node, const palm_identity *peer)
 {
     uint32_t n = 0;
     for (uint32_t i = 0; i < node->links.n; i++)
-        n += node->links.at[i] && node->links.at[i]->peer && node->links.at[i]->pidfd < 0;
-    return n >= MAX_STRANGERS;
+        n += node->links.at[i]->pidfd >= 0 && node->links.at[i]->identity.pid == peer->pid;
+    return n < MAX_OF_A_PROCESS;
 }
 
-static palmi_link *link_of_hello(palm_node *node, uint64_t sender, const palm_hello *hello)
+static bool room_for_stranger(palm_node *node)
+{
+    palmi_link *idle = NULL;
+    uint32_t n = 0;
+    for (uint32_t i = 0; i < node->links.n; i++) {
+        palmi_link *link = node->links.at[i];
+        n += link->stranger;
+        if (link->stranger && !link->in_use && !idle)
+            idle = link;
+    }
+    if (n < MAX_STRANGERS)
+        return true;
+    if (idle)
+        palmi_link_lose(node, idle, 1);
+    return idle != NULL;
+}
+
+/* A link for who has come by itself. */
+static palmi_link *link_for_newcomer(palm_node *node, const palm_identity *peer, const char *endpoint, int pidfd)
+{
+    palmi_link *link;
+    bool stranger = pidfd < 0 || !has_voucher(node, peer);
+    if ((stranger && !room_for_stranger(node)) || palmi_link_to(node, endpoint, &link))
+        return NULL;
+    link->stranger = stranger;
+    return link;
+}
+
+/* The link to a sender that was not known. *dead: it died before we read this, so there is none, and none is needed. */
+static palmi_link *link_of_new_sender(palm_node *node, uint64_t sender, const palm_hello *hello, bool *dead)
 {
     char endpoint[PALMI_TEXT];
     memcpy(endpoint, hello->endpoint.data, hello->endpoint.size);
     endpoint[hello->endpoint.size] = 0;
-    palmi_link *link = palmi_link_by_peer(node, sender);
-    if (link)
-        return link;
-    if (too_many_strangers(node) || palmi_link_to(node, endpoint, &link))
-        return NULL;
-    if (link->peer && link->peer != sender) { /* somebody else lives there now */
+    palmi_link *link = palmi_link_by_endpoint(node, endpoint);
+    int pidfd = process_of(node, &hello->identity);
+    *dead = pidfd == PALMI_DEAD;
+    if (link && (link->peer || *dead)) { /* somebody else lives there now, or nobody */
         palmi_link_lose(node, link, 1);
-        if (palmi_link_to(node, endpoint, &link))
-            return NULL;
+        link = NULL;
+    }
+    if (!link && !*dead)
+        link = link_for_newcomer(node, &hello->identity, endpoint, pidfd);
+    if (!link) {
+        if (pidfd >= 0)
+            close(pidfd);
+        return NULL;
     }
     link->peer = sender;
+    palmi_link_watch(node, link, pidfd);
     return link;
 }
 
@@ -325,11 +361,27 @@ static void attach(palm_node *node, palmi_link *link, const palm_hello *hello)
     link->peer_tag = hello->tag;
     bool can = !node->frames && hello->identity.fd > 0 && palm_space_attach(node->space, &hello->identity, &slot) == PALM_OK;
     link->slot = can ? (int32_t)slot : PALM_SLOT_NONE;
-    watch_peer(node, link);
 }
 
-static void greet(palm_node *node, palmi_link *link, const palm_hello *hello)
+/* Who has lost its link to us begins anew, under the sender that we know. Each time is answered, but not without end,
+ * since what is sent to who does not read stays here. */
+enum { MAX_BEGUN_ANEW = 16 };
+
+static void begin_anew(palmi_link *link, const palm_hello *hello)
 {
+    if (link->begun_anew == MAX_BEGUN_ANEW)
+        return;
+    link->begun_anew++;
+    link->peer_word = hello->word;
+    link->peer_tag = hello->tag;
+    link->told = false;
+}
+
+static void greet(palm_node *node, palmi_link *link, const palm_envelope *e)
+{
+    const palm_hello *hello = e->hello;
+    if (e->seq == 1 && link->slot != PALM_SLOT_UNKNOWN)
+        begin_anew(link, hello);
     attach(node, link, hello);
     if (!link->told && palmi_link_hello(node, link) == PALM_OK)
         link->told = true;
@@ -347,12 +399,16 @@ static bool on_hello(palm_node *node, const palm_envelope *e)
     const palm_hello *hello = e->hello;
     if (!text_fits(hello->endpoint) || !text_fits(hello->name) || !e->sender)
         return false;
+    bool dead = false;
     pthread_mutex_lock(&node->lock);
-    palmi_link *link = link_of_hello(node, e->sender, hello);
-    if (link)
-        greet(node, link, hello);
+    palmi_link *link = palmi_link_by_peer(node, e->sender);
+    if (!link)
+        link = link_of_new_sender(node, e->sender, hello, &dead);
+    bool known = link != NULL;
+    if (known)
+        greet(node, link, e);
     pthread_mutex_unlock(&node->lock);
-    return link != NULL;
+    return known || dead;
 }
 
 /* ------------------------------------------------------------------------------------------------------ receiving */
@@ -513,6 +569,7 @@ static bool accept_from(palm_node *node, palm_event *event)
     } else {
         palm_err err = take_blocks(node, event);
         event->link = link->number;
+        link->in_use = true;
         tell_taken(node, link, e->seq);
         if (e->kind == PALM_BYE)
             palmi_link_lose(node, link, 0);

@@ -41,10 +41,14 @@ typedef struct palmi_link {
     palm_identity identity;    /* of the peer */
     int pidfd;                 /* -1: other host, or not yet known */
     bool mapped;               /* the peer can map our arena: send descriptors, else frames */
+    bool stranger;             /* it came by itself, and no process of this host vouches for it */
+    bool in_use;               /* more than HELLOs has come from there, or somebody here has asked for it */
+    bool broken;               /* half a message is in the socket: the link has to be lost */
     bool has_word, told;       /* we have a word; the peer knows our slot in its arena */
     int32_t slot;              /* ours in the peer's arena, or PALM_SLOT_... */
     uint32_t word, tag;        /* of our arena: where the peer tells what it has taken */
     uint32_t peer_word, peer_tag;
+    uint8_t begun_anew;        /* how often the peer has introduced itself again */
     uint64_t seq;              /* of the envelope sent last */
     uint64_t taken;            /* by the peer, as far as seen */
     PALMI_VECTOR(palmi_flight) flight; /* in order of seq */
@@ -66,17 +70,16 @@ struct palm_node {
     pid_t pid;
     bool frames;
     int bell, watch;           /* eventfd; epoll over the bell, libzmq's fd of the socket, and the pidfds of peers */
-    palm_reader *reader;       /* these five: the thread in palm_node_next */
+    palm_reader *reader;       /* these four: the thread in palm_node_next */
     uint32_t since_look;
     bool stop_told;
     char rejected[160];
-    uint64_t rejected_bytes;
     atomic_bool woken, stopped, closed;
 
     pthread_mutex_t lock;
     palm_writer *writer;
-    PALMI_VECTOR(palmi_link *) links; /* by number - 1; NULL where gone */
-    uint32_t last_tag;
+    PALMI_VECTOR(palmi_link *) links; /* those that stand, by number */
+    uint32_t last_link, last_tag;
     PALMI_VECTOR(palmi_note) notes;
     uint32_t notes_first;
 };
@@ -84,17 +87,23 @@ struct palm_node {
 /* All with the lock held. */
 palmi_link *palmi_link_get(palm_node *node, uint32_t number);
 palmi_link *palmi_link_by_peer(palm_node *node, uint64_t peer);
+palmi_link *palmi_link_by_endpoint(palm_node *node, const char *endpoint);
 palm_err palmi_link_to(palm_node *node, const char *endpoint, palmi_link **out);
 void palmi_link_close(palm_node *node, palmi_link *link, int linger_ms);
 /* Closes, and tells who receives: reason 0 in good order, 1 dead. */
 void palmi_link_lose(palm_node *node, palmi_link *link, uint32_t reason);
-/* Its pidfd turns readable when the process is dead, all threads and memory gone. False: it is dead already. */
-bool palmi_link_watch(palm_node *node, palmi_link *link, pid_t pid);
+/* A pidfd turns readable when the process is dead, all threads and memory gone. Or one of these: */
+enum { PALMI_NO_PIDFD = -1, PALMI_DEAD = -2 };
+int palmi_pidfd(pid_t pid);
+/* Takes over the pidfd, which may be PALMI_NO_PIDFD; a link that is watched already stays so. */
+void palmi_link_watch(palm_node *node, palmi_link *link, int pidfd);
 palm_err palmi_link_hello(palm_node *node, palmi_link *link);
 palm_err palmi_link_flush(palm_node *node, palmi_link *link);
+/* The batch is empty afterwards, or as it was; then the caller has to see whether the link is broken. */
 palm_err palmi_link_transmit(palm_node *node, palmi_link *link, palm_kind kind, uint32_t handle, uint16_t hop,
                              const palm_batch *batch);
 void palmi_link_settle(palm_node *node, palmi_link *link);
+/* Any thread: the one in palm_node_next sees it at once. */
 void palmi_node_note(palm_node *node, palm_event_kind kind, uint32_t link, uint32_t reason);
 
 #endif

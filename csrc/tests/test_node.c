@@ -1,9 +1,11 @@
 /* SPDX-License-Identifier: BSD-3-Clause
  *
  * Two nodes with spaces of their own in one process, which stand for two processes. Argument: the path of a libzmq. */
+#include "../src/node_internal.h"
 #include "check.h"
 
 #include <dlfcn.h>
+#include <errno.h>
 #include <pthread.h>
 #include <string.h>
 #include <sys/wait.h>
@@ -81,21 +83,27 @@ static void put_bytes(palm_batch *batch, uint64_t number, const char *text)
     CHECK_OK(palm_batch_body(batch, text, strlen(text)));
 }
 
-static void put_block(peer *p, palm_batch *batch, uint8_t fill)
+static void put_block_from(peer *p, palm_batch *batch, uint8_t fill, uint64_t start)
 {
     palm_record *record;
     palm_arena *arena;
     uint32_t index;
     const void *first;
     size_t size;
-    int64_t shape = 1 << 20, stride = 1;
+    int64_t shape = (1 << 20) - (int64_t)start, stride = 1;
     uint8_t *bytes = palm_space_alloc(p->space, 1 << 20, false);
     CHECK(bytes);
-    memset(bytes, fill, 1 << 20);
+    memset(bytes, 0, start);
+    memset(bytes + start, fill, (1 << 20) - start);
     CHECK_OK(palm_space_hold(p->space, bytes, 1 << 20, &arena, &index, &first, &size));
     CHECK_OK(palm_batch_record(batch, PALM_ARRAY, 7, &record));
-    CHECK_OK(palm_batch_lend(batch, "|u1", 3, 1, &shape, &stride, 1 << 20, 0, arena, index, first, 0));
+    CHECK_OK(palm_batch_lend(batch, "|u1", 3, 1, &shape, &stride, (uint64_t)shape, 0, arena, index, first, start));
     palm_space_free(p->space, bytes); /* the batch's reference keeps it */
+}
+
+static void put_block(peer *p, palm_batch *batch, uint8_t fill)
+{
+    put_block_from(p, batch, fill, 0);
 }
 
 static uint64_t held(peer *p)
@@ -105,10 +113,10 @@ static uint64_t held(peer *p)
     return stats.blocks_held + stats.blocks_lent;
 }
 
-/* Nothing of its arena is held any more; libzmq's thread may still have to let go of a part. */
-static void let_go(peer *p)
+/* Until nothing is held; libzmq's thread may still have to let go of a part. */
+static void wait_until_free(peer *p)
 {
-    for (int i = 0; i < 1000 && held(p); i++) {
+    for (int i = 0; i < 5000 && held(p); i++) {
         palm_node_tick(p->node);
         palm_space_tick(p->space, (uint64_t)time(NULL) * 1000000000u);
         usleep(1000);
@@ -161,7 +169,113 @@ static void test_block(bool frames)
         CHECK(held(&a) == 1);
     palm_event_done(b.node, &event);
     CHECK(held(&b) == 0);
-    let_go(&a);
+    wait_until_free(&a);
+    palm_batch_free(batch);
+    peer_close(&a);
+    peer_close(&b);
+}
+
+static void check_parts(const palm_event *event)
+{
+    CHECK(event->envelope.n_arrays == 2);
+    for (uint32_t i = 0; i < 2; i++) {
+        const palm_array *array = &event->envelope.arrays[i];
+        const uint8_t *bytes = event->parts[array->source] + array->start;
+        CHECK(array->place == PALM_IN_PART && array->size == (1 << 20) - 128u * i);
+        for (uint64_t k = 0; k < array->size; k++)
+            CHECK(bytes[k] == i + 1);
+    }
+}
+
+static int (*real_send)(palmi_zmq_msg *, void *, int);
+static int frames_left;
+static bool has_parts;
+
+static int send_until(palmi_zmq_msg *msg, void *socket, int flags)
+{
+    has_parts |= (flags & PALMI_ZMQ_SNDMORE) != 0;
+    if (!has_parts || frames_left-- > 0)
+        return real_send(msg, socket, flags);
+    errno = ENOMEM;
+    return -1;
+}
+
+/* Of the first message that has parts, so many frames go. */
+static void let_frames_go(int n)
+{
+    real_send = palmi_zmq.msg_send_;
+    frames_left = n;
+    has_parts = false;
+    palmi_zmq.msg_send_ = send_until;
+}
+
+/* A part fails after `sent` frames of its message went: the link is lost, the batch as it was, and good for the next. */
+static void test_half_a_message(int sent)
+{
+    peer a = peer_open("a", true), b = peer_open("b", false);
+    uint32_t link = connect_to(&a, &b), again;
+    palm_batch *batch;
+    CHECK_OK(palm_batch_new(&batch));
+    put_block_from(&a, batch, 1, 0);
+    put_block_from(&a, batch, 2, 128);
+    let_frames_go(sent);
+    CHECK_ERR(palm_node_send(a.node, link, PALM_DATA, 1, 0, batch), PALM_ECLOSED);
+    palmi_zmq.msg_send_ = real_send;
+    CHECK(palm_batch_count(batch) == 2 && palm_batch_lent(batch) == 2);
+    CHECK(palm_node_link_state(a.node, link, NULL) == PALM_LINK_GONE);
+    palm_event event = expect(&a, &b, PALM_EVENT_GONE);
+    CHECK(event.link == link && event.reason == 1);
+    again = connect_to(&a, &b);
+    CHECK(again != link);
+    send_all(a.node, again, 2, 0, batch);
+    event = next_message(&b, &a);
+    CHECK(event.envelope.handle == 2);
+    check_parts(&event);
+    palm_event_done(b.node, &event);
+    wait_until_free(&a);
+    palm_batch_free(batch);
+    peer_close(&a);
+    peer_close(&b);
+}
+
+/* What waited for the hand-shake is sent when it is over; if that leaves half a message, the link is lost with it. */
+static void test_half_a_message_that_waited(void)
+{
+    peer a = peer_open("a", true), b = peer_open("b", false);
+    uint32_t link;
+    palm_batch *batch;
+    CHECK_OK(palm_batch_new(&batch));
+    CHECK_OK(palm_node_link(a.node, palm_node_endpoint(b.node), 0, &link));
+    put_block_from(&a, batch, 1, 0);
+    put_block_from(&a, batch, 2, 128);
+    send_all(a.node, link, 1, 0, batch);
+    let_frames_go(2);
+    palm_event event = expect(&a, &b, PALM_EVENT_READY);
+    event = expect(&a, &b, PALM_EVENT_GONE);
+    palmi_zmq.msg_send_ = real_send;
+    CHECK(event.link == link && event.reason == 1);
+    wait_until_free(&a);
+    palm_batch_free(batch);
+    peer_close(&a);
+    peer_close(&b);
+}
+
+/* Who closes its link and opens it again is answered, and told which blocks have been taken. */
+static void test_link_again(void)
+{
+    peer a = peer_open("a", false), b = peer_open("b", false);
+    uint32_t link = connect_to(&a, &b);
+    palm_batch *batch;
+    CHECK_OK(palm_batch_new(&batch));
+    for (int i = 0; i < 3; i++) {
+        palm_node_unlink(a.node, link);
+        link = connect_to(&a, &b);
+        put_block(&a, batch, 1);
+        send_all(a.node, link, 1, 0, batch);
+        palm_event event = next_message(&b, &a);
+        palm_event_done(b.node, &event);
+        wait_until_free(&a);
+    }
     palm_batch_free(batch);
     peer_close(&a);
     peer_close(&b);
@@ -243,7 +357,7 @@ static void test_kept_batch(bool frames)
     palm_event_done(b.node, &first);
     palm_event_done(b.node, &second);
     palm_batch_free(again);
-    let_go(&a);
+    wait_until_free(&a);
     CHECK(held(&b) == 0);
     peer_close(&a);
     peer_close(&b);
@@ -270,6 +384,149 @@ static void test_kept_events(void)
     palm_batch_free(batch);
     peer_close(&a);
     peer_close(&b);
+}
+
+/* Somebody who writes envelopes by hand. */
+typedef struct forger {
+    void *context, *socket;
+    palm_writer *writer;
+} forger;
+
+static forger forger_of(peer *to)
+{
+    forger f;
+    int wait_ms = 1000;
+    CHECK_OK(palmi_zmq_context(&f.context));
+    CHECK_OK(palm_writer_new(&f.writer));
+    f.socket = palmi_zmq.socket_(f.context, PALMI_ZMQ_PUSH);
+    CHECK(f.socket);
+    CHECK(!palmi_zmq.setsockopt_(f.socket, PALMI_ZMQ_LINGER, &wait_ms, sizeof wait_ms));
+    CHECK(!palmi_zmq.connect_(f.socket, palm_node_endpoint(to->node)));
+    return f;
+}
+
+static void forger_close(forger *f)
+{
+    palmi_zmq.close_(f->socket);
+    palmi_zmq_context_drop();
+    palm_writer_free(f->writer);
+}
+
+static void forge(forger *f, const palm_envelope *e)
+{
+    const uint8_t *head;
+    size_t size;
+    palmi_zmq_msg msg;
+    CHECK_OK(palm_writer_head(f->writer, e, &head, &size));
+    CHECK(!palmi_zmq.msg_init_size_(&msg, size));
+    memcpy(palmi_zmq.msg_data_(&msg), head, size);
+    CHECK(palmi_zmq.msg_send_(&msg, f->socket, 0) >= 0);
+}
+
+/* As from a process of this host, without shared memory; pid 0: from elsewhere. */
+static void forge_hello(forger *f, peer *like, uint64_t sender, pid_t pid, const char *endpoint)
+{
+    palm_hello hello = {.slot = PALM_SLOT_NONE, .endpoint = {endpoint, (uint32_t)strlen(endpoint)}, .name = {"f", 1}};
+    palm_space_identity(like->space, &hello.identity);
+    hello.identity.pid = pid;
+    hello.identity.fd = 0;
+    forge(f, &(palm_envelope){.kind = PALM_HELLO, .sender = sender, .seq = 1, .hello = &hello});
+}
+
+static const char *place(unsigned n)
+{
+    static char endpoint[128];
+    snprintf(endpoint, sizeof endpoint, "ipc://%s/place-%u", directory, n);
+    return endpoint;
+}
+
+/* What the forger sent has been read: noise comes after it, and is rejected as such. */
+static void read_all(forger *f, peer *p)
+{
+    palmi_zmq_msg noise;
+    palm_event event;
+    CHECK(!palmi_zmq.msg_init_size_(&noise, 1));
+    CHECK(palmi_zmq.msg_send_(&noise, f->socket, 0) >= 0);
+    for (int i = 0; i < 5000 && strncmp(palm_node_rejected(p->node), "not an", 6); i++)
+        if (palm_node_next(p->node, 1, &event) == PALM_OK)
+            palm_event_done(p->node, &event);
+    CHECK(!strncmp(palm_node_rejected(p->node), "not an", 6));
+}
+
+static pid_t dead_process(void)
+{
+    pid_t child = fork();
+    if (!child)
+        _exit(0);
+    CHECK(waitpid(child, NULL, 0) == child);
+    return child;
+}
+
+/* Its HELLO is read when it is dead: who waits for it is told, and nobody else needs a link. */
+static void test_dead_before_its_hello_is_read(void)
+{
+    peer a = peer_open("a", false);
+    forger f = forger_of(&a);
+    pid_t dead = dead_process();
+    uint32_t link;
+    CHECK_OK(palm_node_link(a.node, place(0), 0, &link));
+    forge_hello(&f, &a, 5, dead, place(0));
+    palm_event event = expect(&a, NULL, PALM_EVENT_GONE);
+    CHECK(event.link == link && event.reason == 1);
+    forge_hello(&f, &a, 7, dead, place(1));
+    read_all(&f, &a);
+    CHECK(a.node->links.n == 0);
+    forger_close(&f);
+    peer_close(&a);
+}
+
+/* HELLOs without end, from elsewhere or as from a process that lives: links stay bounded, those in use stay, and who is
+ * honest gets in, though it is of the very process that others have named. */
+static void test_strangers(pid_t pid)
+{
+    enum { MANY = 600 };
+    peer a = peer_open("a", false), b = peer_open("b", false);
+    forger f = forger_of(&a);
+    uint32_t asked;
+    CHECK_OK(palm_node_link(a.node, place(0), 0, &asked));
+    for (unsigned i = 0; i < MANY; i++) {
+        forge_hello(&f, &a, 2 * i + 1, pid, place(i));
+        if (i == 100)
+            forge(&f, &(palm_envelope){.kind = PALM_CANCEL, .sender = 2 * i + 1, .seq = 2});
+    }
+    read_all(&f, &a);
+    CHECK(a.node->links.n >= 256 && a.node->links.n <= 256 + 64 + 1);
+    CHECK(palmi_link_by_peer(a.node, 1) && palmi_link_by_peer(a.node, 1)->number == asked);
+    CHECK(palmi_link_by_peer(a.node, 2 * 100 + 1));
+    CHECK(!palmi_link_by_peer(a.node, 2 * 101 + 1));
+    CHECK(palmi_link_by_peer(a.node, 2 * (MANY - 1) + 1));
+    connect_to(&b, &a);
+    forger_close(&f);
+    peer_close(&b);
+    peer_close(&a);
+}
+
+/* Strangers that say more than HELLO keep their place, and then there is none for others; but for those of this host. */
+static void test_strangers_in_use(void)
+{
+    peer a = peer_open("a", false), b = peer_open("b", false);
+    forger f = forger_of(&a);
+    for (unsigned i = 0; i < 300; i++) {
+        forge_hello(&f, &a, 2 * i + 1, 0, place(i));
+        forge(&f, &(palm_envelope){.kind = PALM_CANCEL, .sender = 2 * i + 1, .seq = 2});
+    }
+    for (uint32_t got = 0; got < 256;) {
+        palm_event event = next(&a, NULL);
+        got += event.kind == PALM_EVENT_MESSAGE;
+        palm_event_done(a.node, &event);
+    }
+    read_all(&f, &a);
+    palm_counters *counters = palm_space_page(a.space);
+    CHECK(counters->rejected == 2 * (300 - 256) + 1); /* the HELLO, and what came after it */
+    connect_to(&b, &a);
+    forger_close(&f);
+    peer_close(&b);
+    peer_close(&a);
 }
 
 static void *waker(void *node)
@@ -368,8 +625,16 @@ int main(int argc, char **argv)
     test_block(true);
     test_kept_batch(false);
     test_kept_batch(true);
+    test_half_a_message(1);
+    test_half_a_message(2);
+    test_half_a_message_that_waited();
+    test_link_again();
     test_bye();
     test_death_before_the_hand_shake();
+    test_dead_before_its_hello_is_read();
+    test_strangers(0);
+    test_strangers(getpid());
+    test_strangers_in_use();
     test_kept_events();
     test_wake_and_stop();
     test_to_oneself();

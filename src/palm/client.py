@@ -3,7 +3,9 @@
 
 from __future__ import annotations
 
+import atexit
 import concurrent.futures
+import functools
 import os
 import secrets
 import threading
@@ -16,13 +18,15 @@ from typing import Any, Literal
 from palm import places
 from palm._core import space as core_space
 from palm.calls import Answer, Calls, Retired, settle
-from palm.connection import Connection
+from palm.connection import Connection, finalise
 from palm.directory import Directory
 from palm.errors import Crashed, Disconnected, Timeout
 from palm.job import Job
 from palm.step import route_of
 from palm.window import SLOTS
 from palm.work import JobWork, Options
+
+_open: weakref.WeakSet[Client] = weakref.WeakSet()
 
 
 class Client(concurrent.futures.Executor):
@@ -49,6 +53,7 @@ class Client(concurrent.futures.Executor):
         self._thread: threading.Thread | None = None
         self._lock = threading.Lock()
         self._jobs: weakref.WeakSet[Job] = weakref.WeakSet()
+        _open.add(self)
 
     # -------------------------------------------------------------------------------------------------- calls
 
@@ -307,11 +312,16 @@ class Client(concurrent.futures.Executor):
         return self
 
     def __del__(self) -> None:
-        try:
-            if not self._connection.closed:
-                self._connection.close(0)
-        except AttributeError:
-            pass  # __init__ has raised
+        connection = getattr(self, "_connection", None)  # none: __init__ has raised
+        if connection is not None and not connection.closed and not connection.is_forked():
+            finalise(functools.partial(connection.close, 0))
+
+
+@atexit.register
+def _close_all() -> None:
+    """While the threads that wait in them can still leave."""
+    for client in list(_open):
+        client.close(0)
 
 
 def _connect(address: str, timeout: float) -> tuple[Connection, Directory]:

@@ -9,9 +9,12 @@ thread waits.
 
 from __future__ import annotations
 
+import _thread
+import contextlib
 import itertools
 import logging
 import os
+import sys
 import threading
 import time
 from collections.abc import Callable
@@ -49,6 +52,15 @@ def _in_child() -> None:
 
 
 os.register_at_fork(after_in_child=_in_child)
+
+
+def finalise(end: Callable[[], object]) -> None:
+    """For ``__del__``: has `end` called soon, by a thread of its own. The garbage collector runs in any thread, which
+    may hold any lock, those that `end` needs too; so this waits for nothing. (`threading.Thread` does.) When the
+    interpreter is ending there is nothing to do: peers see that the process has died."""
+    if not sys.is_finalizing():
+        with contextlib.suppress(RuntimeError):  # no more threads: likewise
+            _thread.start_new_thread(end, ())
 
 
 class Connection:
@@ -104,7 +116,11 @@ class Connection:
 
     def send(self, link: int, says: int, handle: int, hop: int, batch: core.Batch) -> bool:
         self.check()
-        sent: bool = self.node.send(link, says, handle, hop, batch)
+        try:
+            sent: bool = self.node.send(link, says, handle, hop, batch)
+        except ValueError:
+            self.check()  # it has been closed meanwhile
+            raise
         return sent
 
     def say(self, link: int, says: int, handle: int) -> None:

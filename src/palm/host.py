@@ -248,9 +248,15 @@ class Host:
     def _stop_generators(self, job: JobHere) -> None:
         """Those of the first step end where they are, as if they had come to their end."""
         for m in [m for m in job.making.values() if not m.assignment.hop and not m.ended]:
-            self._close(m)
-            job.report.batch.event(core.CLOSE, m.number, m.path, m.made)
+            if m is self._now_making:  # it is running, and has just looked
+                m.stopped = True
+            else:
+                self._stop(m)
         self._flush_outlet(job.report)
+
+    def _stop(self, m: Making) -> None:
+        self._close(m)
+        m.assignment.job.report.batch.event(core.CLOSE, m.number, m.path, m.made)
 
     def _gone(self, link: int) -> None:
         """A client that is gone wants nothing more. Of others the client is told, since what was under way there is
@@ -462,6 +468,8 @@ class Host:
     def _make_more(self) -> None:
         """Each generator for a slice of time, those that have room."""
         for _ in range(len(self._making)):
+            if not self._making:
+                return
             m = self._making[0]
             self._making.rotate(-1)
             if not m.has_room():
@@ -473,6 +481,8 @@ class Host:
                 self._now_making = None
             if m.unwanted or m.ended:
                 self._close(m)
+            elif m.stopped:
+                self._stop(m)
             elif m.wants():
                 self._ask(m)
             self._flush_outlet(m.assignment.job.report)
@@ -487,7 +497,7 @@ class Host:
         made: dict[tuple[Any, ...] | None, Kept] = {None: Kept(None, [], core.Batch())}  # by route
         end, most = time.monotonic() + SLICE, m.made + GENERATED
         try:
-            while time.monotonic() < end and m.made < most and m.has_room() and not m.unwanted:
+            while time.monotonic() < end and m.made < most and m.has_room() and not (m.unwanted or m.stopped):
                 self._make_one(m, made)
                 if any(kept.batch.full for kept in made.values()):
                     break

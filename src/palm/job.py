@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import collections
+import functools
 import time
 from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass
@@ -11,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from palm.connection import finalise
 from palm.errors import Cancelled, Disconnected, RemoteError, Timeout
 from palm.message import places
 from palm.work import JobWork, Result
@@ -191,14 +193,10 @@ class Job:
 
     def cancel(self) -> None:
         """What is queued is dropped; a function that runs sees `cancelled`. Iterating raises `Cancelled`."""
-        self._end_with(Cancelled("the job was cancelled"))
-
-    def _end_with(self, error: BaseException) -> None:
-        self._work.stop_with(error)
-        self._work.connection.call_later()
+        _end_with(self._work, Cancelled("the job was cancelled"))
 
     def _close(self) -> None:
-        self._end_with(Disconnected("the client was closed before the job was complete"))
+        _end_with(self._work, Disconnected("the client was closed before the job was complete"))
 
     def stats(self) -> dict[str, Any]:
         """Where the time went.
@@ -233,13 +231,25 @@ class Job:
         self._drop()
 
     def __del__(self) -> None:
-        if hasattr(self, "_began"):  # else __init__ has raised
-            self._drop()
+        if hasattr(self, "_began") and self._is_open():  # else __init__ has raised
+            finalise(functools.partial(_leave, self._work))
 
     def _drop(self) -> None:
+        if self._is_open():
+            _leave(self._work)
+
+    def _is_open(self) -> bool:
         connection = self._work.connection
-        if not self._work.over and not connection.closed and not connection.is_forked():
-            self._end_with(Cancelled("the job was left before it was complete"))
+        return not self._work.over and not connection.closed and not connection.is_forked()
+
+
+def _end_with(work: JobWork, error: BaseException) -> None:
+    work.stop_with(error)
+    work.connection.call_later()
+
+
+def _leave(work: JobWork) -> None:
+    _end_with(work, Cancelled("the job was left before it was complete"))
 
 
 def _progress_of(work: JobWork) -> Progress:

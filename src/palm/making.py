@@ -52,6 +52,7 @@ class Making:
     asked: bool = False
     ended: bool = False
     unwanted: bool = False  # to be closed as soon as it does not run
+    stopped: bool = False  # likewise, as if it had come to its end
     settled: Ranges = field(default_factory=list)
     kept: collections.deque[Kept] = field(default_factory=collections.deque)
 

@@ -247,6 +247,7 @@ cdef extern from "palm.h" nogil:
         palm_space *space
         bint frames
     palm_err palm_node_open(const palm_node_options *options, palm_node **out)
+    void palm_node_shut(palm_node *node)
     void palm_node_close(palm_node *node, int linger_ms, uint32_t *unsent)
     const char *palm_node_endpoint(const palm_node *node)
     uint64_t palm_node_id(const palm_node *node)
@@ -287,7 +288,6 @@ cdef extern from "palm.h" nogil:
     void palm_node_wake(palm_node *node)
     void palm_node_stop(palm_node *node)
     const char *palm_node_rejected(palm_node *node)
-    palm_counters *palm_node_counters(const palm_node *node)
     void palm_node_tick(palm_node *node)
 
     ctypedef struct palm_pulse

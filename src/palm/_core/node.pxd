@@ -13,6 +13,8 @@ cdef class Node:
     cdef palm_node *node
     cdef palm_counters *c
     cdef long pid
+    cdef int inside
+    cdef bint closing
 
     cdef palm_node *live(self) except NULL
 

@@ -4,6 +4,7 @@
 
 import os
 import struct
+import sys
 import threading
 import types
 from threading import get_ident
@@ -11,7 +12,7 @@ from threading import get_ident
 from cpython.exc cimport PyErr_CheckSignals
 from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
 from libc.string cimport memset, strncpy
-from posix.time cimport CLOCK_MONOTONIC, CLOCK_REALTIME, clock_gettime, timespec
+from posix.time cimport CLOCK_MONOTONIC, CLOCK_REALTIME, clock_gettime, nanosleep, timespec
 
 from palm._core.book cimport Book
 from palm._core.cpalm cimport *
@@ -54,6 +55,13 @@ cdef inline bint is_late(uint64_t deadline) noexcept nogil:
         return False
     clock_gettime(CLOCK_REALTIME, &t)
     return <uint64_t> t.tv_sec * 1000000000 + <uint64_t> t.tv_nsec > deadline
+
+
+cdef void sleep_ms() noexcept nogil:
+    cdef timespec t
+    t.tv_sec = 0
+    t.tv_nsec = 1000000
+    nanosleep(&t, NULL)
 
 
 cdef class Batch:
@@ -168,6 +176,9 @@ cdef class Node:
         What peers see.
     frames : bool
         Send arrays in frames even to processes that could map them.
+
+    Any thread may close it at any time. With the GIL held, `inside` counts the threads that are in a call of the core
+    without it; once `closing` is set nobody goes in, and the node is freed when all have left.
     """
 
     def __cinit__(self, str endpoint, str name="", bint frames=False):
@@ -187,19 +198,27 @@ cdef class Node:
         palm_pulse_add(pulse(), self.node)
 
     cdef palm_node *live(self) except NULL:
-        if self.node == NULL:
+        if self.node == NULL or self.closing:
             raise ValueError("the node is closed")
         return self.node
 
     def close(self, int linger_ms=1000):
         """Flush up to `linger_ms`, then close; returns the number of envelopes given up. Again: without effect."""
-        cdef palm_node *node = self.node
+        cdef palm_node *node
         cdef uint32_t unsent = 0
-        if node == NULL:
+        if self.node == NULL or self.closing:
             return 0
-        self.node = NULL
+        self.closing = True
         if self.pid != os.getpid():
             return 0
+        palm_node_shut(self.node)
+        while self.inside:
+            if sys.is_finalizing():
+                return 0  # those inside never come back for the GIL: the end of the process closes it
+            with nogil:
+                sleep_ms()
+        node = self.node
+        self.node = NULL
         palm_pulse_remove(pulse(), node)
         with nogil:
             palm_node_close(node, linger_ms, &unsent)
@@ -226,8 +245,12 @@ cdef class Node:
         cdef const char *at = e
         cdef palm_node *node = self.live()
         cdef palm_err err
+        self.inside += 1
         with nogil:
             err = palm_node_link(node, at, pid, &number)
+        self.inside -= 1
+        if err == PALM_ECLOSED:
+            self.live()
         check(err)
         return number
 
@@ -252,9 +275,12 @@ cdef class Node:
         """Send the batch, which stays as it is, to be sent again if need be. False: the link is gone."""
         cdef palm_node *node = self.live()
         cdef palm_err err
+        self.inside += 1
         with nogil:
             err = palm_node_send(node, link, <palm_kind> kind, handle, hop, batch.batch)
+        self.inside -= 1
         if err == PALM_ECLOSED:
+            self.live()
             return False
         check(err)
         return True
@@ -271,15 +297,20 @@ cdef class Node:
         event.node = self
         while True:
             ms = <int> slice_ms if end > now + slice_ms * 1000000 else 0 if end <= now else <int> ((end - now + 999999) // 1000000)
+            self.inside += 1
             with nogil:
                 err = palm_node_next(node, ms, &event.event)
+            self.inside -= 1
             if err == PALM_OK:
                 if event.event.kind == PALM_EVENT_MESSAGE:
                     event.holders = [None] * (event.event.envelope.n_blocks + 1)
                 return event
+            if err == PALM_ECLOSED:
+                self.live()
             if err != PALM_EAGAIN and err != PALM_EINTR:
                 check(err)
             PyErr_CheckSignals()
+            node = self.live()  # a handler may have closed it
             now = now_ns()
             if now >= end:
                 return None
