@@ -107,6 +107,7 @@ class Host:
         self.node.name_functions(self._functions)
         self._assignments: dict[tuple[int, int], Assignment] = {}
         self._backlog: collections.deque[core.Event] = collections.deque()
+        self._cancelled_early: set[bytes] = set()  # jobs whose OPEN may still be in the backlog
         self._making: collections.deque[Making] = collections.deque()
         self._next_handle = 1
         self._event: core.Event | None = None
@@ -140,6 +141,7 @@ class Host:
     def _next_event(self) -> core.Event | None:
         if self._backlog:
             return self._backlog.popleft()
+        self._cancelled_early.clear()
         return self.node.next(0.0 if self.stopping or self._can_make() else IDLE)
 
     def _dispatch(self, event: core.Event) -> None:
@@ -187,6 +189,7 @@ class Host:
         except (BlockLost, TypeError, ValueError, OSError, core_space.CoreError) as e:
             self._complain(f"an OPEN that cannot be used: {e}")
             return
+        a.cancelled = a.job in self._cancelled_early
         self._assignments[event.link, event.handle] = a
 
     def _bind(self, a: Assignment) -> None:
@@ -242,6 +245,8 @@ class Host:
             self._cancel_job(job)
 
     def _cancel_job(self, job: bytes) -> None:
+        if self._backlog and type(job) is bytes:
+            self._cancelled_early.add(job)
         for a in self._assignments.values():
             if a.job == job:
                 a.cancelled = True
