@@ -70,6 +70,7 @@ class Host:
         self._jobs: dict[bytes, JobHere] = {}
         self._reports: dict[int, JobHere] = {}  # by the handle under which its client hears from here
         self._backlog: collections.deque[core.Event] = collections.deque()
+        self._cancelled_early: set[bytes] = set()  # jobs whose OPEN may still be in the backlog
         self._making: collections.deque[Making] = collections.deque()
         self._next_handle = 1
         self._event: core.Event | None = None
@@ -103,6 +104,7 @@ class Host:
     def _next_event(self) -> core.Event | None:
         if self._backlog:
             return self._backlog.popleft()
+        self._cancelled_early.clear()
         return self.node.next(0.0 if self.stopping or self._can_make() else IDLE)
 
     def _dispatch(self, event: core.Event) -> None:
@@ -165,6 +167,7 @@ class Host:
         if a.epoch > job.epoch:
             job.epoch = a.epoch
             self._assignments = {k: b for k, b in self._assignments.items() if b.job is not job}
+        job.cancelled |= a.job.key in self._cancelled_early
         self._assignments[event.link, event.handle] = a
 
     def _job(self, key: bytes, client: str) -> JobHere:
@@ -235,9 +238,12 @@ class Host:
     def _cancel(self, event: core.Event) -> None:
         try:
             meaning = event.value(0)
-            job, softly = self._jobs.get(meaning["job"]), meaning.get("stop")
+            key, softly = meaning["job"], meaning.get("stop")
+            job = self._jobs.get(key)
         except (BlockLost, LookupError, TypeError, AttributeError):
             return
+        if job is None and self._backlog and not softly and type(key) is bytes:
+            self._cancelled_early.add(key)
         if job is not None and softly:
             self._stop_generators(job)
         elif job is not None:
