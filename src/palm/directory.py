@@ -7,7 +7,7 @@ import difflib
 import socket
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from palm.calls import Calls
@@ -96,7 +96,7 @@ class Directory:
         self._known |= found
         servers = {n: found.get(n) or self._known[n] for n in names}
         for s in steps:
-            _check_step(s, servers[s.server])
+            check_step(s, servers[s.server])
         return servers
 
     def _find(self, names: list[str]) -> dict[str, dict[str, Any]]:
@@ -108,7 +108,7 @@ class Directory:
             found = self.ask("lookup", names)
             absent = [n for n in names if n not in found["servers"]]
         if absent:
-            raise NotFound(_no_server(absent[0], found["names"], found["states"].get(absent[0], "")))
+            raise NotFound(no_server(absent[0], found["names"], found["states"].get(absent[0], "")))
         servers: dict[str, dict[str, Any]] = found["servers"]
         return servers
 
@@ -153,7 +153,8 @@ class Directory:
         return "unknown: its supervisor has not told"
 
 
-def _check_step(s: Step, server: dict[str, Any]) -> None:
+def check_step(s: Step, server: Mapping[str, Any]) -> None:
+    """That the server has the function, and the function these constants; NotFound, PayloadError."""
     functions = server["functions"]
     if s.function not in functions:
         raise NotFound(_no_function(s, functions, server["hidden"]))
@@ -173,10 +174,12 @@ def _did_you_mean(name: str, names: Sequence[str]) -> str:
     return f" Did you mean {near[0]!r}?" if near else ""
 
 
-def _no_server(name: str, names: Sequence[str], state: str) -> str:
+def no_server(name: str, names: Iterable[str], state: str) -> str:
+    """What to say of a server that is not there, or not running."""
+    names = sorted(names)
     if state:
         return f"the server {name!r} is not running; its state is: {state}"
-    there = f"There are: {', '.join(sorted(names))}" if names else "There are none: start one with cluster.start"
+    there = f"There are: {', '.join(names)}" if names else "There are none: start one with cluster.start"
     return f"there is no server {name!r}.{_did_you_mean(name, names)} {there}"
 
 
