@@ -108,6 +108,9 @@ def errors(client: palm.Client) -> str:
         return str(e)
     except palm.Crashed as e:
         return e.reason
+    except palm.RemoteError as e:
+        assert_type(e.capsule, str | None)
+        return e.capsule or ""
     except (palm.NotFound, palm.Timeout, palm.Disconnected):
         return "no"
     return ""
