@@ -25,6 +25,7 @@ from palm._core import space
 MINE = "PALM_TESTS_IN" not in os.environ
 RUNTIME = os.environ.setdefault("PALM_TESTS_IN", "") or tempfile.mkdtemp(prefix="pt-", dir="/tmp")
 os.environ["PALM_TESTS_IN"] = os.environ["XDG_RUNTIME_DIR"] = RUNTIME
+os.environ["PALM_CAPSULES"] = f"{RUNTIME}/capsules"
 TOOLS_THREADS = ("pytest_timeout", "pymonitor")
 
 

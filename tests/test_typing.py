@@ -47,7 +47,7 @@ def test_program_of_a_user(cache: Path, tmp_path: Path) -> None:
 
 
 def test_stubs_say_what_is_there(tmp_path: Path) -> None:
-    modules = [f"palm._core.{name}" for name in ("node", "payload", "space")]
+    modules = [f"palm._core.{name}" for name in ("frame", "node", "payload", "space")]
     check(
         "mypy.stubtest",
         "--ignore-missing-stub",  # what Cython adds

@@ -300,6 +300,10 @@ palm_err palm_batch_array(palm_batch *batch, const char *dtype, size_t dtype_siz
 palm_err palm_batch_lend(palm_batch *batch, const char *dtype, size_t dtype_size, uint8_t ndim, const int64_t *shape,
                          const int64_t *strides, uint64_t size, uint64_t origin, palm_arena *arena, uint32_t index,
                          const void *first, uint64_t start);
+/* The content as one frame of kind DATA that needs no link, as a file has it: *head, then *body; both are the batch's and
+ * the writer's, until either is used again. PALM_EINVAL: the batch lends blocks. */
+palm_err palm_batch_pack(const palm_batch *batch, palm_writer *writer, const uint8_t **head, size_t *head_size,
+                         const uint8_t **body, size_t *body_size);
 
 /* ----------------------------------------------------------------------------------------------------- counters */
 
@@ -437,6 +441,9 @@ typedef struct palm_event {
 palm_err palm_node_next(palm_node *node, int timeout_ms, palm_event *event);
 /* Gives back what the event holds: frames that nobody else holds, one reference of each block. */
 void palm_event_done(palm_node *node, palm_event *event);
+/* An event of one frame that came by no link: the inverse of palm_batch_pack, checked like any other. It has a copy of the
+ * bytes; palm_event_done(NULL, event) ends it. PALM_EMALFORMED too: the frame names blocks or parts. */
+palm_err palm_event_unpack(const void *frame, size_t size, palm_event *event);
 void palm_frames_hold(palm_frames *frames);
 void palm_frames_drop(palm_frames *frames);
 void palm_node_wake(palm_node *node); /* any thread, signal handlers too */

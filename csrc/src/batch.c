@@ -321,3 +321,15 @@ void palmi_batch_envelope(const palm_batch *b, palm_envelope *out)
         .dtypes = b->dtypes.at, .n_dtypes = b->dtypes.n, .body = b->body, .body_size = b->body_size,
     };
 }
+
+palm_err palm_batch_pack(const palm_batch *b, palm_writer *writer, const uint8_t **head, size_t *head_size,
+                         const uint8_t **body, size_t *body_size)
+{
+    palm_envelope e;
+    palmi_batch_envelope(b, &e); /* what is lent is not in it, so the writer finds arrays without their block */
+    e.kind = PALM_DATA;
+    e.seq = 1;
+    *body = b->body;
+    *body_size = b->body_size;
+    return palm_writer_head(writer, &e, head, head_size);
+}

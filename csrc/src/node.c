@@ -474,19 +474,19 @@ static bool reject(palm_node *node, const char *why, palm_err err)
 }
 
 /* The first frame is copied, since libzmq aligns it to nothing (R22) and reuses what it shares with others. */
-static palm_err copy_head(palm_node *node, raw *r, palm_frames **out)
+static palm_err frames_new(palm_space *space, const void *bytes, size_t size, uint32_t n_parts, palm_frames **out)
 {
-    uint64_t size = palmi_zmq.msg_size_(&r->msgs[0]);
-    palm_frames *f = calloc(1, sizeof *f + (r->n - 1) * sizeof f->parts[0]);
+    palm_frames *f = calloc(1, sizeof *f + n_parts * sizeof f->parts[0]);
     if (!f)
         return PALM_ENOMEM;
-    if (!piece_new(node->space, size, false, &f->head)) {
+    if (!piece_new(space, size, false, &f->head)) {
         free(f);
         return PALM_ENOMEM;
     }
-    memcpy(f->head.bytes, palmi_zmq.msg_data_(&r->msgs[0]), size);
+    if (size)
+        memcpy(f->head.bytes, bytes, size);
     atomic_init(&f->holders, 1);
-    f->space = node->space;
+    f->space = space;
     *out = f;
     return PALM_OK;
 }
@@ -600,7 +600,8 @@ static bool decode(palm_node *node, raw *r, palm_event *event)
         return reject(node, "more frames than PALM_MAX_PARTS", PALM_OK);
     for (uint32_t i = 1; i < r->n; i++)
         sizes[i - 1] = palmi_zmq.msg_size_(&r->msgs[i]);
-    palm_err err = copy_head(node, r, &event->frames);
+    palm_err err = frames_new(node->space, palmi_zmq.msg_data_(&r->msgs[0]), palmi_zmq.msg_size_(&r->msgs[0]), r->n - 1,
+                              &event->frames);
     if (err)
         return reject(node, "dropped", err);
     err = palm_reader_read(node->reader, event->frames->head.bytes, palmi_zmq.msg_size_(&r->msgs[0]), sizes, r->n - 1,
@@ -635,6 +636,32 @@ void palm_event_done(palm_node *node, palm_event *event)
     free(event->dtypes);
     palm_frames_drop(event->frames);
     memset(event, 0, sizeof *event);
+}
+
+static palm_err read_packed(palm_reader *reader, const void *frame, size_t size, palm_event *event)
+{
+    palm_err err = frames_new(NULL, frame, size, 0, &event->frames);
+    if (!err)
+        err = palm_reader_read(reader, event->frames->head.bytes, size, NULL, 0, &event->envelope);
+    if (!err && (event->envelope.kind != PALM_DATA || event->envelope.n_blocks))
+        err = PALM_EMALFORMED;
+    return err ? err : own_dtypes(event);
+}
+
+palm_err palm_event_unpack(const void *frame, size_t size, palm_event *event)
+{
+    palm_reader *reader;
+    memset(event, 0, sizeof *event);
+    palm_err err = palm_reader_new(&reader);
+    if (err)
+        return err;
+    err = read_packed(reader, frame, size, event);
+    palm_reader_free(reader); /* the texts that dtypes names lie in the frame */
+    if (err)
+        palm_event_done(NULL, event);
+    else
+        event->kind = PALM_EVENT_MESSAGE;
+    return err;
 }
 
 /* -------------------------------------------------------------------------------------------------------- waiting */

@@ -194,6 +194,28 @@ def submit(
 
 
 @palm.command()
+@click.argument("file", type=click.Path(path_type=Path, dir_okay=False))
+@click.option("--pdb", is_flag=True, help="Run it in this process, and enter the debugger where it raises.")
+@click.option("--show", is_flag=True, help="Only print what the capsule has: nothing of it is run or unpickled.")
+@click.pass_context
+def replay(ctx: click.Context, file: Path, pdb: bool, show: bool) -> None:
+    """Run a message that failed once more: FILE is the capsule that RemoteError.capsule names.
+
+    It runs without a cluster, with the setup, constants and random numbers it had, in a process of its own. That
+    is code which the capsule names or contains: replay only capsules that you trust.
+    """
+    from palm import capsule, cli_replay
+
+    try:
+        found = capsule.read(file)
+    except ValueError as e:
+        raise click.UsageError(f"{file}: {e}") from None
+    cli_replay.show(found)
+    if not show:
+        ctx.exit(cli_replay.run(file, found, pdb))
+
+
+@palm.command()
 @click.pass_context
 def doctor(ctx: click.Context) -> None:
     """Check what this machine gives to PALM; exit code 1 if something fails."""

@@ -7,7 +7,7 @@ import difflib
 import socket
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from palm.calls import Calls, Retired
@@ -102,7 +102,7 @@ class Directory:
             self._known |= found
             servers |= found
         for s in steps:
-            _check_step(s, servers[s.server])
+            check_step(s, servers[s.server])
         return servers
 
     def find(self, names: list[str], patience: float | None = None) -> dict[str, dict[str, Any]]:
@@ -117,7 +117,7 @@ class Directory:
             states, left = found["states"], end - time.monotonic()
             if left <= 0 or any(states.get(n) != "restarting" for n in absent):
                 lost = min(absent, key=lambda n: states.get(n) == "restarting")
-                raise NotFound(_no_server(lost, found["names"], states.get(lost, ""), found["ends"].get(lost, "")))
+                raise NotFound(no_server(lost, found["names"], states.get(lost, ""), found["ends"].get(lost, "")))
             self.wait_for(absent, 1, min(left, self.timeout))
 
     def wait_for(self, names: Sequence[str], workers: int, timeout: float) -> list[str]:
@@ -166,7 +166,8 @@ def pid_here(server: dict[str, Any]) -> int:
     return server["pid"] if server["host"] == _HOST else 0
 
 
-def _check_step(s: Step, server: dict[str, Any]) -> None:
+def check_step(s: Step, server: Mapping[str, Any]) -> None:
+    """That the server has the function, and the function these constants; NotFound, PayloadError."""
     functions = server["functions"]
     if s.function not in functions:
         raise NotFound(_no_function(s, functions, server["hidden"]))
@@ -186,10 +187,12 @@ def _did_you_mean(name: str, names: Sequence[str]) -> str:
     return f" Did you mean {near[0]!r}?" if near else ""
 
 
-def _no_server(name: str, names: Sequence[str], state: str, end: str) -> str:
+def no_server(name: str, names: Iterable[str], state: str, end: str = "") -> str:
+    """What to say of a server that is not there, or not running: its state, and how it came to its end."""
+    names = sorted(names)
     if state:
         return f"the server {name!r} is not running; its state is: {state}{f' ({end})' if end else ''}"
-    there = f"There are: {', '.join(sorted(names))}" if names else "There are none: start one with cluster.start"
+    there = f"There are: {', '.join(names)}" if names else "There are none: start one with cluster.start"
     return f"there is no server {name!r}.{_did_you_mean(name, names)} {there}"
 
 

@@ -35,7 +35,7 @@ class RemoteError(PalmError):
     traceback : str
         The remote traceback, as text.
     capsule : str or None
-        File for ``palm replay``; none is written by this version.
+        File for ``palm replay``: the input, the function and this error; on the host of the server.
     """
 
     def __init__(
@@ -57,6 +57,8 @@ class RemoteError(PalmError):
         text = f"{self.type}: {self.args[0]}" if self.type else str(self.args[0])
         if self.server:
             text += f" (in {self.server}.{self.function}, input {self.number})"
+        if self.capsule:
+            text += f"; palm replay {self.capsule}"
         return f"{text}\n\nRemote {self.traceback}" if self.traceback else text
 
     def __reduce__(self) -> tuple[Any, ...]:

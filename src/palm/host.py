@@ -17,9 +17,9 @@ from typing import TYPE_CHECKING, Any
 
 from palm._core import node as core
 from palm._core import space as core_space
-from palm._core.payload import NOTHING, BlockLost
+from palm._core.payload import BlockLost
 from palm.assignment import Assignment, JobHere, Outlet
-from palm.errors import Crashed, NotFound, PalmError, PayloadError, Timeout
+from palm.errors import Crashed, NotFound, PalmError, Timeout
 from palm.making import Kept, Making
 from palm.message import Message, child, places
 from palm.remote import NO_MESSAGE, check_meaning, died_in, tree_of_error
@@ -319,20 +319,9 @@ class Host:
 
     def spread(self, function: Callable[..., Any], parameters: int, value: Any) -> Any:
         """Calls a function that does not have exactly one parameter, or with an empty message."""
-        values = () if value is NOTHING else (value,) if parameters == 1 else value
-        if type(values) is not tuple or len(values) != parameters:
-            what = (
-                "an empty message"
-                if value is NOTHING
-                else (f"a tuple of {len(value)}" if type(value) is tuple else f"one {type(value).__name__}")
-            )
-            assert self._assignment is not None
-            name = self._assignment.steps[0][1]
-            raise PayloadError(
-                f"{self.name}.{name}{type(self.server)._exposed[name].text} has {parameters} positional "
-                f"parameters, but the message is {what}"
-            )
-        return function(*values)
+        assert self._assignment is not None
+        signature = type(self.server)._exposed[self._assignment.steps[0][1]]
+        return function(*signature.spread(self.name, value))
 
     def _onward(self, a: Assignment) -> Outlet:
         if a.onward is None:

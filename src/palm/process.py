@@ -24,7 +24,7 @@ from typing import Any
 from palm import places
 from palm._core import space as core_space
 from palm.suspects import Suspect
-from palm.template import Server
+from palm.template import Server, exposure
 
 GRACE = 1.5  # seconds between the owner's end and a hard one (R15: 3 s in all)
 REGISTRY_GRACE = 2.6  # the registry runs no user code: it is the last to go, and clears up
@@ -66,11 +66,6 @@ def load(template: Any) -> type[Server]:
 def describe(server: Server, name: str, address: str, supervised: bool) -> dict[str, Any]:
     cls = type(server)
     base = next(c.__name__ for c in cls.__mro__ if c.__module__ == "palm.template")
-    hidden = [
-        n
-        for n in dir(cls)
-        if not n.startswith("_") and n not in cls._exposed and n not in dir(Server) and callable(getattr(cls, n))
-    ]
     return {
         "name": name,
         "template": base,
@@ -81,8 +76,7 @@ def describe(server: Server, name: str, address: str, supervised: bool) -> dict[
         "supervised": supervised,
         "address": address,
         "page": list(core_space.identity()),
-        "functions": {n: s.describe() for n, s in cls._exposed.items()},
-        "hidden": hidden,
+        **exposure(cls),
     }
 
 

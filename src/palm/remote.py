@@ -110,8 +110,8 @@ def key_of(s: Step) -> str:
     return hashlib.blake2b(f"{s} {sorted(s.constants)} {id(s)}".encode(), digest_size=8).hexdigest()
 
 
-def tree_of_error(error: BaseException, server: str, function: str) -> dict[str, Any]:
-    """An exception as data: never a pickled object (R14)."""
+def tree_of_error(error: BaseException, server: str, function: str, capsule: str | None = None) -> dict[str, Any]:
+    """An exception as data: never a pickled object (R14). capsule: the file for ``palm replay``."""
     tree = {
         "server": server,
         "function": function,
@@ -121,6 +121,8 @@ def tree_of_error(error: BaseException, server: str, function: str) -> dict[str,
     }
     if isinstance(error, Crashed):
         tree["reason"] = error.reason
+    if capsule is not None:
+        tree["capsule"] = _utf8(capsule)
     return tree
 
 
@@ -141,6 +143,7 @@ def error_of(tree: Any, number: int) -> RemoteError:
     if not isinstance(tree, dict) or not tree:
         return RemoteError(f"an error that cannot be read: {tree!r}", number=number, type="RemoteError")
     fields: dict[str, Any] = {k: str(tree.get(k, "")) for k in ("server", "function", "type", "traceback")}
+    fields["capsule"] = str(tree["capsule"]) if "capsule" in tree else None
     message = str(tree.get("message", ""))
     if "reason" in tree:
         return Crashed(message, reason=str(tree["reason"]), number=number, **fields)

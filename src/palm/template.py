@@ -10,7 +10,9 @@ from typing import TYPE_CHECKING, Any, TypeVar, overload
 
 import numpy as np
 
+from palm._core.payload import NOTHING
 from palm.cache import Cache
+from palm.errors import PayloadError
 from palm.message import Message
 
 if TYPE_CHECKING:
@@ -109,6 +111,18 @@ class Signature:
             )
         )
 
+    def spread(self, server: str, value: Any) -> tuple[Any, ...]:
+        """The positional arguments that a message is (rule 2); PayloadError if it does not fit."""
+        count = len(self.parameters)
+        values = () if value is NOTHING else (value,) if count == 1 else value
+        if type(values) is tuple and len(values) == count:
+            return values
+        what = f"a tuple of {len(value)}" if type(value) is tuple else f"one {type(value).__name__}"
+        raise PayloadError(
+            f"{server}.{self.name}{self.text} has {count} positional parameters, but the message is "
+            f"{'an empty message' if value is NOTHING else what}"
+        )
+
     def describe(self) -> dict[str, Any]:
         return {"text": self.text, "parameters": len(self.parameters), "constants": self.constants}
 
@@ -196,6 +210,19 @@ class Server:
 
 
 _OF_THE_TEMPLATE = frozenset(n for n in vars(Server) if not n.startswith("_"))
+
+
+def exposure(template: type[Server]) -> dict[str, Any]:
+    """The functions of a template, and the methods that are none."""
+    hidden = [
+        n
+        for n in dir(template)
+        if not n.startswith("_")
+        and n not in template._exposed
+        and n not in dir(Server)
+        and callable(getattr(template, n))
+    ]
+    return {"functions": {n: s.describe() for n, s in template._exposed.items()}, "hidden": hidden}
 
 
 def iterate_exposed(template: type[Server]) -> Iterator[tuple[str, Signature]]:

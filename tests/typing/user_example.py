@@ -84,6 +84,18 @@ def jobs(client: palm.Client, files: list[Path]) -> palm.Progress:
     return job.wait(timeout=5.0)
 
 
+def a_test_without_a_cluster(frame: NDArray[np.float64]) -> list[Any]:
+    spectrum = Spectrum()
+    spectrum.setup(size=8)
+    found = palm.testing.run({"spectrum": spectrum}, ["spectrum.tiles", "spectrum.power"], [frame], seed=7)
+    assert_type(found, list[Any])
+    palm.testing.run({"spectrum": Spectrum}, "spectrum.power")  # type: ignore[dict-item]
+    palm.testing.run({"spectrum": spectrum}, "spectrum.power", frame, 7)  # type: ignore[call-arg]
+    palm.testing.walk()  # type: ignore[attr-defined]
+    palm.nothing()  # type: ignore[attr-defined]
+    return found
+
+
 def shared_memory() -> NDArray[np.float64]:
     with palm.arena():
         return np.zeros((1000, 1000))
@@ -96,6 +108,9 @@ def errors(client: palm.Client) -> str:
         return str(e)
     except palm.Crashed as e:
         return e.reason
+    except palm.RemoteError as e:
+        assert_type(e.capsule, str | None)
+        return e.capsule or ""
     except (palm.NotFound, palm.Timeout, palm.Disconnected):
         return "no"
     return ""

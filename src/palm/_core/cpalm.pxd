@@ -181,6 +181,12 @@ cdef extern from "palm.h" nogil:
                              const int64_t *shape, const int64_t *strides, uint64_t size, uint64_t origin,
                              palm_arena *arena, uint32_t index, const void *first, uint64_t start)
 
+    ctypedef struct palm_writer
+    palm_err palm_writer_new(palm_writer **out)
+    void palm_writer_free(palm_writer *writer)
+    palm_err palm_batch_pack(const palm_batch *batch, palm_writer *writer, const uint8_t **head, size_t *head_size,
+                             const uint8_t **body, size_t *body_size)
+
     enum:
         PALM_MAX_FUNCTIONS
         PALM_HISTOGRAM
@@ -283,6 +289,7 @@ cdef extern from "palm.h" nogil:
         const uint8_t **parts
     palm_err palm_node_next(palm_node *node, int timeout_ms, palm_event *event)
     void palm_event_done(palm_node *node, palm_event *event)
+    palm_err palm_event_unpack(const void *frame, size_t size, palm_event *event)
     void palm_frames_hold(palm_frames *frames)
     void palm_frames_drop(palm_frames *frames)
     void palm_node_wake(palm_node *node)

@@ -353,7 +353,7 @@ cdef int put_array(palm_batch *b, cnp.ndarray a, Py_ssize_t expected) except -1:
     cdef palm_counters *c
     if cnp.PyArray_NDIM(a) > 64:
         raise PayloadError(f"an array of {cnp.PyArray_NDIM(a)} dimensions cannot be sent, at most {PALM_MAX_DIMS}")
-    if least < <uint64_t> PALM_NEP49_THRESHOLD:
+    if expected < 0 or least < <uint64_t> PALM_NEP49_THRESHOLD:
         return put_inline(b, a, text, e, dense)
     if palm_batch_lent(b) >= PALM_MAX_PARTS:  # where the peer needs frames, there would be too many
         c = counters()
@@ -402,7 +402,7 @@ cdef class _Tree:
             return value if -(1 << 63) <= value < (1 << 64) else Ext(EXT_INT, value.to_bytes(
                 value.bit_length() // 8 + 1, "big", signed=True))
         mine = expected > 0 and Py_REFCNT(at) == expected + 1
-        inner = 1 if mine else 0
+        inner = 1 if mine else -1 if expected < 0 else 0
         if (t is list or t is tuple or t is dict) and depth >= PALM_MAX_DEPTH:
             raise PayloadError(f"{place}: nested deeper than {PALM_MAX_DEPTH}")
         if t is list:
@@ -431,7 +431,7 @@ cdef class _Tree:
             try:
                 if self.arrays >= PALM_MAX_ARRAYS // 2:
                     raise PayloadError(f"a message has at most {PALM_MAX_ARRAYS // 2} arrays; stack them into fewer")
-                put_array(self.batch, value, expected + 1 if expected else 0)
+                put_array(self.batch, value, expected + 1 if expected > 0 else expected)
             except PayloadError as e:
                 raise PayloadError(f"{place}: {e}") from None
             self.arrays += 1
@@ -495,7 +495,8 @@ cdef int begin(palm_batch *b, palm_form form, uint64_t number, uint64_t deadline
 cdef int put_value(palm_batch *b, object value, Py_ssize_t expected, uint64_t number, uint64_t deadline, path,
                    uint32_t flags) except -1:
     """Adds one record with a payload; leaves the batch as it was if that fails. expected: references to `value` that the
-    caller knows of, this call's argument not counted (it is borrowed); 0: treat arrays as kept by somebody else."""
+    caller knows of, this call's argument not counted (it is borrowed); 0: treat arrays as kept by somebody else; -1: copy
+    all arrays into the batch, lend none."""
     cdef _Tree tree
     cdef bytes body
     t = type(value)
@@ -514,7 +515,7 @@ cdef int put_value(palm_batch *b, object value, Py_ssize_t expected, uint64_t nu
             except PayloadError as e:
                 raise PayloadError(f"payload: {e}") from None
         elif t is bytes:
-            put_array(b, np.frombuffer(value, np.uint8), 0)
+            put_array(b, np.frombuffer(value, np.uint8), -1 if expected < 0 else 0)
         else:
             tree = _Tree.__new__(_Tree)
             tree.batch = b
