@@ -58,6 +58,7 @@ class Window:
 
     def ask(self, name: Name) -> None:
         """The generator that works on this message would make more children."""
+        self._book.grant(*name, 0)  # it is known to be a node from now on
         if name not in self._asking:
             self._asking.add(name)
             heapq.heappush(self._asks, name)

@@ -145,9 +145,8 @@ class JobWork:
             if not len(self._batch) or self.over:
                 return
             self._window.weigh(self._batch.nbytes / len(self._batch))
-            batch, self._batch = self._batch, core.Batch()
             self._held_since = time.monotonic()
-            self.delivery.send(batch)
+            self.delivery.send(self._batch.take())  # `fill` may be at work on it
 
     def idle(self) -> float:
         if self._fed:

@@ -88,6 +88,12 @@ cdef class Batch:
     def clear(self):
         palm_batch_clear(self.batch)
 
+    def take(self):
+        """All that is in it, as another batch; this one is empty then."""
+        cdef Batch taken = Batch.__new__(Batch)
+        taken.batch, self.batch = self.batch, taken.batch
+        return taken
+
     def put(self, value, uint64_t number, path=None, uint64_t deadline=0, Py_ssize_t others=-1):
         """Add a message. others: references to `value` that the caller itself has, beside the argument; -1: treat its
         arrays as kept by somebody.
