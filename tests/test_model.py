@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""The protocol of delivery, explored; wherever it has what it takes, the client in it is the book in C (model/README.md)."""
+"""The protocol of delivery, explored; without Reduce, its client is the book in C (model/README.md)."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def test_every_interleaving(cfg):
     assert finished
 
 
-@pytest.mark.parametrize(("seed", "cfg"), enumerate(large()), ids=names(large()))
+@pytest.mark.parametrize(("seed", "cfg"), list(enumerate(large())), ids=names(large()))
 def test_random_runs(seed, cfg):
     _, _, why, trace = wander(cfg, 60, seed)
     assert why is None, told(why, trace)

@@ -106,7 +106,7 @@ def tag(val, name, i):
 
 
 def totals(items):
-    """One total for each key, by rank of the key. items: (name, value, key); value is a multiset of leaves as a tuple."""
+    """One total for each key, by rank of the key. items: (name, value, key); value: a multiset of leaves as a tuple."""
     keys = sorted({k for _, _, k in items})
     return [tuple(sorted(leaf for _, v, k in items if k == key for leaf in v)) for key in keys]
 

@@ -3,8 +3,8 @@
 
 A live name holds one slot from its birth (or admission) until it is settled: a result until the user has taken it, a
 generator's message until the generator has ended. A child needs a slot of its own. The window has W slots and a reserve
-that only the head may use: the generator whose next child is the smallest unsettled name. A function that returns passes
-its slot on. Nothing else ever blocks: who receives a message that holds a slot has room for it.
+that only the head may use: the generator whose next child is the smallest unsettled name. A function that returns
+passes its slot on. Nothing else ever blocks: who receives a message that holds a slot has room for it.
 """
 
 from __future__ import annotations
