@@ -93,12 +93,12 @@ class ByHand:
     def post(self, value, *steps, number=0, job=JOB):
         there = running(self.cluster)
         names = {s.partition(".")[0] for s in steps}
-        route = Route([Step(s) for s in steps], {n: there[n] for n in names}, 0, {})
+        route = Route([Step(s) for s in steps], {n: there[n] for n in names}, 0, {}, {})
         first = there[route.steps[0].server]
         link = self.node.link(first["address"], first["pid"])
         self.handle += 1
         batch = core.Batch()
-        batch.put(route.meaning(job, self.node.endpoint, 0), 0)
+        batch.put(route.meaning(job, 0, self.node.endpoint, 0), 0)
         self.node.send(link, core.OPEN, self.handle, 0, batch)
         batch.put(value, number)
         self.node.send(link, core.DATA, self.handle, 0, batch)

@@ -15,7 +15,7 @@ typedef struct palmi_page {
     uint32_t open;                    /* bits set in `bits`; a page without any is freed */
     uint32_t low;                     /* words below this one are 0 */
     uint64_t bits[PALMI_PAGE_WORDS];  /* the open inputs */
-    uint64_t trees[PALMI_PAGE_WORDS]; /* those of them that have a root in the tree */
+    uint64_t trees[PALMI_PAGE_WORDS]; /* of an open input: it has a root in the tree */
 } palmi_page;
 
 typedef struct palmi_pages {

@@ -142,7 +142,6 @@ void palmi_pages_close(palmi_pages *pages, palmi_page *page, uint64_t number)
 {
     uint32_t word = palmi_page_word(number);
     page->bits[word] &= ~palmi_page_bit(number);
-    page->trees[word] &= ~palmi_page_bit(number);
     pages->open--;
     if (!--page->open) {
         remove_hot(pages);

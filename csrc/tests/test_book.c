@@ -193,6 +193,51 @@ static void completes_upwards(void)
     palm_book_free(book);
 }
 
+static void says_how_far_up(void)
+{
+    palm_book *book = new_book(1);
+    CHECK(close_at(book, 0, ROOT, 2) == PALM_BOOK_NEW && close_at(book, 0, PATH(AT(0, 0)), 1) == PALM_BOOK_NEW);
+    CHECK(close_at(book, 0, PATH(AT(0, 0), AT(1, 0)), 1) == PALM_BOOK_NEW);
+    CHECK(prune(book, 0, PATH(AT(0, 0), AT(1, 0), AT(2, 0))) == (LEAF_NEW | 1 << 16));
+    CHECK(settle(book, 0, PATH(AT(0, 0))) == PALM_BOOK_CONTRADICTION);
+    CHECK(close_at(book, 0, PATH(AT(0, 1)), 0) == DONE);
+    CHECK_OK(palm_book_begin(book, 1, 1));
+    CHECK(close_at(book, 1, PATH(AT(0, 0)), 1) == PALM_BOOK_NEW);
+    CHECK(grant(book, 1, PATH(AT(0, 0), AT(1, 0)), 1) == PALM_BOOK_NEW);
+    CHECK(prune(book, 1, PATH(AT(0, 0), AT(1, 0))) == (LEAF_NEW | 1 << 16));
+    CHECK(settle(book, 1, PATH(AT(0, 0))) == PALM_BOOK_CONTRADICTION); /* a node, whatever was pruned below */
+    palm_book_free(book);
+}
+
+/* A node that completes asks for no memory. */
+static void completes_many_nodes(void)
+{
+    palm_book *book = new_book(1);
+    for (uint64_t i = 0; i < 200; i += 2)
+        CHECK(grant(book, 0, PATH(AT(0, i)), 1) == PALM_BOOK_NEW);
+    fail_at = 0;
+    for (uint64_t i = 0; i < 200; i += 2)
+        CHECK(close_at(book, 0, PATH(AT(0, i)), 0) == (LEAF_NEW | 1 << 16));
+    fail_at = -1;
+    for (uint64_t i = 1; i < 199; i += 2)
+        CHECK(settle(book, 0, PATH(AT(0, i))) == (LEAF_NEW | 1 << 16));
+    CHECK(close_at(book, 0, ROOT, 199) == DONE);
+    palm_book_free(book);
+}
+
+/* What were two kinds of children stays known as such when they are joined. */
+static void joins_kinds(void)
+{
+    palm_book *book = new_book(1);
+    CHECK(settle(book, 0, PATH(AT(0, 1))) == (LEAF_NEW | 1 << 16));
+    CHECK(close_at(book, 0, PATH(AT(0, 3)), 0) == (LEAF_NEW | 1 << 16));
+    CHECK(settle(book, 0, PATH(AT(0, 2))) == (LEAF_NEW | 1 << 16));
+    CHECK(close_at(book, 0, PATH(AT(0, 3)), 0) == 0 && settle(book, 0, PATH(AT(0, 1))) == 0);
+    CHECK(close_at(book, 0, PATH(AT(0, 4)), 0) == (LEAF_NEW | 1 << 16) && close_at(book, 0, PATH(AT(0, 4)), 0) == 0);
+    CHECK(close_at(book, 0, PATH(AT(0, 0)), 0) == (LEAF_NEW | 1 << 16) && close_at(book, 0, PATH(AT(0, 0)), 0) == 0);
+    palm_book_free(book);
+}
+
 static void prunes(void)
 {
     palm_book *book = new_book(1);
@@ -465,6 +510,9 @@ int main(void)
     forgets();
     completes();
     completes_upwards();
+    says_how_far_up();
+    completes_many_nodes();
+    joins_kinds();
     prunes();
     finds_contradictions();
     takes_the_largest();
