@@ -168,17 +168,16 @@ class Supervisor:
             child.forget()
             child.started.set_exception(PalmError(f"{child.name!r} did not start:\n{failure or reason}"))
             return
-        self._blame(child, reason)
-        delay = child.restarts.failed() if failure else child.restarts.died(child.made_progress())
+        name = child.suspect()
+        if name is not None:
+            self._suspects.blame(child.name, name, reason)
+        # No process ends itself by SIGKILL while it does nothing: that came from outside, and says nothing against it.
+        killed_idle = name is None and reason == "SIGKILL"
+        delay = child.restarts.failed() if failure else child.restarts.died(killed_idle or child.made_progress())
         child.forget()
         if failure:
             print(f"palm: {child.name!r} did not start:\n{failure}", file=sys.stderr)
         self._again(child, failure.splitlines()[-1] if failure else reason, delay)
-
-    def _blame(self, child: Child, reason: str) -> None:
-        name = child.suspect()
-        if name is not None:
-            self._suspects.blame(child.name, name, reason)
 
     def _again(self, child: Child, reason: str, delay: float | None) -> None:
         """Starts it again after `delay` seconds; None: gives it up."""
