@@ -28,6 +28,7 @@ from palm.suspects import Suspect, of_job
 from palm.template import Server
 
 if TYPE_CHECKING:
+    from palm.capsule import Store
     from palm.membership import Membership
 
 log = logging.getLogger("palm")
@@ -35,6 +36,7 @@ SLICE = 0.001  # seconds that a generator runs before other messages have their 
 GENERATED = 64  # messages of a generator in an envelope: then others have their turn
 LOOK_AHEAD = 64  # envelopes taken off the queue while a batch is worked on
 IDLE = 0.5  # seconds between two looks at what no event announces
+_OWN_FRAMES = ("palm/host.py", "palm/_core/node.pyx")
 REJECTED_EVERY = 10.0  # seconds between two lines about rejected messages
 
 
@@ -61,8 +63,10 @@ class Host:
         endpoint: str,
         membership: Membership | None = None,
         suspects: Sequence[Suspect] = (),
+        capsules: Store | None = None,
     ) -> None:
         self.server, self.name, self._membership, self._suspects = server, name, membership, suspects
+        self._capsules = capsules
         self.node = core.Node(endpoint, name, frames=os.environ.get("PALM_FRAMES") == "1")
         self._functions = list(type(server)._exposed)
         self.node.name_functions(self._functions)
@@ -303,8 +307,7 @@ class Host:
         try:
             if a.refusal is not None:
                 for i in range(len(event)):
-                    self.at = i
-                    self.fail(i, a.refusal)
+                    self._fail(a, event.number(i), event.path(i), a.refusal)
             else:
                 assert a.function is not None
                 out = self._onward(a).batch
@@ -404,16 +407,58 @@ class Host:
         if isinstance(error, BlockLost):  # who lent it is dead, or the block stale: it is not the message's fault
             self._report_loss(self._assignment.job, number, path)
         else:
-            self._fail(self._assignment, number, path, error)
+            self._fail(self._assignment, number, path, error, capsule=self._capsule(i, error))
 
     def late(self, i: int) -> None:
-        self.fail(i, Timeout("its deadline had passed before it was begun"))
+        assert self._assignment is not None and self._event is not None
+        late = Timeout("its deadline had passed before it was begun")
+        self._fail(self._assignment, self._event.number(i), self._event.path(i), late)
 
-    def _fail(self, a: Assignment, number: int, path: tuple[int, ...], error: BaseException, made: int = 0) -> None:
+    def _fail(
+        self,
+        a: Assignment,
+        number: int,
+        path: tuple[int, ...],
+        error: BaseException,
+        made: int = 0,
+        capsule: str | None = None,
+    ) -> None:
         self.node.count("errors")
-        if error.__traceback__ is not None:
-            error.__traceback__ = error.__traceback__.tb_next or error.__traceback__
-        a.job.report.batch.error(tree_of_error(error, self.name, a.steps[0][1]), number, path, made)
+        a.job.report.batch.error(tree_of_error(_trimmed(error), self.name, a.steps[0][1], capsule), number, path, made)
+
+    def _capsule(self, i: int, error: Exception) -> str | None:
+        """The file in which record i is kept for `palm replay` (B7)."""
+        assert self._assignment is not None and self._event is not None
+        if self._capsules is None:
+            return None
+        try:
+            value = self._event.value(i)
+        except BlockLost:
+            return None
+        return self._write_capsule(self._assignment, value, self._describe(self._event, self._assignment, i), error)
+
+    def _write_capsule(self, a: Assignment, value: Any, message: Message, error: Exception) -> str | None:
+        if self._capsules is None:
+            return None
+        function, key = a.steps[0][1], a.steps[0][3]
+        constants = a.constants[key] if key is not None else {}
+        if isinstance(error, Crashed):
+            return self._capsules.write(
+                server=self.name,
+                function=function,
+                value=value,
+                constants=constants,
+                message=message,
+                reason=error.reason,
+            )
+        return self._capsules.write(
+            server=self.name,
+            function=function,
+            value=value,
+            constants=constants,
+            message=message,
+            error=_trimmed(error),
+        )
 
     def refuse(self, i: int) -> None:
         """Processes have died in this message as often as its function allows: it is set aside."""
@@ -437,7 +482,8 @@ class Host:
         if len(path) >= core.MAX_PATH:
             self._fail(a, number, path, PalmError(f"more than {core.MAX_PATH} fan-outs on one way"))
             return
-        m = Making(result, a, number, path, event.deadline(i), self.message())
+        value = event.value(i) if self._capsules is not None else None
+        m = Making(result, a, number, path, event.deadline(i), self.message(), value)
         a.job.making[m.name] = m
         self._making.append(m)
         self._ask(m)
@@ -501,7 +547,7 @@ class Host:
             a.job.report.batch.event(core.CLOSE, m.number, m.path, m.made)
         except Exception as e:
             m.ended = True
-            self._fail(a, m.number, m.path, e, m.made)
+            self._fail(a, m.number, m.path, e, m.made, self._write_capsule(a, m.value, m.message, e))
         if not m.unwanted:
             for kept in made.values():
                 self._send_children(m, kept)
@@ -605,3 +651,12 @@ class Host:
             log.exception("%s: teardown raised", self.name)
         self.node.close(int(linger * 1000))
         self.server._host = None
+
+
+def _trimmed(error: BaseException) -> BaseException:
+    """Without our own frames, the outermost of its traceback."""
+    at = error.__traceback__
+    while at is not None and at.tb_next is not None and at.tb_frame.f_code.co_filename.endswith(_OWN_FRAMES):
+        at = at.tb_next
+    error.__traceback__ = at
+    return error

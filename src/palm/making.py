@@ -46,6 +46,7 @@ class Making:
     path: tuple[int, ...]
     deadline: int
     message: Message
+    value: Any = None  # what the function got, for a capsule
     made: int = 0  # children so far, those included that had been settled before
     granted: int = 0  # children that may be made
     step: int = 0  # of the last grant

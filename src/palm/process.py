@@ -90,6 +90,9 @@ def run(order: Order, ready: Callable[[], None]) -> None:
     if endpoint.startswith("ipc://"):
         grace = REGISTRY_GRACE if order.is_registry else GRACE
         core_space.watch_owner(order.owner_fd, int(grace * 1000), endpoint.removeprefix("ipc://"))
+    from palm.capsule import Store  # 12 ms that a client need not wait for
+
+    capsules = None if order.is_registry else Store(cls, order.setup)
     server = cls()
     server.name = order.name
     membership = None
@@ -98,7 +101,7 @@ def run(order: Order, ready: Callable[[], None]) -> None:
 
         supervised = order.owner_fd >= 0
         membership = Membership(order.registry, lambda: describe(server, order.name, host.node.endpoint, supervised))
-    host = Host(server, order.name, endpoint, membership, order.suspects)
+    host = Host(server, order.name, endpoint, membership, order.suspects, capsules)
     if order.is_registry and endpoint.startswith("ipc://"):  # all clients have a link to it: it sees who is killed
         host.on_gone = lambda: places.remove_dead_sockets(Path(endpoint.removeprefix("ipc://")).parent)
     signal.signal(signal.SIGTERM, lambda *_: host.node.stop())
