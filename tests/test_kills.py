@@ -385,7 +385,7 @@ def test_the_owner_is_killed(tmp_path, state):
     name = f"owner-{os.getpid()}"
     session = Session(OWNER, name, state, str(tmp_path / "told"))
     try:
-        assert len(session_pids(session.process.pid)) == 4 and (places.base() / name).exists()
+        assert len(session_pids(session.process.pid)) == 5 and (places.base() / name).exists()
         session.kill()
         eventually(nothing_is_left(session, name), LEFT_AFTER)
     finally:
@@ -465,7 +465,7 @@ def test_any_process_at_any_moment(tmp_path):
         name = f"random-{os.getpid()}-{n}"
         session = Session(OWNER, name, "load", "")
         try:
-            what = chance.choice(["owner", "registry", "victim", "other", "client"])
+            what = chance.choice(["owner", "registry", "victim", "other", "client", "nursery"])
             moment = chance.random() * 0.1
             told = f"kill {n} of seed {SEED}: {what} after {moment:.3f} s"
             client = Session(CLIENT, name)
@@ -478,6 +478,7 @@ def test_any_process_at_any_moment(tmp_path):
                     "registry": status["registry"]["pid"],
                     "owner": session.process.pid,
                     "client": client.process.pid,
+                    "nursery": nursery_of(session),
                 }
                 os.kill(pids[what], signal.SIGKILL)
                 if what != "owner":
@@ -491,6 +492,18 @@ def test_any_process_at_any_moment(tmp_path):
                 client.end()
         finally:
             session.end()
+
+
+def nursery_of(session: Session) -> int:
+    """The oldest of those that look like one: the others are born there."""
+    return min(p for p in session_pids(session.process.pid) if b"palm.nursery" in cmdline_of(p))
+
+
+def cmdline_of(pid: int) -> bytes:
+    try:
+        return Path(f"/proc/{pid}/cmdline").read_bytes()
+    except OSError:
+        return b""
 
 
 def serves(name: str) -> bool:

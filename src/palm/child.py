@@ -1,5 +1,8 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""A process that runs a server, seen from the one who started it. Nothing in here waits but `end`."""
+"""A process that runs a server, seen from the one who started it.
+
+Nothing in here waits but `end`, and `spawn` until there is one.
+"""
 
 from __future__ import annotations
 
@@ -15,6 +18,7 @@ import time
 from collections.abc import Sequence
 
 from palm._core import space as core_space
+from palm.births import PID_BYTES, Births, Born
 from palm.process import Order
 from palm.restarts import LIVED, Restarts
 from palm.suspects import Name, Suspect, Suspects
@@ -34,6 +38,8 @@ class Child:
         Seconds in which it has to be ready.
     attempts : int
         The most that a function of it allows a message.
+    births : Births, optional
+        Where its processes may be born; else they are executed.
 
     Raises
     ------
@@ -41,15 +47,18 @@ class Child:
         The order cannot be handed to another process.
     """
 
-    def __init__(self, order: Order, env: dict[str, str], timeout: float, attempts: int = 1) -> None:
+    def __init__(
+        self, order: Order, env: dict[str, str], timeout: float, attempts: int = 1, births: Births | None = None
+    ) -> None:
         self.name, self.timeout = order.name, timeout
         self.restarts = Restarts(attempts)
         self.started: concurrent.futures.Future[None] = concurrent.futures.Future()  # of the first one; or why not
-        self.process: subprocess.Popen[bytes] | None = None
+        self.process: subprocess.Popen[bytes] | Born | None = None
         self.pidfd = -1
         self.spawn_at: float | None = None  # the successor; monotonic
         self.end_told: tuple[int, str, str] | None = None  # pid, reason and state; None: it is there
         self._order, self._env, self._owner_fd = _pickled(order), env, order.owner_fd
+        self._births = births
         self._report: socket.socket | None = None
         self._said = b""
         self._page: core_space.Page | None = None
@@ -68,14 +77,10 @@ class Child:
         ours, theirs = socket.socketpair()
         try:
             with open(order, "wb", closefd=False) as f:
+                f.write(bytes(PID_BYTES))
                 pickle.dump((sys.path, self._order, list(suspects)), f)
-            os.lseek(order, 0, os.SEEK_SET)
-            self.process = subprocess.Popen(
-                [sys.executable, "-c", _MAIN, str(order), str(theirs.fileno())],
-                pass_fds=(order, theirs.fileno(), self._owner_fd),
-                env=self._env,
-                stdin=subprocess.DEVNULL,
-            )
+            os.lseek(order, PID_BYTES, os.SEEK_SET)
+            self.process = self._born(order, theirs.fileno()) or self._executed(order, theirs.fileno())
             self.pidfd = self._opened_pidfd()
         except BaseException:
             ours.close()
@@ -86,6 +91,15 @@ class Child:
         ours.setblocking(False)
         self._report, self._said, self._page = ours, b"", None
         self._since, self._late, self.spawn_at = time.monotonic(), False, None
+
+    def _born(self, order: int, report: int) -> Born | None:
+        return self._births.born(order, report, self._owner_fd, self._env) if self._births else None
+
+    def _executed(self, *fds: int) -> subprocess.Popen[bytes]:
+        fds = (*fds, self._owner_fd)
+        return subprocess.Popen(
+            [sys.executable, "-c", _MAIN, *map(str, fds)], pass_fds=fds, env=self._env, stdin=subprocess.DEVNULL
+        )
 
     def _opened_pidfd(self) -> int:
         assert self.process is not None

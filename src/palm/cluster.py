@@ -15,6 +15,7 @@ from typing import Any
 
 from palm import places, process
 from palm._core import space as core_space
+from palm.births import THREADS, Births
 from palm.child import Child
 from palm.client import Client
 from palm.directory import REGISTRY
@@ -23,8 +24,6 @@ from palm.process import Order, load
 from palm.reports import Reports
 from palm.supervisor import Supervisor
 from palm.template import Server, iterate_exposed
-
-_THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMEXPR_NUM_THREADS")
 
 
 class Cluster:
@@ -59,7 +58,8 @@ class Cluster:
         self._pid = os.getpid()
         self._owner_read, self._owner_write = os.pipe()  # nobody writes: it breaks when this process ends
         self._reports = Reports(self._tell)
-        self._supervisor = Supervisor(self._directory, self._report)
+        self._births = Births()
+        self._supervisor = Supervisor(self._directory, self._report, self._births)
         try:
             self._launch(
                 Order(
@@ -161,8 +161,9 @@ class Cluster:
 
     def _launch(self, order: Order, env: dict[str, str], cores: int, timeout: float, attempts: int) -> None:
         order.owner_fd = self._owner_read
-        threads = {k: str(cores) for k in _THREADS if k not in os.environ}  # before numpy is imported there (R28)
-        self._supervisor.start(Child(order, {**os.environ, **threads, **env}, timeout, attempts))
+        threads = {k: str(cores) for k in THREADS if k not in os.environ}  # before numpy is imported there (R28)
+        births = None if env else self._births  # nobody knows which of the modules there would have read it
+        self._supervisor.start(Child(order, {**os.environ, **threads, **env}, timeout, attempts, births))
 
     def stop(self, name: str, *, timeout: float = 10.0) -> None:
         """Stop a server in good order: what it has received is worked on first."""

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: BSD-3-Clause
 """What a process of a cluster does: sets a server up, tells the registry, serves, and ends in good order.
 
-`main` is what a child of `palm.Cluster` runs, with two fds as arguments: a file with the order, and a socket on which
-to say "ready". The order was pickled by the process's own parent: nothing that came over a socket is ever unpickled
-(DESIGN 5.11).
+`main` is what a child of `palm.Cluster` runs, with three fds as arguments: a file with the order, a socket on which to
+say "ready", and the pipe that breaks when the owner ends. The order was pickled by the process's own parent: nothing
+that came over a socket is ever unpickled (DESIGN 5.11).
 """
 
 from __future__ import annotations
@@ -169,8 +169,8 @@ def _last_one_out(directory: Path, patience: float) -> None:
 
 
 def main() -> int:
-    order_fd, report_fd = map(int, sys.argv[1:3])
-    for fd in (order_fd, report_fd):
+    order_fd, report_fd, owner_fd = map(int, sys.argv[1:4])
+    for fd in (order_fd, report_fd, owner_fd):
         os.set_inheritable(fd, False)
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the owner, whose end ends us
     report = socket.socket(fileno=report_fd)
@@ -178,7 +178,7 @@ def main() -> int:
         with open(order_fd, "rb") as f:
             sys.path[:], order_bytes, suspects = pickle.load(f)
         order = _order_of(order_bytes)
-        order.suspects = suspects
+        order.suspects, order.owner_fd = suspects, owner_fd
         run(order, lambda: _say_ready(report))
     except BaseException as e:
         if report.fileno() < 0:

@@ -8,6 +8,7 @@ the same time.
 from __future__ import annotations
 
 import contextlib
+import functools
 import os
 import select
 import sys
@@ -17,12 +18,14 @@ from collections.abc import Callable
 from pathlib import Path
 
 from palm import places
+from palm.births import Births
 from palm.child import Child
 from palm.deaths import OomKills, reason_of
 from palm.directory import REGISTRY
 from palm.errors import Disconnected, PalmError, Timeout
 from palm.suspects import Suspects
 
+SETTLED = 5.0  # seconds for the nursery to be ready: sooner than a process would be that is executed beside it
 SWEEP = 1.0  # seconds between two looks for sockets of dead clients (R15: 3 s)
 
 
@@ -35,10 +38,12 @@ class Supervisor:
         With the cluster's sockets.
     tell : callable
         Told of each death: the server's name, pid, reason, and "restarting" or "failed". Must not wait.
+    births : Births
+        Of all its children; its own from now on.
     """
 
-    def __init__(self, directory: Path, tell: Callable[[str, int, str, str], object]) -> None:
-        self._directory, self._tell = directory, tell
+    def __init__(self, directory: Path, tell: Callable[[str, int, str, str], object], births: Births) -> None:
+        self._directory, self._tell, self._births = directory, tell, births
         self._children: dict[str, Child] = {}
         self._lock = threading.RLock()  # of the children and all that is known of them
         self._suspects = Suspects()
@@ -65,6 +70,7 @@ class Supervisor:
             It has died instead; says how, with its traceback.
         Timeout
         """
+        self._births.settled.wait(min(SETTLED, child.timeout))
         with self._lock:
             if self._closed:
                 raise Disconnected("the cluster is closed")
@@ -109,10 +115,14 @@ class Supervisor:
                     os.read(fd, 4096)
                     continue
                 with self._lock:
-                    self._look_at(watched[fd])
+                    watched[fd]()
 
-    def _watched(self) -> dict[int, Child]:
-        return {fd: c for c in self._children.values() for fd in (c.pidfd, c.report) if fd >= 0}
+    def _watched(self) -> dict[int, Callable[[], None]]:
+        watched: dict[int, Callable[[], None]] = {fd: self._births.look for fd in self._births.fds()}
+        for child in self._children.values():
+            look = functools.partial(self._look_at, child)
+            watched |= {fd: look for fd in (child.pidfd, child.report) if fd >= 0}
+        return watched
 
     def _do_what_is_due(self) -> float:
         """Returns when there is something to do again."""
@@ -121,7 +131,8 @@ class Supervisor:
             self._sweep_at = now + SWEEP
             self._ooms.look()
             self._remove_dead_sockets()
-        due = [self._sweep_at]
+        self._births.do_what_is_due(now)
+        due = [self._sweep_at, *self._births.due()]
         for child in list(self._children.values()):
             try:
                 child.do_what_is_due(now, self._suspects)
@@ -159,7 +170,7 @@ class Supervisor:
                 self._tell(child.name, *child.end_told)
 
     def _died(self, child: Child) -> None:
-        assert child.process is not None
+        assert child.process is not None and child.process.returncode is not None
         reason = reason_of(child.process.returncode, self._ooms)
         failure = child.failure()
         self._remove_dead_sockets()
@@ -199,6 +210,7 @@ class Supervisor:
         self._thread.join()
         os.close(self._wake_read)
         os.close(self._wake_write)
+        self._births.close()
         with self._lock:
             return [child for name in self.names() if (child := self.remove(name)) is not None]
 
