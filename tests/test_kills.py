@@ -55,7 +55,7 @@ class Victim(palm.Server):
         return os.getpid()
 
     @palm.function
-    def count(self, n):
+    def counted(self, n):
         for i in range(n):
             yield np.full(5000, i)
 
@@ -141,7 +141,7 @@ def test_a_server_is_killed(cluster, tmp_path, number, where):
         future = client.submit("victim.stay_once", str(told))
         eventually(told.exists)
     elif where == "sending":
-        job = client.job(["victim.count", "other.same"], [2000], ordered=True)
+        job = client.job(["victim.counted", "other.same"], [2000], ordered=True)
         found = [int(next(job)[0]) for _ in range(5)]
     os.kill(pid, number)
     if future is not None:
