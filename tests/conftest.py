@@ -45,12 +45,13 @@ def eventually(fact: Callable[[], Any], timeout: float = 10.0) -> Any:
 
 def children(of: int | None = None) -> set[int]:
     """Pids of the living children of a process, zombies not counted."""
-    found = set()
-    for task in Path(f"/proc/{of or os.getpid()}/task").iterdir():
-        for pid in map(int, (task / "children").read_text().split()):
-            if places.start_time(pid):
-                found.add(pid)
-    return found
+    while True:
+        tasks = [*Path(f"/proc/{of or os.getpid()}/task").iterdir()]
+        try:
+            texts = [(task / "children").read_text() for task in tasks]
+        except FileNotFoundError:  # a thread has ended, and others have its children now
+            continue
+        return {pid for text in texts for pid in map(int, text.split()) if places.start_time(pid)}
 
 
 def fds() -> dict[str, str]:

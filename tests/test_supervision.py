@@ -269,6 +269,7 @@ def test_one_killed_while_it_starts_is_started_again(cluster, tmp_path):
     gate.touch()
     cluster.start(Fragile, setup={"gate": str(gate)})
     gate.unlink()
+    Path(f"{gate}.fragile").unlink()
     kill(cluster, "fragile")
     child = cluster._supervisor._children["fragile"]
     for _ in range(2):
