@@ -12,6 +12,7 @@ import heapq
 from collections.abc import Iterator
 
 from palm._core.book import OVER, Book
+from palm.message import places
 
 SLOTS = 4096  # messages; bounds the queues of client and servers (docs/decisions/batching.md)
 BYTES = 1 << 29  # of payload under way; at least one message is, whatever its size
@@ -35,7 +36,9 @@ class Window:
     def __init__(self, book: Book, slots: int = SLOTS) -> None:
         self._book, self._most = book, slots
         self._footprint = 0.0  # bytes of a message
-        self._asks: list[Name] = []  # a heap: the smallest name is served first
+        # A heap: who would make the smallest name next is served first. That is not who has the smallest name: the next
+        # child of a generator comes after all that is below its former ones.
+        self._asks: list[tuple[int, tuple[int, ...], Name]] = []
         self._asking: set[Name] = set()
 
     def weigh(self, nbytes: float) -> None:
@@ -61,16 +64,14 @@ class Window:
         self._book.grant(*name, 0)  # it is known to be a node from now on
         if name not in self._asking:
             self._asking.add(name)
-            heapq.heappush(self._asks, name)
-
-    def asking(self) -> int:
-        return len(self._asking)
+            number, path = name
+            heapq.heappush(self._asks, (number, (*places(path), self._book.granted(*name)), name))
 
     def grants(self, held: int, ready: int) -> Iterator[tuple[Name, int]]:
         """Who may make how many more children now. They are served by name, new inputs last. ready: results, of those
         held, that wait for nothing but to be taken."""
         while self._asks:
-            name = self._asks[0]
+            name = self._asks[0][2]
             more = self._share(name, held, ready)
             if not more and not self._is_over(name):
                 return
