@@ -487,7 +487,8 @@ def test_submit_when_a_server_dies(shop):
     process = shop.start("submit", "tasks.die", "--input", "x?.npy", "--output", "dead")
     _, err = process.communicate(timeout=30)
     assert process.returncode == 1
-    assert "x0.npy" not in err and "exit code 3" in err.splitlines()[-1]
+    assert all(f"x{n}.npy: Crashed: 3 processes have died" in err for n in range(3)), err
+    assert "failed" in err.splitlines()[-1], err
     eventually(lambda: json.loads(shop.run("status", "--json")[0])["servers"][0]["state"] == "running")
 
 

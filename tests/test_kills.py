@@ -197,7 +197,7 @@ def test_a_server_that_does_not_come_back(cluster, tmp_path):
     cluster.start(Victim)
     told = tmp_path / "told"
     client = cluster.client()
-    future = client.submit("victim.stay", str(told))
+    future = client.submit("victim.sleep", str(told))
     job = client.job("victim.same", range(100))
     eventually(told.exists)
     cluster.stop("victim", timeout=0.2)

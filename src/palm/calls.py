@@ -12,7 +12,7 @@ from palm._core.book import CONTRADICTION, NEW
 from palm._core.payload import NOTHING, BlockLost
 from palm.connection import Connection
 from palm.delivery import Delivery, Path
-from palm.errors import RemoteError, Timeout
+from palm.errors import PalmError, RemoteError, Timeout
 from palm.remote import Route, contradiction, error_of
 
 if TYPE_CHECKING:
@@ -171,7 +171,7 @@ class Calls:
         self.retired = True
         self.connection.works.pop(self.key, None)
 
-    def _cannot_go_on(self, why: Callable[[int], RemoteError]) -> None:
+    def _cannot_go_on(self, why: Callable[[int], PalmError]) -> None:
         self._retire()
         for number in list(self.futures):
             self.book.forget(number)

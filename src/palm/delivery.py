@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 
 from palm._core import node as core
 from palm._core.book import OVER, Book
-from palm.errors import Crashed, RemoteError
+from palm.errors import Crashed, NotFound, PalmError
 from palm.remote import NO_MESSAGE, Route
 
 if TYPE_CHECKING:
@@ -54,7 +54,7 @@ class Delivery:
         directory: Directory | None,
         route: Route,
         seed: int,
-        fail: Callable[[Callable[[int], RemoteError]], None],
+        fail: Callable[[Callable[[int], PalmError]], None],
     ) -> None:
         self.key = secrets.token_bytes(16)
         self.connection, self._directory, self.route, self._seed = connection, directory, route, seed
@@ -224,9 +224,12 @@ class Delivery:
             self.connection.node.count("retries", len(batch))
             self.connection.node.send(self.route.link, core.DATA, self._handle, 0, batch)
 
-    def _why(self, error: Exception, reason: int) -> Callable[[int], RemoteError]:
-        """The job cannot go on: the death of the server that has no successor, or else what is known."""
+    def _why(self, error: Exception, reason: int) -> Callable[[int], PalmError]:
+        """The job cannot go on: the death of the server that has no successor, or else what is known. Who left in good
+        order had worked off what it had received: what is left was never there."""
         route, text = self.route, str(error)
+        if reason == 0 and isinstance(error, NotFound):
+            return lambda number: error
         gone = [s for s, link in route.links.items() if self.connection.is_gone(link)]
         if gone:
             return lambda number: route.crashed(gone[0], number, reason)

@@ -312,9 +312,7 @@ class Host:
                 assert a.function is not None
                 out = self._onward(a).batch
                 job = a.job
-                core.run(
-                    event, a.function, a.parameters, a.index, out, self, To, job.key, a.hop, job.making, a.refused
-                )
+                core.run(event, a.function, a.parameters, a.index, out, self, To, job.key, a.hop, job.making, a.refused)
             self._flush(a)
         finally:
             self._event = self._assignment = self._message_cache = None

@@ -75,9 +75,7 @@ class Registry(Server):
     def wait_for(self, names: list[str], workers: int, timeout: float) -> Iterator[str]:
         """Yields the names that are still missing when all are there, or will not come, or the time is over."""
         end = time.monotonic() + timeout
-        while time.monotonic() < end and not all(
-            n in self._alive() or self.states.get(n) == "failed" for n in names
-        ):
+        while time.monotonic() < end and not all(n in self._alive() or self.states.get(n) == "failed" for n in names):
             yield None  # type: ignore[misc]  # others have their turn
             time.sleep(0.005)
         alive = self._alive()

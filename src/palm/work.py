@@ -22,7 +22,7 @@ from palm._core.payload import NOTHING, BlockLost
 from palm.connection import Connection
 from palm.delivery import Delivery, Path
 from palm.directory import Directory
-from palm.errors import Disconnected, PayloadError, RemoteError, Timeout
+from palm.errors import Disconnected, PalmError, PayloadError, RemoteError, Timeout
 from palm.remote import Route, contradiction, error_of
 from palm.window import Window
 
@@ -265,13 +265,14 @@ class JobWork:
         if not self.over:
             self.delivery.lost(link, reason)
 
-    def _cannot_go_on(self, why: Callable[[int], RemoteError]) -> None:
+    def _cannot_go_on(self, why: Callable[[int], PalmError]) -> None:
         if self.over:
             return
         first = self.book.first()
         error = why(self.sent if first is None else first)
         self.failed.update(self.book.numbers())
-        self.errors.append(error)
+        if isinstance(error, RemoteError):
+            self.errors.append(error)
         self._finish(error)
 
     def _check_end(self) -> None:
