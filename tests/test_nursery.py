@@ -155,8 +155,8 @@ def test_the_nursery_has_nothing_but_imports(cluster):
     facts(cluster)
     pid = cluster._births.pid
     assert status_of(pid)["Threads"] == "1"
-    assert sorted(int(p.name) > 2 for p in fds_of(pid)) == [False] * 3 + [True], "what it was asked for is closed"
-    assert "palm" not in "".join(os.readlink(p) for p in fds_of(pid))
+    assert len(fds_of(pid)) == 4, "standard input, output and errors, and the socket: what it was asked for is closed"
+    assert "palm" not in "".join(fds_of(pid))
 
 
 def test_what_is_born_does_not_keep_the_nursery_s_socket(cluster):

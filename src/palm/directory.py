@@ -118,7 +118,8 @@ class Directory:
             if left <= 0 or any(states.get(n) != "restarting" for n in absent):
                 lost = min(absent, key=lambda n: states.get(n) == "restarting")
                 raise NotFound(no_server(lost, found["names"], states.get(lost, ""), found["ends"].get(lost, "")))
-            self.wait_for(absent, 1, min(left, self.timeout))
+            limit = min(left, self.timeout)
+            self.ask("wait_again", absent, limit, timeout=limit + self.timeout)
 
     def wait_for(self, names: Sequence[str], workers: int, timeout: float) -> list[str]:
         """The names that are not there after `timeout` seconds."""

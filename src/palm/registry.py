@@ -73,13 +73,23 @@ class Registry(Server):
 
     @function
     def wait_for(self, names: list[str], workers: int, timeout: float) -> Iterator[str]:
-        """Yields the names that are still missing when all are there, or will not come, or the time is over."""
+        """Yields the names that are still missing when all are there or the time is over."""
         end = time.monotonic() + timeout
-        while time.monotonic() < end and not all(n in self._alive() or self.states.get(n) == "failed" for n in names):
+        while time.monotonic() < end and not all(n in self._alive() for n in names):
             yield None  # type: ignore[misc]  # others have their turn
             time.sleep(0.005)
         alive = self._alive()
         yield from (n for n in names if n not in alive or workers > 1)
+
+    @function
+    def wait_again(self, names: list[str], timeout: float) -> Iterator[str]:
+        """Yields nothing, when these servers are there again, or are not being started again, or the time is over."""
+        end = time.monotonic() + timeout
+        while time.monotonic() < end and any(
+            n not in self._alive() and self.states.get(n) == "restarting" for n in names
+        ):
+            yield None  # type: ignore[misc]  # others have their turn
+            time.sleep(0.002)
 
     @function
     def status(self) -> dict[str, Any]:
