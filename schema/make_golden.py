@@ -217,7 +217,10 @@ ENVELOPES = {
         seq=12,
         body_size=32,
         paths=[component(0, 5)],
-        records=[record(number=8, count=64, body_size=32, form=BYTES), record(number=9, path_count=1, form=BYTES, flags=1)],
+        records=[
+            record(number=8, count=64, body_size=32, form=BYTES),
+            record(number=9, path_count=1, form=BYTES, flags=1),
+        ],
     ),
     "bye": dict(kind=BYE, seq=13),
 }

@@ -96,5 +96,6 @@ def test_call(stranger) -> None:
     record = failed.Records(0)
     error = msgspec.msgpack.decode(body[record.BodyAt() : record.BodyAt() + record.BodySize()])
     assert (record.Number(), record.Form(), error["type"]) == (1, golden.ERROR, "PayloadError")
-    me.send(golden.FORGET, handle=1)
+    over = pack({"job": job})
+    me.send(golden.FORGET, over, records=[golden.record(form=golden.TREE, body_size=len(over))])
     me.send(golden.BYE)
