@@ -63,8 +63,20 @@ class A(palm.Server):
             yield None  # what was made goes on its way
             time.sleep(0.002)
 
+    @palm.function
+    def forever(self, closed):
+        try:
+            while True:
+                yield 1
+        finally:
+            Path(closed).touch()
+
 
 class B(palm.Server):
+    @palm.function
+    def mark(self, path):
+        Path(path).touch()
+
     @palm.function
     def twice(self, x):
         return x * 2
@@ -353,6 +365,26 @@ def test_nothing_of_a_job_is_left_on_servers(abc):
 
     if "memory" in abc.status()["servers"][0]["counters"]:
         eventually(lambda: in_use() == 0)
+
+
+def test_a_generator_that_nobody_waits_for_is_closed(abc, tmp_path):
+    """The call has timed out: what is kept for it goes, and its `finally` runs."""
+    closed = tmp_path / "closed"
+    client = abc.client()
+    with pytest.raises(palm.Timeout):
+        client.call("a.forever", str(closed), timeout=0.3)
+    eventually(lambda: client.call("a.up", 1) == 2 and closed.exists())
+
+
+def test_a_call_whose_time_is_over_is_not_begun(abc, tmp_path):
+    gate = tmp_path / "gate"
+    client = abc.client()
+    stays = client.submit(palm.step("b.gate", path=str(gate)), 50)
+    with pytest.raises(palm.Timeout):
+        client.call("b.mark", str(tmp_path / "begun"), timeout=0.2)
+    gate.touch()
+    assert stays.result(10) == 50 and client.call("b.twice", 1) == 2
+    assert not (tmp_path / "begun").exists()
 
 
 def test_work_whose_deadline_has_passed_is_not_begun(abc, tmp_path):

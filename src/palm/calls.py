@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import concurrent.futures
+import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
@@ -56,16 +57,17 @@ class Calls:
     def route(self) -> Route:
         return self.delivery.route
 
-    def send(self, values: tuple[Any, ...], future: Future | Answer) -> int:
-        """One call; no value: an empty message, several: a tuple. Returns its number, to give it up; Retired if others
-        have to be made."""
+    def send(self, values: tuple[Any, ...], future: Future | Answer, timeout: float | None) -> int:
+        """One call; no value: an empty message, several: a tuple. After `timeout` seconds it is not begun any more.
+        Returns its number, to give it up; Retired if others have to be made."""
         batch = core.Batch()
+        deadline = 0 if timeout is None else time.time_ns() + int(timeout * 1e9)
         delivery = self.delivery
         with delivery.lock:
             if self.retired:
                 raise Retired
             number = delivery.sent
-            batch.put(NOTHING if not values else values[0] if len(values) == 1 else values, number)
+            batch.put(NOTHING if not values else values[0] if len(values) == 1 else values, number, None, deadline)
             self.futures[number] = future
             delivery.send(batch)
         if self.retired:
@@ -82,7 +84,7 @@ class Calls:
     def wait(self, values: tuple[Any, ...], timeout: float | None) -> Any:
         """One call, and what it returns or raises; Timeout after `timeout` seconds."""
         answer = Answer()
-        number = self.send(values, answer)
+        number = self.send(values, answer, timeout)
         self.connection.wait(lambda: answer.done, timeout)
         if not answer.done:
             self.give_up(number)
@@ -94,7 +96,7 @@ class Calls:
     def give_up(self, number: int) -> None:
         """What still comes of this call is ignored."""
         with self.connection.changed:
-            self.book.forget(number)
+            self.delivery.forget(number)
             self.delivery.done(number)
             self.futures.pop(number, None)
             self._results.pop(number, None)
@@ -117,6 +119,8 @@ class Calls:
             elif number in self.book:
                 self._receive(event, form, number, path, value, count)
                 self.delivery.settled(number, path)
+            elif form in (core.ASK, core.CLOSE):
+                self.delivery.dismiss(event, number, path)
 
     def _receive(self, event: core.Event, form: int, number: int, path: Path, value: Any, count: int) -> None:
         if form == core.ASK:
@@ -141,7 +145,7 @@ class Calls:
             self._failed(number, RemoteError(why, number=number, type="BlockLost"))
 
     def _failed(self, number: int, error: RemoteError) -> None:
-        self.book.forget(number)
+        self.delivery.forget(number)
         self.resolve(number, error)
 
     def resolve(self, number: int, error: BaseException | None) -> None:

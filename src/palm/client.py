@@ -113,12 +113,12 @@ class Client(concurrent.futures.Executor):
                     calls.end()
 
     def _send(
-        self, step: str, values: tuple[Any, ...], future: concurrent.futures.Future[Any]
+        self, step: str, values: tuple[Any, ...], future: concurrent.futures.Future[Any], timeout: float | None
     ) -> tuple[Calls, bool, int]:
         while True:
             calls, once = self._calls_for(step)
             try:
-                return calls, once, calls.send(values, future)
+                return calls, once, calls.send(values, future, timeout)
             except Retired:
                 continue
 
@@ -133,7 +133,7 @@ class Client(concurrent.futures.Executor):
     ) -> concurrent.futures.Future[Any]:
         """Call a function without waiting; the future has what `call` would return or raise."""
         inner: concurrent.futures.Future[Any] = concurrent.futures.Future()
-        calls, once, number = self._send(step, values, inner)
+        calls, once, number = self._send(step, values, inner, timeout)
         outer: concurrent.futures.Future[Any] = concurrent.futures.Future()
         timer: threading.Timer | None = None
 

@@ -108,6 +108,10 @@ class Delivery:
         if number in self.book:
             self._keepers[number, path] = event.link, event.handle
 
+    def dismiss(self, event: core.Event, number: int, path: Path) -> None:
+        """Who has sent this event makes or keeps children that nobody waits for."""
+        self._tell_keeper((event.link, event.handle), number, path, [], 0, over=True)
+
     def grant(self, number: int, path: Path, more: int) -> None:
         """So many more children of this message may be made."""
         granted = self.book.granted(number, path) + more
@@ -127,11 +131,22 @@ class Delivery:
             return
         state, ranges = self.book.ranges(number, path)
         over = state == OVER
-        batch = core.Batch()
-        batch.release(number, path, ranges[:RANGES], granted, over)
-        self.connection.node.send(keeper[0], core.RELEASE, keeper[1], 0, batch)
+        self._tell_keeper(keeper, number, path, ranges[:RANGES], granted, over)
         if over:
             del self._keepers[number, path]
+
+    def _tell_keeper(
+        self, keeper: Keeper, number: int, path: Path, ranges: list[tuple[int, int]], granted: int, over: bool
+    ) -> None:
+        batch = core.Batch()
+        batch.release(number, path, ranges, granted, over)
+        self.connection.node.send(keeper[0], core.RELEASE, keeper[1], 0, batch)
+
+    def forget(self, number: int) -> None:
+        """Whatever still comes of this input is unknown, and who keeps something of it may let it go."""
+        self.book.forget(number)
+        for name in [name for name in self._keepers if name[0] == number]:
+            self._release(*name, 0)
 
     def end(self) -> None:
         """The job is over: all who have something of it may forget it. Without the lock."""

@@ -177,6 +177,8 @@ class JobWork:
                 self.delivery.settled(number, path)
                 if number not in self.book:
                     self._input_done(number)
+            elif form in (core.ASK, core.CLOSE):
+                self.delivery.dismiss(event, number, path)
             if self.over:
                 return
         self.delivery.sweep()
@@ -219,7 +221,7 @@ class JobWork:
 
     def _contradicts(self, number: int, verdict: int) -> None:
         if verdict & CONTRADICTION:
-            self.book.forget(number)
+            self.delivery.forget(number)
             self._error(number, (), contradiction(number, self.route))
 
     def _lost(self, number: int, path: Path, epoch: int, why: str) -> None:
