@@ -6,6 +6,7 @@ from __future__ import annotations
 import gc
 import os
 import shutil
+import signal
 import tempfile
 import threading
 import time
@@ -26,6 +27,8 @@ MINE = "PALM_TESTS_IN" not in os.environ
 RUNTIME = os.environ.setdefault("PALM_TESTS_IN", "") or tempfile.mkdtemp(prefix="pt-", dir="/tmp")
 os.environ["PALM_TESTS_IN"] = os.environ["XDG_RUNTIME_DIR"] = RUNTIME
 os.environ["PALM_CAPSULES"] = f"{RUNTIME}/capsules"
+# A shell that starts tests in the background has them ignore Ctrl-C, which some of them are about.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 TOOLS_THREADS = ("pytest_timeout", "pymonitor")
 
 
