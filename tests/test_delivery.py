@@ -203,10 +203,11 @@ def test_each_result_exactly_once_in_a_storm(abc, ordered):
     [
         (["a.up", "b.twice", "a.up", "b.twice"], lambda x: [((x + 1) * 2 + 1) * 2]),
         (["a.up", "b.pair", "c.down", "b.pair"], lambda x: [x, -x, -x - 2, x + 2]),
+        (["b.twice", "b.pair", "c.down"], lambda x: [2 * x - 1, -2 * x - 1]),
         (["b.odd", "a.up", "b.pair"], lambda x: [x + 1, -x - 1] if x % 2 else []),
         (["a.up", "c.elsewhere", "b.pair"], lambda x: [(x + 1) * 2] if (x + 1) % 2 else [x + 1, -x - 1]),
     ],
-    ids=["cyclic", "fan-out", "filter", "branch"],
+    ids=["cyclic", "fan-out", "same server", "filter", "branch"],
 )
 def test_every_kind_of_pipeline_in_a_storm(abc, steps, of):
     n = STORM // 10
@@ -304,11 +305,12 @@ def test_who_keeps_repeats_what_is_lost_behind_it(abc, tmp_path):
     assert path.read_text() == "x"
 
 
-def test_a_generator_that_died_goes_on_where_it_was(abc, tmp_path):
+@pytest.mark.parametrize("window", [1, 64])
+def test_a_generator_that_died_goes_on_where_it_was(abc, tmp_path, window):
     """It runs again, and what is settled already is not made again for those behind it."""
     path, gate = tmp_path / "runs", tmp_path / "gate"
     steps = ["a.once", palm.step("b.gate", path=str(gate))]
-    job = abc.client().job(steps, [str(path)], ordered=True, window=64)
+    job = abc.client().job(steps, [str(path)], ordered=True, window=window)
     found = [next(job) for _ in range(50)]
     os.kill(pids(abc)["a"], signal.SIGKILL)
     gate.touch()

@@ -100,6 +100,7 @@ class Calls:
             self.delivery.done(number)
             self.futures.pop(number, None)
             self._results.pop(number, None)
+            self._fanned.discard(number)
 
     def timed_out(self, timeout: float | None) -> Timeout:
         return Timeout(f"{' -> '.join(self.route.steps)} has not answered within {timeout or 0:g} s")
@@ -124,8 +125,8 @@ class Calls:
 
     def _receive(self, event: core.Event, form: int, number: int, path: Path, value: Any, count: int) -> None:
         if form == core.ASK:
-            self.delivery.keeps(event, number, path)
-            self.delivery.grant(number, path, BLOCK)  # the caller wants a list of all of them
+            if self.delivery.asked(event, number, path, count):
+                self.delivery.grant(number, path, BLOCK)  # the caller wants a list of all of them
         elif form == core.ERROR:
             self._failed(number, error_of(value, number))
         elif isinstance(value, BlockLost):
@@ -135,8 +136,12 @@ class Calls:
             self.delivery.keeps(event, number, path)
             if self.book.close(number, path, count) & CONTRADICTION:
                 self._failed(number, contradiction(number, self.route))
-        elif self.book.settle(number, path) & NEW and form != core.DROP:
-            self._results.setdefault(number, []).append((path, value))
+        else:
+            verdict = self.book.settle(number, path)
+            if verdict & NEW and form != core.DROP:
+                self._results.setdefault(number, []).append((path, value))
+            if verdict & CONTRADICTION:
+                self._failed(number, contradiction(number, self.route))
         if number in self.futures and number not in self.book:
             self.resolve(number, None)
 

@@ -115,9 +115,15 @@ class Connection:
         self.send(link, core.OPEN, handle, 0, batch)
 
     def send(self, link: int, says: int, handle: int, hop: int, batch: core.Batch) -> bool:
+        sent = self.send_kept(link, says, handle, hop, batch)
+        batch.clear()
+        return sent
+
+    def send_kept(self, link: int, says: int, handle: int, hop: int, batch: core.Batch) -> bool:
+        """The batch stays as it is, to be sent again."""
         self.check()
         try:
-            sent: bool = self.node.send(link, says, handle, hop, batch)
+            sent: bool = self.node.send_kept(link, says, handle, hop, batch)
         except ValueError:
             self.check()  # it has been closed meanwhile
             raise
@@ -221,7 +227,7 @@ class Connection:
             try:
                 meaning = event.value(0)
                 work = self.works.get(meaning["job"])
-            except (BlockLost, LookupError, TypeError) as e:
+            except (BlockLost, LookupError, TypeError, ValueError) as e:
                 log.warning("an OPEN that cannot be read: %s", e)
                 return
             if work is not None:  # else: of a job that is over
@@ -235,6 +241,8 @@ class Connection:
     def add(self, work: Work) -> None:
         with self.changed:
             self.works[work.key] = work
+            for link, reason in self._gone.items():  # since its route was made
+                work.lost(link, reason)
 
     def remove(self, work: Work) -> None:
         with self.changed:

@@ -87,7 +87,7 @@ class Delivery:
             self.book.begin(self.sent, n)
             self._kept[self.sent] = self.sent + n, batch
             self.sent += n
-        self.connection.node.send_kept(self.route.link, core.DATA, self._handle, 0, batch)
+        self.connection.send_kept(self.route.link, core.DATA, self._handle, 0, batch)
 
     def sweep(self) -> None:
         """Lets go of envelopes whose inputs are all done; with the connection's lock."""
@@ -111,6 +111,15 @@ class Delivery:
     def dismiss(self, event: core.Event, number: int, path: Path) -> None:
         """Who has sent this event makes or keeps children that nobody waits for."""
         self._tell_keeper((event.link, event.handle), number, path, [], 0, over=True)
+
+    def asked(self, event: core.Event, number: int, path: Path, granted: int) -> bool:
+        """A generator may make `granted` children, and would make more. False: it has been allowed more already, which
+        one that was started anew does not know."""
+        self.keeps(event, number, path)
+        if granted >= self.book.granted(number, path):
+            return True
+        self.grant(number, path, 0)
+        return False
 
     def grant(self, number: int, path: Path, more: int) -> None:
         """So many more children of this message may be made."""
@@ -140,7 +149,8 @@ class Delivery:
     ) -> None:
         batch = core.Batch()
         batch.release(number, path, ranges, granted, over)
-        self.connection.node.send(keeper[0], core.RELEASE, keeper[1], 0, batch)
+        if not self.connection.closed:
+            self.connection.send(keeper[0], core.RELEASE, keeper[1], 0, batch)
 
     def forget(self, number: int) -> None:
         """Whatever still comes of this input is unknown, and who keeps something of it may let it go."""
@@ -150,14 +160,15 @@ class Delivery:
 
     def end(self) -> None:
         """The job is over: all who have something of it may forget it. Without the lock."""
-        with self.connection.changed:
-            self.over = True
-            self._kept.clear()
-            links = set(self.route.links.values())
         over = core.Batch()
         over.put({"job": self.key}, 0)
-        for link in links:
-            self.connection.node.send_kept(link, core.FORGET, 0, 0, over)
+        with self.lock:  # after a repeat that has begun, whose OPEN it ends too
+            with self.connection.changed:
+                self.over = True
+                self._kept.clear()
+                links = set(self.route.links.values())
+            for link in links:
+                self.connection.send_kept(link, core.FORGET, 0, 0, over)
 
     def tell(self, **how: bool) -> None:
         """All servers of the route are told to stop working on the job, or how to go on."""
@@ -171,6 +182,7 @@ class Delivery:
     def lost(self, link: int, reason: int) -> None:
         """A link is gone; with the connection's lock."""
         server = self.route.server_of(link)
+        self._losses.clear()
         if server is not None and self._directory is None:
             self._fail(lambda number: self.route.crashed(server, number, reason))
         elif server is not None:
@@ -237,7 +249,7 @@ class Delivery:
     def _send_again(self, batch: core.Batch) -> None:
         if len(batch):
             self.connection.node.count("retries", len(batch))
-            self.connection.node.send(self.route.link, core.DATA, self._handle, 0, batch)
+            self.connection.send(self.route.link, core.DATA, self._handle, 0, batch)
 
     def _why(self, error: Exception, reason: int) -> Callable[[int], PalmError]:
         """The job cannot go on: the death of the server that has no successor, or else what is known. Who left in good

@@ -148,7 +148,7 @@ class Host:
 
     def _open(self, event: core.Event) -> None:
         try:
-            meaning = check_meaning(event.value(0))
+            meaning = check_meaning(event.value(0), event.hop)
             job = self._job(meaning["job"], meaning["client"])
             if meaning["epoch"] < job.epoch:
                 return  # what comes under this handle has been repeated, or will be
@@ -206,7 +206,7 @@ class Host:
     def _over(self, event: core.Event) -> None:
         try:
             job = self._jobs.get(event.value(0)["job"])
-        except (BlockLost, LookupError, TypeError):
+        except (BlockLost, LookupError, TypeError, ValueError):
             return
         if job is not None:
             self._end(job)
@@ -231,7 +231,7 @@ class Host:
             self._close(m)
 
     def _close(self, m: Making) -> None:
-        m.ended = True
+        m.ended, m.value = True, None
         if m in self._making:
             self._making.remove(m)
         try:
@@ -242,9 +242,9 @@ class Host:
     def _cancel(self, event: core.Event) -> None:
         try:
             meaning = event.value(0)
-            key, softly = meaning["job"], meaning.get("stop")
+            key, softly = meaning["job"], meaning.get("stop") is True
             job = self._jobs.get(key)
-        except (BlockLost, LookupError, TypeError, AttributeError):
+        except (BlockLost, LookupError, TypeError, AttributeError, ValueError):
             return
         if job is None and self._backlog and not softly and type(key) is bytes:
             self._cancelled_early.add(key)
@@ -486,18 +486,25 @@ class Host:
         self._making.append(m)
         self._ask(m)
 
-    def again(self, i: int) -> None:
-        """A message has come again, of which many were made here already: what they have become may be lost."""
+    def again(self, i: int) -> bool:
+        """A message has come again, of which many were made here already: what they have become may be lost. False:
+        that was at another step."""
         a, event = self._assignment, self._event
         assert a is not None and event is not None
         m = a.job.making[event.number(i), event.path(i)]
-        if m.assignment.epoch == a.epoch:
-            return
-        m.assignment = a
-        for kept in m.kept:
-            self._send_kept(m, kept)
-        if m.ended:
-            a.job.report.batch.event(core.CLOSE, m.number, m.path, m.made)
+        if m.message.stage != a.hop:
+            return False
+        if m.assignment.epoch != a.epoch:
+            m.assignment = a
+            try:
+                for kept in m.kept:
+                    self._send_kept(m, kept)
+            except Exception as e:  # where `palm.to` sent them cannot be found any more
+                self._fail(a, m.number, m.path, e, m.made)
+                return True
+            if m.ended:
+                a.job.report.batch.event(core.CLOSE, m.number, m.path, m.made)
+        return True
 
     # --------------------------------------------------------------------------------------------- generators
 
@@ -566,6 +573,7 @@ class Host:
             return
         if value is not True:
             name = tuple(id(s) if s.constants else str(s) for s in value.route)
+            self._routed(a, value.route)  # while its failure is the function's
             kept = made.setdefault(name, Kept(value.route, [], core.Batch()))
             kept.batch.put_out_of(value, m.number, m.deadline, path)
         kept.indices.append(m.made)

@@ -65,7 +65,7 @@ def died_in(times: int, reason: str) -> str:
     return f"{times} processes have died while they worked on it, the last one of: {reason}"
 
 
-def check_meaning(tree: Any) -> dict[str, Any]:
+def check_meaning(tree: Any, hop: int = 0) -> dict[str, Any]:
     """The tree of an OPEN to a server, as `Route.meaning` makes it; ValueError if it is none."""
 
     def check(fact: bool, what: str) -> None:
@@ -75,7 +75,7 @@ def check_meaning(tree: Any) -> dict[str, Any]:
     check(isinstance(tree, dict), "no dict")
     tree = {"epoch": 0, "pids": {}} | tree
     check(tree.keys() >= {"job", "client", "seed", "steps", "constants"}, "a key is missing")
-    check(isinstance(tree["epoch"], int) and tree["epoch"] >= 0, "`epoch` is no natural number")
+    check(isinstance(tree["epoch"], int) and 0 <= tree["epoch"] < 1 << 32, "`epoch` has not 32 bits")
     check(
         isinstance(tree["pids"], dict)
         and all(isinstance(k, str) and isinstance(v, int) and 0 <= v < 1 << 31 for k, v in tree["pids"].items()),
@@ -86,6 +86,7 @@ def check_meaning(tree: Any) -> dict[str, Any]:
     check(isinstance(tree["seed"], int) and tree["seed"] >= 0, "`seed` is no natural number")
     steps, constants = tree["steps"], tree["constants"]
     check(isinstance(steps, list) and 0 < len(steps) <= MAX_STEPS, f"`steps` are not 1 to {MAX_STEPS}")
+    check(hop + len(steps) < 1 << 16, "more steps than 16 bits can count")
     check(isinstance(constants, dict) and all(isinstance(c, dict) for c in constants.values()), "wrong `constants`")
     check(all(isinstance(k, str) for c in constants.values() for k in c), "a constant without a name")
     for s in steps:

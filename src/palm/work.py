@@ -202,8 +202,8 @@ class JobWork:
 
     def _receive(self, event: core.Event, form: int, number: int, path: Path, value: Any, count: int) -> None:
         if form == core.ASK:
-            self.delivery.keeps(event, number, path)
-            self._window.ask((number, path))
+            if self.delivery.asked(event, number, path, count):
+                self._window.ask((number, path))
         elif form == core.CLOSE:
             if not path:
                 self.fanned.add(number)

@@ -479,6 +479,8 @@ cdef class Event:
             if verdict & PALM_BOOK_NEW:
                 append((r.number, (), value))
                 taken += 1
+            elif verdict & PALM_BOOK_CONTRADICTION:
+                rest.append(self.outcome(i))  # who settles it finds that too
         return taken, rest
 
     cdef tuple outcome(self, uint32_t i):
@@ -520,8 +522,8 @@ def run(Event event not None, function, int parameters, int index, Batch out not
     What is not simple is the host's: ``host.make(i, generator or instance of special)``, ``host.drop(i)``,
     ``host.fail(i, exception)``, ``host.late(i)`` where the deadline has passed before it was begun; the host's `at` is
     the number of the record while its function runs. ``host.flush()`` is called when `out` should go; False: the rest is
-    not wanted any more. Messages whose (number, path) is in `kept`, since this server has made many of them already, are
-    not run but ``host.again(i)``'s; those in `refused` are ``host.refuse(i)``'s.
+    not wanted any more. Messages whose (number, path) is in `kept`, since this server may have made many of them already,
+    are not run if ``host.again(i)`` says so; those in `refused` are ``host.refuse(i)``'s.
 
     While a message is at work, its name stands in the page of counters: `job`, `hop`, number and path. It stays there
     when the process dies of it, by an exception too that is none of Exception.
@@ -538,8 +540,7 @@ def run(Event event not None, function, int parameters, int index, Batch out not
         if r.form > PALM_TREE:
             continue
         host.at = i
-        if kept and (r.number, path_of(&event.event, r)) in kept:
-            host.again(i)
+        if kept and (r.number, path_of(&event.event, r)) in kept and host.again(i):
             continue
         if is_late(r.deadline):
             host.late(i)
