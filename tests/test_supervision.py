@@ -237,12 +237,12 @@ def test_a_server_that_does_not_is_given_up(cluster):
     mapped = arenas_mapped()
     cluster.start(Fragile)
     for _ in range(DEATHS - 1):
-        pid = kill(cluster, "fragile", by=signal.SIGABRT)["fragile"]
+        pid = kill(cluster, "fragile", by=signal.SIGUSR1)["fragile"]
         successor(cluster, "fragile", of=pid)
-    kill(cluster, "fragile", by=signal.SIGABRT)
+    kill(cluster, "fragile", by=signal.SIGUSR1)
     eventually(lambda: states(cluster) == {"fragile": "failed"})
     assert arenas_mapped() == mapped, "a page keeps all memory of the dead"
-    with pytest.raises(palm.NotFound, match=r"failed \(SIGABRT\)"):
+    with pytest.raises(palm.NotFound, match=r"failed \(SIGUSR1\)"):
         cluster.client().call("fragile.same", 1)
     cluster.start(Fragile, replace=True)
     assert cluster.client().call("fragile.same", 1) == 1
