@@ -440,22 +440,14 @@ class Host:
             return None
         function, key = a.steps[0][1], a.steps[0][3]
         constants = a.constants[key] if key is not None else {}
-        if isinstance(error, Crashed):
-            return self._capsules.write(
-                server=self.name,
-                function=function,
-                value=value,
-                constants=constants,
-                message=message,
-                reason=error.reason,
-            )
         return self._capsules.write(
             server=self.name,
             function=function,
             value=value,
             constants=constants,
             message=message,
-            error=_trimmed(error),
+            error=None if isinstance(error, Crashed) else _trimmed(error),
+            reason=error.reason if isinstance(error, Crashed) else "",
         )
 
     def refuse(self, i: int) -> None:
