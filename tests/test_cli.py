@@ -115,7 +115,12 @@ class Shell:
         for pid in self.inhabitants():
             os.kill(pid, signal.SIGKILL)
         eventually(lambda: not self.inhabitants())
-        shutil.rmtree(self.runtime)
+        eventually(self._removed)
+
+    def _removed(self) -> bool:
+        # who outlives a cluster's owner clears its directory too, at the same time
+        shutil.rmtree(self.runtime, ignore_errors=True)
+        return not self.runtime.exists()
 
 
 @pytest.fixture
