@@ -85,7 +85,8 @@ class Delivery:
         n = len(batch)
         with self.connection.changed:
             self.book.begin(self.sent, n)
-            self._kept[self.sent] = self.sent + n, batch
+            if core.TRACKED:
+                self._kept[self.sent] = self.sent + n, batch
             self.sent += n
         self.connection.send_kept(self.route.link, core.DATA, self._handle, 0, batch)
 

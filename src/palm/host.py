@@ -3,7 +3,8 @@
 
 The loop is `serve`; the calls themselves are in `palm._core.node.run`, once a batch. A message's way through here:
 `_message` finds what its handle means (`Assignment`), `run` calls the function, and the result goes into the batch of
-the next step's `Outlet`, or of the client's. What functions yield is made, kept and repeated as `Making` decides.
+the next step's `Outlet` (`palm.outlets`). What has no result is told to the client (`palm.outcomes`); what functions
+yield is made by `palm.generators`.
 """
 
 from __future__ import annotations
@@ -18,12 +19,15 @@ from typing import TYPE_CHECKING, Any
 from palm._core import node as core
 from palm._core import space as core_space
 from palm._core.payload import BlockLost
-from palm.assignment import Assignment, JobHere, Outlet
+from palm.assignment import Assignment, JobHere, Name
 from palm.errors import Crashed, NotFound, PalmError, Timeout
-from palm.making import Kept, Making
-from palm.message import Message, child, places
-from palm.remote import NO_MESSAGE, check_meaning, died_in, tree_of_error
-from palm.step import Step, To
+from palm.generators import Generators
+from palm.making import Making
+from palm.message import Message, places
+from palm.outcomes import Outcomes
+from palm.outlets import Outlets
+from palm.remote import check_meaning, died_in
+from palm.step import To
 from palm.suspects import Suspect, of_job
 from palm.template import Server
 
@@ -32,11 +36,8 @@ if TYPE_CHECKING:
     from palm.membership import Membership
 
 log = logging.getLogger("palm")
-SLICE = 0.001  # seconds that a generator runs before other messages have their turn
-GENERATED = 64  # messages of a generator in an envelope: then others have their turn
 LOOK_AHEAD = 64  # envelopes taken off the queue while a batch is worked on
 IDLE = 0.5  # seconds between two looks at what no event announces
-_OWN_FRAMES = ("palm/host.py", "palm/_core/node.pyx")
 REJECTED_EVERY = 10.0  # seconds between two lines about rejected messages
 
 
@@ -66,20 +67,19 @@ class Host:
         capsules: Store | None = None,
     ) -> None:
         self.server, self.name, self._membership, self._suspects = server, name, membership, suspects
-        self._capsules = capsules
         self.node = core.Node(endpoint, name, frames=os.environ.get("PALM_FRAMES") == "1")
         self._functions = list(type(server)._exposed)
         self.node.name_functions(self._functions)
+        self._outlets = Outlets(self.node, membership)
+        self._outcomes = Outcomes(self.node, name, self._outlets, capsules)
+        self._generators = Generators(self.node, self._outlets, self._outcomes)
         self._assignments: dict[tuple[int, int], Assignment] = {}
         self._jobs: dict[bytes, JobHere] = {}
         self._reports: dict[int, JobHere] = {}  # by the handle under which its client hears from here
         self._backlog: collections.deque[core.Event] = collections.deque()
         self._cancelled_early: set[bytes] = set()  # jobs whose OPEN may still be in the backlog
-        self._making: collections.deque[Making] = collections.deque()
-        self._next_handle = 1
         self._event: core.Event | None = None
         self._assignment: Assignment | None = None
-        self._now_making: Making | None = None
         self._message_cache: tuple[int, Message] | None = None
         self.at = -1
         self._rejected = 0
@@ -100,8 +100,8 @@ class Host:
             while (event := self._next_event()) is not None or not self.stopping:
                 if event is not None:
                     self._dispatch(event)
-                if self._making:
-                    self._make_more()
+                if self._generators:
+                    self._generators.make_more()
                 if self.node.rejections != self._rejected:
                     self._report_rejected()
 
@@ -109,7 +109,7 @@ class Host:
         if self._backlog:
             return self._backlog.popleft()
         self._cancelled_early.clear()
-        return self.node.next(0.0 if self.stopping or self._can_make() else IDLE)
+        return self.node.next(0.0 if self.stopping or self._generators.can_make() else IDLE)
 
     def _dispatch(self, event: core.Event) -> None:
         if event.kind == core.MESSAGE:
@@ -164,7 +164,7 @@ class Host:
             )
             self._bind(a)
             for step in a.steps[1:2]:
-                self._link(a, step[2])  # while one can still say that it is none
+                self._outlets.link(a, step[2])  # while one can still say that it is none
         except (BlockLost, TypeError, ValueError, OSError, core_space.CoreError) as e:
             self._complain(f"an OPEN that cannot be used: {e}")
             return
@@ -177,14 +177,9 @@ class Host:
     def _job(self, key: bytes, client: str) -> JobHere:
         job = self._jobs.get(key)
         if job is None:
-            job = JobHere(key, self._new_outlet(self.node.link(client), 0, {"job": key}))
+            job = JobHere(key, self._outlets.report(key, client))
             self._jobs[key] = self._reports[job.report.handle] = job
         return job
-
-    def _link(self, a: Assignment, endpoint: str) -> int:
-        link = self.node.link(endpoint, a.pids.get(endpoint, 0))
-        a.job.downstream.add(link)
-        return link
 
     def _bind(self, a: Assignment) -> None:
         server, name, _, key = a.steps[0]
@@ -216,28 +211,8 @@ class Host:
         job.cancelled = True
         del self._jobs[job.key], self._reports[job.report.handle]
         self._assignments = {k: a for k, a in self._assignments.items() if a.job is not job}
-        for m in list(job.making.values()):
-            self._drop(m)
-        over = core.Batch()
-        over.put({"job": job.key}, 0)
-        for link in job.downstream:
-            self.node.send_kept(link, core.FORGET, 0, 0, over)
-
-    def _drop(self, m: Making) -> None:
-        """What it keeps is not wanted any more, nor what it would make."""
-        m.assignment.job.making.pop(m.name, None)
-        m.unwanted = True
-        if m is not self._now_making:
-            self._close(m)
-
-    def _close(self, m: Making) -> None:
-        m.ended, m.value = True, None
-        if m in self._making:
-            self._making.remove(m)
-        try:
-            m.generator.close()
-        except Exception:
-            log.exception("%s: a generator raised when it was closed", self.name)
+        self._generators.drop_all(job)
+        self._outlets.forget(job)
 
     def _cancel(self, event: core.Event) -> None:
         try:
@@ -249,24 +224,10 @@ class Host:
         if job is None and self._backlog and not softly and type(key) is bytes:
             self._cancelled_early.add(key)
         if job is not None and softly:
-            self._stop_generators(job)
+            self._generators.stop(job)
         elif job is not None:
             job.cancelled = True
-            for m in list(job.making.values()):
-                self._drop(m)
-
-    def _stop_generators(self, job: JobHere) -> None:
-        """Those of the first step end where they are, as if they had come to their end."""
-        for m in [m for m in job.making.values() if not m.assignment.hop and not m.ended]:
-            if m is self._now_making:  # it is running, and has just looked
-                m.stopped = True
-            else:
-                self._stop(m)
-        self._flush_outlet(job.report)
-
-    def _stop(self, m: Making) -> None:
-        self._close(m)
-        m.assignment.job.report.batch.event(core.CLOSE, m.number, m.path, m.made)
+            self._generators.drop_all(job)
 
     def _gone(self, link: int) -> None:
         """A client that is gone wants nothing more. Of others the client is told, since what was under way there is
@@ -276,13 +237,9 @@ class Host:
                 self._end(job)
             elif link in job.downstream:
                 job.downstream.remove(link)
-                self._report_loss(job)
+                self._outcomes.lost(job)
         if self.on_gone is not None:
             self.on_gone()
-
-    def _report_loss(self, job: JobHere, number: int = NO_MESSAGE, path: tuple[int, ...] = ()) -> None:
-        job.report.batch.event(core.LOST, number, path, job.epoch)
-        self._flush_outlet(job.report)
 
     def _release(self, event: core.Event) -> None:
         job = self._reports.get(event.handle)
@@ -291,7 +248,7 @@ class Host:
         for number, path, ranges, granted, over in event.releases():
             m = job.making.get((number, path))
             if m is not None and over:
-                self._drop(m)
+                self._generators.drop(m)
             elif m is not None:
                 m.release(ranges, granted)
 
@@ -307,13 +264,13 @@ class Host:
         try:
             if a.refusal is not None:
                 for i in range(len(event)):
-                    self._fail(a, event.number(i), event.path(i), a.refusal)
+                    self._outcomes.failed(a, (event.number(i), event.path(i)), a.refusal)
             else:
                 assert a.function is not None
-                out = self._onward(a).batch
+                out = self._outlets.onward(a).batch
                 job = a.job
                 core.run(event, a.function, a.parameters, a.index, out, self, To, job.key, a.hop, job.making, a.refused)
-            self._flush(a)
+            self._outlets.flush_all(a)
         finally:
             self._event = self._assignment = self._message_cache = None
             self.at = -1
@@ -324,268 +281,88 @@ class Host:
         signature = type(self.server)._exposed[self._assignment.steps[0][1]]
         return function(*signature.spread(self.name, value))
 
-    def _onward(self, a: Assignment) -> Outlet:
-        if a.onward is None:
-            a.onward = self._outlet(a, a.steps[1:]) if len(a.steps) > 1 else a.job.report
-        return a.onward
-
-    def _outlet(self, a: Assignment, steps: list[list[Any]]) -> Outlet:
-        """Opens a handle for the rest of a route at its next server."""
-        keys = {s[3] for s in steps if s[3] is not None}
-        endpoints = {s[2] for s in steps}
-        meaning = {
-            "job": a.job.key,
-            "epoch": a.epoch,
-            "client": a.client,
-            "seed": a.seed,
-            "steps": steps,
-            "pids": {e: p for e, p in a.pids.items() if e in endpoints},
-            "constants": {k: v for k, v in a.constants.items() if k in keys},
-        }
-        return self._new_outlet(self._link(a, steps[0][2]), a.hop + 1, meaning)
-
-    def _new_outlet(self, link: int, hop: int, meaning: dict[str, Any]) -> Outlet:
-        outlet = Outlet(link, self._next_handle, hop)
-        self._next_handle += 1
-        outlet.batch.put(meaning, 0)
-        self.node.send(outlet.link, core.OPEN, outlet.handle, outlet.hop, outlet.batch)
-        return outlet
-
-    def _routed(self, a: Assignment, route: Sequence[Step]) -> Outlet:
-        steps = []
-        known = {s[0]: s[2] for s in a.steps}
-        rest = {f"{s[0]}.{s[1]}": s for s in a.steps[1:]}
-        constants = {}
-        for s in route:
-            if not s.constants and str(s) in rest:  # a step of the job keeps its constants
-                steps.append(rest[str(s)])
-                continue
-            endpoint = known.get(s.server)
-            if endpoint is None:
-                if self._membership is None:
-                    raise NotFound(f"there is no server {s.server!r} to send to")
-                endpoint, a.pids[endpoint] = self._membership.resolve(s.server)
-            key = f"{a.job.key.hex()[:8]}-{id(s):x}" if s.constants else None
-            if key:
-                constants[key] = s.constants
-            steps.append([s.server, s.function, endpoint, key])
-        name = tuple((s[0], s[1], s[3]) for s in steps)
-        if name not in a.routed:
-            a.constants = a.constants | constants
-            a.routed[name] = self._outlet(a, steps)
-        return a.routed[name]
-
     def flush(self) -> bool:
         """Sends what is there; False: the rest of the batch is not wanted any more."""
         a = self._assignment
         assert a is not None
-        self._flush(a)
+        self._outlets.flush_all(a)
         self._look()
         return not a.stale
-
-    def _flush(self, a: Assignment) -> None:
-        for outlet in a.outlets():
-            self._flush_outlet(outlet)
-
-    def _flush_outlet(self, outlet: Outlet) -> None:
-        """What cannot be sent since the peer is dead, the client has repeated: `_gone` tells it."""
-        if len(outlet.batch):
-            self.node.send(outlet.link, core.DATA, outlet.handle, outlet.hop, outlet.batch)
 
     # ----------------------------------------------------------------- what `run` leaves to us, about record i
 
     def drop(self, i: int) -> None:
-        a, event = self._assignment, self._event
-        assert a is not None and event is not None
-        a.job.report.batch.event(core.DROP, event.number(i), event.path(i))
+        a, name = self._record(i)
+        self._outcomes.dropped(a.job, name)
 
     def fail(self, i: int, error: Exception) -> None:
-        assert self._assignment is not None and self._event is not None
-        number, path = self._event.number(i), self._event.path(i)
+        a, name = self._record(i)
         if isinstance(error, BlockLost):  # who lent it is dead, or the block stale: it is not the message's fault
-            self._report_loss(self._assignment.job, number, path)
+            self._outcomes.lost(a.job, name)
         else:
-            self._fail(self._assignment, number, path, error, capsule=self._capsule(i, error))
+            self._outcomes.failed(a, name, error, capsule=self._capsule(i, error))
 
     def late(self, i: int) -> None:
-        assert self._assignment is not None and self._event is not None
-        late = Timeout("its deadline had passed before it was begun")
-        self._fail(self._assignment, self._event.number(i), self._event.path(i), late)
+        a, name = self._record(i)
+        self._outcomes.failed(a, name, Timeout("its deadline had passed before it was begun"))
 
-    def _fail(
-        self,
-        a: Assignment,
-        number: int,
-        path: tuple[int, ...],
-        error: BaseException,
-        made: int = 0,
-        capsule: str | None = None,
-    ) -> None:
-        self.node.count("errors")
-        a.job.report.batch.error(tree_of_error(_trimmed(error), self.name, a.steps[0][1], capsule), number, path, made)
+    def refuse(self, i: int) -> None:
+        """Processes have died in this message as often as its function allows: it is set aside."""
+        a, name = self._record(i)
+        assert a.refused is not None
+        times, reason = a.refused[name]
+        self.fail(i, Crashed(died_in(times, reason), reason=reason))
+        self._outlets.flush_all(a)  # the next message may kill too
+
+    def make(self, i: int, result: Any) -> None:
+        """A function has returned a generator, or `palm.to`."""
+        a, name = self._record(i)
+        assert self._event is not None
+        if isinstance(result, To):
+            self._send_to(a, name, result, self._event.deadline(i))
+        elif len(name[1]) >= core.MAX_PATH:
+            self._outcomes.failed(a, name, PalmError(f"more than {core.MAX_PATH} fan-outs on one way"))
+        else:
+            value = self._event.value(i) if self._outcomes.keeps_inputs else None
+            self._generators.add(Making(result, a, *name, self._event.deadline(i), self.message(), value))
+
+    def again(self, i: int) -> bool:
+        """A message has come again, of which many were made here already. False: that was at another step."""
+        a, name = self._record(i)
+        m = a.job.making[name]
+        if m.message.stage != a.hop:
+            return False
+        self._generators.repeat(m, a)
+        return True
+
+    def _record(self, i: int) -> tuple[Assignment, Name]:
+        assert self._assignment is not None and self._event is not None
+        return self._assignment, (self._event.number(i), self._event.path(i))
+
+    def _send_to(self, a: Assignment, name: Name, result: To, deadline: int) -> None:
+        number, path = name
+        try:
+            self._outlets.routed(a, result.route).batch.put_out_of(result, number, deadline, path)
+        except Exception as e:
+            self._outcomes.failed(a, name, e)
 
     def _capsule(self, i: int, error: Exception) -> str | None:
         """The file in which record i is kept for `palm replay` (B7)."""
         assert self._assignment is not None and self._event is not None
-        if self._capsules is None:
+        if not self._outcomes.keeps_inputs:
             return None
         try:
             value = self._event.value(i)
         except BlockLost:
             return None
-        return self._write_capsule(self._assignment, value, self._describe(self._event, self._assignment, i), error)
-
-    def _write_capsule(self, a: Assignment, value: Any, message: Message, error: Exception) -> str | None:
-        if self._capsules is None:
-            return None
-        function, key = a.steps[0][1], a.steps[0][3]
-        constants = a.constants[key] if key is not None else {}
-        return self._capsules.write(
-            server=self.name,
-            function=function,
-            value=value,
-            constants=constants,
-            message=message,
-            error=None if isinstance(error, Crashed) else _trimmed(error),
-            reason=error.reason if isinstance(error, Crashed) else "",
-        )
-
-    def refuse(self, i: int) -> None:
-        """Processes have died in this message as often as its function allows: it is set aside."""
-        a, event = self._assignment, self._event
-        assert a is not None and event is not None and a.refused is not None
-        times, reason = a.refused[event.number(i), event.path(i)]
-        self.fail(i, Crashed(died_in(times, reason), reason=reason))
-        self._flush(a)  # the next message may kill too
-
-    def make(self, i: int, result: Any) -> None:
-        """A function has returned a generator, or `palm.to`."""
-        a, event = self._assignment, self._event
-        assert a is not None and event is not None
-        number, path = event.number(i), event.path(i)
-        if isinstance(result, To):
-            try:
-                self._routed(a, result.route).batch.put_out_of(result, number, event.deadline(i), path)
-            except Exception as e:
-                self._fail(a, number, path, e)
-            return
-        if len(path) >= core.MAX_PATH:
-            self._fail(a, number, path, PalmError(f"more than {core.MAX_PATH} fan-outs on one way"))
-            return
-        value = event.value(i) if self._capsules is not None else None
-        m = Making(result, a, number, path, event.deadline(i), self.message(), value)
-        a.job.making[m.name] = m
-        self._making.append(m)
-        self._ask(m)
-
-    def again(self, i: int) -> bool:
-        """A message has come again, of which many were made here already: what they have become may be lost. False:
-        that was at another step."""
-        a, event = self._assignment, self._event
-        assert a is not None and event is not None
-        m = a.job.making[event.number(i), event.path(i)]
-        if m.message.stage != a.hop:
-            return False
-        if m.assignment.epoch != a.epoch:
-            m.assignment = a
-            try:
-                for kept in m.kept:
-                    self._send_kept(m, kept)
-            except Exception as e:  # where `palm.to` sent them cannot be found any more
-                self._fail(a, m.number, m.path, e, m.made)
-                return True
-            if m.ended:
-                a.job.report.batch.event(core.CLOSE, m.number, m.path, m.made)
-        return True
-
-    # --------------------------------------------------------------------------------------------- generators
-
-    def _can_make(self) -> bool:
-        return any(m.has_room() for m in self._making)
-
-    def _make_more(self) -> None:
-        """Each generator for a slice of time, those that have room."""
-        for _ in range(len(self._making)):
-            if not self._making:
-                return
-            m = self._making[0]
-            self._making.rotate(-1)
-            if not m.has_room():
-                continue
-            self._now_making = m
-            try:
-                self._run_generator(m)
-            finally:
-                self._now_making = None
-            if m.unwanted or m.ended:
-                self._close(m)
-            elif m.stopped:
-                self._stop(m)
-            elif m.wants():
-                self._ask(m)
-            self._flush_outlet(m.assignment.job.report)
-
-    def _ask(self, m: Making) -> None:
-        """For room: the client answers with a RELEASE."""
-        m.asked = True
-        m.assignment.job.report.batch.event(core.ASK, m.number, m.path, m.granted)
-
-    def _run_generator(self, m: Making) -> None:
-        a = m.assignment
-        made: dict[tuple[Any, ...] | None, Kept] = {None: Kept(None, [], core.Batch())}  # by route
-        end, most = time.monotonic() + SLICE, m.made + GENERATED
-        try:
-            while time.monotonic() < end and m.made < most and m.has_room() and not (m.unwanted or m.stopped):
-                self._make_one(m, made)
-                if any(kept.batch.full for kept in made.values()):
-                    break
-        except StopIteration:
-            m.ended = True
-            a.job.report.batch.event(core.CLOSE, m.number, m.path, m.made)
-        except Exception as e:
-            m.ended = True
-            self._fail(a, m.number, m.path, e, m.made, self._write_capsule(a, m.value, m.message, e))
-        if not m.unwanted:
-            for kept in made.values():
-                self._send_children(m, kept)
-
-    def _make_one(self, m: Making, made: dict[tuple[Any, ...] | None, Kept]) -> None:
-        """The next child, into what goes along its route; one that was settled before is only counted."""
-        a, kept = m.assignment, made[None]
-        known = m.is_settled(m.made)
-        out = core.Batch() if known else kept.batch
-        path = child(m.path, m.message.stage, m.made)
-        value = core.advance(
-            m.generator, out, m.number, path, m.deadline, To, self.node, a.job.key, m.message.stage, a.index
-        )
-        if value is None:
-            return  # never sent, in any position
-        if known:
-            m.made += 1
-            return
-        if value is not True:
-            name = tuple(id(s) if s.constants else str(s) for s in value.route)
-            self._routed(a, value.route)  # while its failure is the function's
-            kept = made.setdefault(name, Kept(value.route, [], core.Batch()))
-            kept.batch.put_out_of(value, m.number, m.deadline, path)
-        kept.indices.append(m.made)
-        m.made += 1
-
-    def _send_children(self, m: Making, kept: Kept) -> None:
-        if kept.indices:
-            m.kept.append(kept)
-            self._send_kept(m, kept)
-
-    def _send_kept(self, m: Making, kept: Kept) -> None:
-        outlet = self._onward(m.assignment) if kept.route is None else self._routed(m.assignment, kept.route)
-        self._flush_outlet(outlet)
-        self.node.send_kept(outlet.link, core.DATA, outlet.handle, outlet.hop, kept.batch)
+        message = self._describe(self._event, self._assignment, i)
+        return self._outcomes.capsule(self._assignment, value, message, error)
 
     # -------------------------------------------------------------------------- what functions ask the template
 
     def message(self) -> Message:
-        if self._now_making is not None:
-            return self._now_making.message
+        if self._generators.running is not None:
+            return self._generators.running.message
         if self._event is None or self._assignment is None or self.at < 0:
             raise RuntimeError("there is a message in functions alone, while they work on one")
         if self._message_cache is None or self._message_cache[0] != self.at:
@@ -608,7 +385,7 @@ class Host:
         )
 
     def cancelled(self) -> bool:
-        a = self._now_making.assignment if self._now_making else self._assignment
+        a = self._generators.running.assignment if self._generators.running else self._assignment
         if a is None:
             return False
         self._look()
@@ -641,20 +418,10 @@ class Host:
     # ---------------------------------------------------------------------------------------------- the end
 
     def close(self, linger: float = 2.0) -> None:
-        for m in list(self._making):
-            self._drop(m)
+        self._generators.close()
         try:
             self.server.teardown()
         except Exception:
             log.exception("%s: teardown raised", self.name)
         self.node.close(int(linger * 1000))
         self.server._host = None
-
-
-def _trimmed(error: BaseException) -> BaseException:
-    """Without our own frames, the outermost of its traceback."""
-    at = error.__traceback__
-    while at is not None and at.tb_next is not None and at.tb_frame.f_code.co_filename.endswith(_OWN_FRAMES):
-        at = at.tb_next
-    error.__traceback__ = at
-    return error

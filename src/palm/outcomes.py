@@ -1,0 +1,82 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""What a server tells the client about messages that have no result: dropped, failed, lost, a generator at its end."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from palm._core import node as core
+from palm.assignment import Assignment, JobHere, Name
+from palm.errors import Crashed
+from palm.message import Message
+from palm.outlets import Outlets
+from palm.remote import NO_MESSAGE, tree_of_error
+
+if TYPE_CHECKING:
+    from palm.capsule import Store
+
+_OWN_FRAMES = ("palm/host.py", "palm/generators.py", "palm/_core/node.pyx")
+
+
+class Outcomes:
+    """Of one server.
+
+    Parameters
+    ----------
+    node : Node
+    outlets : Outlets
+    capsules : Store, optional
+        Where the inputs of failed calls are kept for `palm replay` (B7).
+    """
+
+    def __init__(self, node: core.Node, name: str, outlets: Outlets, capsules: Store | None) -> None:
+        self._node, self._name, self._outlets, self._capsules = node, name, outlets, capsules
+        self.keeps_inputs = capsules is not None
+
+    def dropped(self, job: JobHere, name: Name) -> None:
+        job.report.batch.event(core.DROP, *name)
+
+    def closed(self, job: JobHere, name: Name, children: int) -> None:
+        """A generator has come to its end."""
+        job.report.batch.event(core.CLOSE, *name, children)
+
+    def asked(self, job: JobHere, name: Name, granted: int) -> None:
+        """A generator wants room for more children; the client answers with a RELEASE."""
+        job.report.batch.event(core.ASK, *name, granted)
+
+    def lost(self, job: JobHere, name: Name = (NO_MESSAGE, ())) -> None:
+        """What was under way is lost: the client has everything unfinished repeated."""
+        job.report.batch.event(core.LOST, *name, job.epoch)
+        self._outlets.flush(job.report)
+
+    def failed(
+        self, a: Assignment, name: Name, error: BaseException, children: int = 0, capsule: str | None = None
+    ) -> None:
+        """After so many children, which are on their way."""
+        self._node.count("errors")
+        tree = tree_of_error(_trimmed(error), self._name, a.steps[0][1], capsule)
+        a.job.report.batch.error(tree, *name, children)
+
+    def capsule(self, a: Assignment, value: Any, message: Message, error: Exception) -> str | None:
+        """The file in which the input of a failed call has been written."""
+        if self._capsules is None:
+            return None
+        function, key = a.steps[0][1], a.steps[0][3]
+        return self._capsules.write(
+            server=self._name,
+            function=function,
+            value=value,
+            constants=a.constants[key] if key is not None else {},
+            message=message,
+            error=None if isinstance(error, Crashed) else _trimmed(error),
+            reason=error.reason if isinstance(error, Crashed) else "",
+        )
+
+
+def _trimmed(error: BaseException) -> BaseException:
+    """Without our own frames, the outermost of its traceback."""
+    at = error.__traceback__
+    while at is not None and at.tb_next is not None and at.tb_frame.f_code.co_filename.endswith(_OWN_FRAMES):
+        at = at.tb_next
+    error.__traceback__ = at
+    return error
