@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from palm._core import node as core
 from palm.errors import PalmError
+from palm.step import Step
 
 if TYPE_CHECKING:
     from palm.making import Making
@@ -24,6 +25,7 @@ class Outlet:
     handle: int
     hop: int
     batch: core.Batch = field(default_factory=core.Batch)
+    route: list[Step] = field(default_factory=list)  # that `palm.to` has named
 
 
 @dataclass
@@ -61,7 +63,7 @@ class Assignment:
     suspects: dict[Name, tuple[int, str]] = field(default_factory=dict)  # as of_job has them
     refused: dict[Name, tuple[int, str]] | None = None  # those that are not run again
     onward: Outlet | None = None
-    routed: dict[tuple[Any, ...], Outlet] = field(default_factory=dict)
+    routed: dict[tuple[tuple[str, str | None], ...], Outlet] = field(default_factory=dict)  # step, key of constants
 
     @property
     def stale(self) -> bool:

@@ -9,7 +9,6 @@ from __future__ import annotations
 import collections
 import logging
 import time
-from typing import Any
 
 from palm._core import node as core
 from palm.assignment import Assignment, JobHere
@@ -106,7 +105,7 @@ class Generators:
         self._outlets.flush(m.assignment.job.report)
 
     def _run(self, m: Making) -> None:
-        made: dict[tuple[Any, ...] | None, Kept] = {None: Kept(None, [], core.Batch())}  # by route
+        made: dict[int | None, Kept] = {None: Kept(None, [], core.Batch())}  # by the handle of `palm.to`
         end, most = time.monotonic() + SLICE, m.made + GENERATED
         try:
             while time.monotonic() < end and m.made < most and m.has_room() and not (m.unwanted or m.stopped):
@@ -124,7 +123,7 @@ class Generators:
             for kept in made.values():
                 self._keep(m, kept)
 
-    def _advance(self, m: Making, made: dict[tuple[Any, ...] | None, Kept]) -> None:
+    def _advance(self, m: Making, made: dict[int | None, Kept]) -> None:
         """The next child, into what goes along its route; one that was settled before is only counted."""
         a, kept = m.assignment, made[None]
         known = m.is_settled(m.made)
@@ -139,9 +138,8 @@ class Generators:
             m.made += 1
             return
         if value is not True:
-            name = tuple(id(s) if s.constants else str(s) for s in value.route)
-            self._outlets.routed(a, value.route)  # while its failure is the function's
-            kept = made.setdefault(name, Kept(value.route, [], core.Batch()))
+            outlet = self._outlets.routed(a, value.route)  # while its failure is the function's
+            kept = made.setdefault(outlet.handle, Kept(outlet.route, [], core.Batch()))
             kept.batch.put_out_of(value, m.number, m.deadline, path)
         kept.indices.append(m.made)
         m.made += 1

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from palm._core import node as core
 from palm.assignment import Assignment, JobHere, Outlet
 from palm.errors import NotFound
+from palm.remote import frozen, key_of
 from palm.step import Step
 
 if TYPE_CHECKING:
@@ -36,33 +37,39 @@ class Outlets:
     def onward(self, a: Assignment) -> Outlet:
         """To the next step, after the last one to the client."""
         if a.onward is None:
-            a.onward = self._open(a, a.steps[1:]) if len(a.steps) > 1 else a.job.report
+            a.onward = self._open(a, a.steps[1:], a.constants) if len(a.steps) > 1 else a.job.report
         return a.onward
 
     def routed(self, a: Assignment, route: Sequence[Step]) -> Outlet:
         """Along a route that `palm.to` has named."""
-        steps = []
-        known = {s[0]: s[2] for s in a.steps}
-        rest = {f"{s[0]}.{s[1]}": s for s in a.steps[1:]}
-        constants = {}
-        for s in route:
-            if not s.constants and str(s) in rest:  # a step of the job keeps its constants
-                steps.append(rest[str(s)])
-                continue
-            endpoint = known.get(s.server)
-            if endpoint is None:
-                if self._membership is None:
-                    raise NotFound(f"there is no server {s.server!r} to send to")
-                endpoint, a.pids[endpoint] = self._membership.resolve(s.server)
-            key = f"{a.job.key.hex()[:8]}-{id(s):x}" if s.constants else None
-            if key:
-                constants[key] = s.constants
-            steps.append([s.server, s.function, endpoint, key])
-        name = tuple((s[0], s[1], s[3]) for s in steps)
+        name = tuple((str(s), key_of(s.constants) if s.constants else None) for s in route)
         if name not in a.routed:
-            a.constants = a.constants | constants
-            a.routed[name] = self._open(a, steps)
+            a.routed[name] = self._open_route(a, [frozen(s) for s in route], [key for _, key in name])
         return a.routed[name]
+
+    def _open_route(self, a: Assignment, route: list[Step], keys: list[str | None]) -> Outlet:
+        steps = [self._step(a, s, key) for s, key in zip(route, keys, strict=True)]
+        constants = {key: s.constants for s, key in zip(route, keys, strict=True) if key is not None}
+        outlet = self._open(a, steps, a.constants | constants)
+        outlet.route = route
+        return outlet
+
+    def _step(self, a: Assignment, s: Step, key: str | None) -> list[Any]:
+        """As an OPEN has it; a step of the job keeps its constants."""
+        own: list[Any]
+        for own in reversed(a.steps[1:]):
+            if key is None and f"{own[0]}.{own[1]}" == s:
+                return own
+        return [s.server, s.function, self._endpoint(a, s.server), key]
+
+    def _endpoint(self, a: Assignment, server: str) -> str:
+        for s in a.steps:
+            if s[0] == server:
+                return str(s[2])
+        if self._membership is None:
+            raise NotFound(f"there is no server {server!r} to send to")
+        endpoint, a.pids[endpoint] = self._membership.resolve(server)
+        return endpoint
 
     def link(self, a: Assignment, endpoint: str) -> int:
         """The number of the link to a server that the job is handed on to."""
@@ -70,7 +77,7 @@ class Outlets:
         a.job.downstream.add(link)
         return link
 
-    def _open(self, a: Assignment, steps: list[list[Any]]) -> Outlet:
+    def _open(self, a: Assignment, steps: list[list[Any]], constants: dict[str, dict[str, Any]]) -> Outlet:
         keys = {s[3] for s in steps if s[3] is not None}
         endpoints = {s[2] for s in steps}
         meaning = {
@@ -80,7 +87,7 @@ class Outlets:
             "seed": a.seed,
             "steps": steps,
             "pids": {e: p for e, p in a.pids.items() if e in endpoints},
-            "constants": {k: v for k, v in a.constants.items() if k in keys},
+            "constants": {k: v for k, v in constants.items() if k in keys},
         }
         return self._new(self.link(a, steps[0][2]), a.hop + 1, meaning)
 

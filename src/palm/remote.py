@@ -8,6 +8,7 @@ import traceback
 from dataclasses import dataclass
 from typing import Any
 
+from palm._core import frame
 from palm._core.node import MAX_STEPS
 from palm.errors import Crashed, RemoteError
 from palm.step import Step
@@ -42,10 +43,10 @@ class Route:
 
     def meaning(self, job: bytes, epoch: int, client: str, seed: int) -> dict[str, Any]:
         """The tree that an OPEN carries."""
-        constants = {key_of(s): s.constants for s in self.steps if s.constants}
+        constants = {str(i): s.constants for i, s in enumerate(self.steps) if s.constants}
         steps = [
-            [s.server, s.function, self.servers[s.server]["address"], key_of(s) if s.constants else None]
-            for s in self.steps
+            [s.server, s.function, self.servers[s.server]["address"], str(i) if s.constants else None]
+            for i, s in enumerate(self.steps)
         ]
         return {
             "job": job,
@@ -106,9 +107,15 @@ def contradiction(number: int, route: Route) -> RemoteError:
     )
 
 
-def key_of(s: Step) -> str:
-    """Names the constants of a step within a job; the same values in two steps may travel twice."""
-    return hashlib.blake2b(f"{s} {sorted(s.constants)} {id(s)}".encode(), digest_size=8).hexdigest()
+def key_of(constants: dict[str, Any]) -> str:
+    """Names constants by what they are, not by where they lie: an address is used again, and an array written to. Takes
+    2 to 4 us where they are small, and 1.4 ms a MiB."""
+    return hashlib.blake2b(frame.pack(dict(sorted(constants.items()))), digest_size=16).hexdigest()
+
+
+def frozen(s: Step) -> Step:
+    """The step with constants of its own, which nobody writes to."""
+    return Step(str(s), frame.unpack(frame.pack(s.constants))) if s.constants else s
 
 
 def tree_of_error(error: BaseException, server: str, function: str, capsule: str | None = None) -> dict[str, Any]:
