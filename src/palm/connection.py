@@ -108,6 +108,10 @@ class Connection:
     def is_gone(self, link: int) -> bool:
         return link in self._gone
 
+    def has_left(self, link: int) -> bool:
+        """True if its peer has ended in good order."""
+        return self._gone.get(link) == 0
+
     def open(self, link: int, handle: int, meaning: dict[str, Any]) -> None:
         """Tell the peer what a handle means."""
         batch = core.Batch()

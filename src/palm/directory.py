@@ -10,6 +10,7 @@ import time
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+from palm import places
 from palm.calls import Calls, Retired
 from palm.connection import Connection
 from palm.errors import Crashed, Disconnected, NotFound, PayloadError, RemoteError, Timeout
@@ -45,6 +46,10 @@ class Directory:
     def is_lost(self) -> bool:
         """True if the registry has died since it was last asked."""
         return self._connection.is_gone(self.registry)
+
+    def is_closed(self) -> bool:
+        """True if nobody will answer any more."""
+        return self._connection.closed or self._connection.has_left(self.registry) or places.is_abandoned(self.address)
 
     # --------------------------------------------------------------------------------------------- asking
 
@@ -127,12 +132,18 @@ class Directory:
         return missing
 
     def _link(self, name: str, server: dict[str, Any]) -> int:
-        if pid_here(server):
-            link = self._connection.link_to_living(server["address"], server["pid"])
-        else:
-            link = self._connection.link(server["address"], self.timeout)
+        try:
+            if pid_here(server):
+                link = self._connection.link_to_living(server["address"], server["pid"])
+            else:
+                link = self._connection.link(server["address"], self.timeout)
+        except Disconnected:
+            self._known.pop(name, None)
+            raise
         with self._connection.changed:
             self._linked[link] = name
+            if self._connection.is_gone(link):  # before it was written down
+                self._forget(link)
         return link
 
     def _forget(self, link: int) -> None:

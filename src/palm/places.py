@@ -76,6 +76,11 @@ def owner(path: Path) -> int:
     return pid if start_time(pid) == began else 0
 
 
+def is_abandoned(registry: str) -> bool:
+    """True of a registry's endpoint on this host, if the owner of its cluster is dead: nobody starts it again."""
+    return registry.startswith("ipc://") and not owner(Path(registry.removeprefix("ipc://")).parent)
+
+
 def remove(path: Path) -> None:
     shutil.rmtree(path, ignore_errors=True)
 

@@ -13,13 +13,18 @@ from palm import places
 from palm.template import Server, function
 
 _REASONS = 4096  # deaths that are remembered
+BLIND = 30.0  # seconds that one that was started again waits for its supervisor to tell whom it has
+JOINING = 1.0  # seconds in which others that have joined its predecessor join it too
 
 
 class Registry(Server):
     """Names, addresses, functions; a process of its own, supervised by whoever started the cluster."""
 
-    def setup(self, cluster: str, address: str) -> None:
+    def setup(self, cluster: str, address: str, again: bool = False) -> None:
+        """again: there has been another one before, and those who have joined that one do not know it yet."""
         self.cluster, self.address = cluster, address
+        self._began = time.monotonic()
+        self._blind_until = self._began + (BLIND if again else 0.0)  # until then, who is not known may be on its way
         self.known: dict[str, dict[str, Any]] = {}
         self.reasons: dict[tuple[str, int], str] = {}
         self.states: dict[str, str] = {}  # of those that are not there
@@ -37,6 +42,15 @@ class Registry(Server):
         self.known[server["name"]] = server
         self.states.pop(server["name"], None)
         return ""
+
+    @function
+    def started(self, names: list[str]) -> bool:
+        """The supervisor tells a registry that was started again whom it has: those not there are on their way."""
+        self._blind_until = self._began + JOINING
+        for name in names:
+            if name not in self.known:
+                self.states.setdefault(name, "restarting")
+        return True
 
     @function
     def left(self, name: str, pid: int, reason: str, state: str) -> bool:
@@ -63,7 +77,7 @@ class Registry(Server):
         return {
             "servers": {n: alive[n] for n in names if n in alive},
             "names": sorted({*alive, *self.states}),
-            "states": self.states,
+            "states": self.states | {n: "restarting" for n in names if self._is_coming(n)},
             "ends": {n: self.ends[n] for n in self.states if n in self.ends},
         }
 
@@ -85,9 +99,7 @@ class Registry(Server):
     def wait_again(self, names: list[str], timeout: float) -> Iterator[str]:
         """Yields nothing, when these servers are there again, or are not being started again, or the time is over."""
         end = time.monotonic() + timeout
-        while time.monotonic() < end and any(
-            n not in self._alive() and self.states.get(n) == "restarting" for n in names
-        ):
+        while time.monotonic() < end and any(self._is_coming(n) for n in names):
             yield None  # type: ignore[misc]  # others have their turn
             time.sleep(0.002)
 
@@ -128,6 +140,13 @@ class Registry(Server):
             "registry": {"pid": os.getpid(), "address": self.address, "state": "running"},
             "servers": sorted(servers, key=lambda s: str(s["name"])),
         }
+
+    def _is_coming(self, name: str) -> bool:
+        """It is not there, but will be: it is being started again, or this registry is too young to know it."""
+        if name in self._alive():
+            return False
+        unknown = name not in self.states and time.monotonic() < self._blind_until
+        return unknown or self.states.get(name) == "restarting"
 
     def _alive(self) -> dict[str, dict[str, Any]]:
         """Those known, without the dead of this host. The supervisor of a dead one will tell what becomes of it."""
