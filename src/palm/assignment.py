@@ -53,7 +53,8 @@ class Assignment:
     client: str  # endpoint
     seed: int
     steps: list[list[Any]]  # [server, function, endpoint, key of constants], this step first
-    pids: dict[str, int]  # of endpoints on this host: whose death is to be noticed
+    pids: dict[str, int]  # of endpoints: whose death is to be noticed
+    where: bytes  # the pid namespace that they are of
     constants: dict[str, dict[str, Any]]
     hop: int
     function: Callable[..., Any] | None = None

@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import difflib
-import socket
 import threading
 import time
 from collections.abc import Iterable, Mapping, Sequence
@@ -19,7 +18,6 @@ from palm.step import Step
 
 REGISTRY = "registry"
 REASON_WAIT = 2.0  # seconds that a supervisor has to tell why a process died
-_HOST = socket.gethostname()
 
 
 class Directory:
@@ -174,8 +172,8 @@ class Directory:
 
 
 def pid_here(server: dict[str, Any]) -> int:
-    """Of a server on this host; 0 of others."""
-    return server["pid"] if server["host"] == _HOST else 0
+    """Of a server in this pid namespace; 0 of others."""
+    return server["pid"] if server["where"] == places.pid_namespace() else 0
 
 
 def check_step(s: Step, server: Mapping[str, Any]) -> None:

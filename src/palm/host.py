@@ -26,7 +26,7 @@ from palm.making import Making
 from palm.message import Message, places
 from palm.outcomes import Outcomes
 from palm.outlets import Outlets
-from palm.remote import check_meaning, died_in
+from palm.remote import check_meaning, died_in, pid_of
 from palm.step import To
 from palm.suspects import Suspect, of_job
 from palm.template import Server
@@ -149,19 +149,13 @@ class Host:
     def _open(self, event: core.Event) -> None:
         try:
             meaning = check_meaning(event.value(0), event.hop)
-            job = self._job(meaning["job"], meaning["client"])
-            if meaning["epoch"] < job.epoch:
+            a = self._assigned(meaning, event.hop)
+            job = a.job
+            if not self.node.stands(job.report.link):
+                self._end(job)  # its client has died while this lay in the queue
+                return
+            if a.epoch < job.epoch:
                 return  # what comes under this handle has been repeated, or will be
-            a = Assignment(
-                job,
-                meaning["epoch"],
-                meaning["client"],
-                meaning["seed"],
-                meaning["steps"],
-                meaning["pids"],
-                meaning["constants"],
-                event.hop,
-            )
             self._bind(a)
             for step in a.steps[1:2]:
                 self._outlets.link(a, step[2])  # while one can still say that it is none
@@ -174,12 +168,15 @@ class Host:
         job.cancelled |= a.job.key in self._cancelled_early
         self._assignments[event.link, event.handle] = a
 
-    def _job(self, key: bytes, client: str) -> JobHere:
+    def _assigned(self, meaning: dict[str, Any], hop: int) -> Assignment:
+        key, client = meaning["job"], meaning["client"]
         job = self._jobs.get(key)
         if job is None:
-            job = JobHere(key, self._outlets.report(key, client))
+            pid = pid_of(client, meaning["pids"], meaning["where"])
+            job = JobHere(key, self._outlets.report(key, client, pid))
             self._jobs[key] = self._reports[job.report.handle] = job
-        return job
+        names = ("epoch", "client", "seed", "steps", "pids", "where", "constants")
+        return Assignment(job=job, hop=hop, **{name: meaning[name] for name in names})
 
     def _bind(self, a: Assignment) -> None:
         server, name, _, key = a.steps[0]

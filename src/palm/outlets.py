@@ -6,10 +6,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
+from palm import places
 from palm._core import node as core
 from palm.assignment import Assignment, JobHere, Outlet
 from palm.errors import NotFound
-from palm.remote import frozen, key_of
+from palm.remote import frozen, key_of, pid_of
 from palm.step import Step
 
 if TYPE_CHECKING:
@@ -30,9 +31,9 @@ class Outlets:
         self._node, self._membership = node, membership
         self._next_handle = 1
 
-    def report(self, job: bytes, client: str) -> Outlet:
-        """To the client of a job."""
-        return self._new(self._node.link(client), 0, {"job": job})
+    def report(self, job: bytes, client: str, pid: int) -> Outlet:
+        """To the client of a job. pid: of its process, if that is known here; else 0."""
+        return self._new(self._node.link(client, pid), 0, {"job": job})
 
     def onward(self, a: Assignment) -> Outlet:
         """To the next step, after the last one to the client."""
@@ -68,18 +69,20 @@ class Outlets:
                 return str(s[2])
         if self._membership is None:
             raise NotFound(f"there is no server {server!r} to send to")
-        endpoint, a.pids[endpoint] = self._membership.resolve(server)
+        endpoint, pid = self._membership.resolve(server)
+        if a.where == places.pid_namespace():
+            a.pids[endpoint] = pid
         return endpoint
 
     def link(self, a: Assignment, endpoint: str) -> int:
         """The number of the link to a server that the job is handed on to."""
-        link = self._node.link(endpoint, a.pids.get(endpoint, 0))
+        link = self._node.link(endpoint, pid_of(endpoint, a.pids, a.where))
         a.job.downstream.add(link)
         return link
 
     def _open(self, a: Assignment, steps: list[list[Any]], constants: dict[str, dict[str, Any]]) -> Outlet:
         keys = {s[3] for s in steps if s[3] is not None}
-        endpoints = {s[2] for s in steps}
+        endpoints = {a.client, *(s[2] for s in steps)}
         meaning = {
             "job": a.job.key,
             "epoch": a.epoch,
@@ -87,6 +90,7 @@ class Outlets:
             "seed": a.seed,
             "steps": steps,
             "pids": {e: p for e, p in a.pids.items() if e in endpoints},
+            "where": a.where,
             "constants": {k: v for k, v in constants.items() if k in keys},
         }
         return self._new(self.link(a, steps[0][2]), a.hop + 1, meaning)

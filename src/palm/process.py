@@ -72,6 +72,7 @@ def describe(server: Server, name: str, address: str, supervised: bool) -> dict[
         "template": base,
         "class": cls.__qualname__,
         "host": socket.gethostname(),
+        "where": places.pid_namespace(),
         "pid": os.getpid(),
         "began": places.start_time(os.getpid()),
         "supervised": supervised,

@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import os
-import socket
 import time
 from collections.abc import Iterator
 from typing import Any
@@ -34,7 +33,7 @@ class Registry(Server):
     def join(self, server: dict[str, Any]) -> str:
         """A server is ready, or tells so again to a registry that has been restarted."""
         old = self._alive().get(server["name"])
-        if old is not None and (old["host"], old["pid"]) != (server["host"], server["pid"]):
+        if old is not None and (old["where"], old["pid"]) != (server["where"], server["pid"]):
             return (
                 f"there is a running server {server['name']!r} (pid {old['pid']} on {old['host']}); only templates "
                 "with workers can be served by several processes"
@@ -150,9 +149,9 @@ class Registry(Server):
 
     def _alive(self) -> dict[str, dict[str, Any]]:
         """Those known, without the dead of this host. The supervisor of a dead one will tell what becomes of it."""
-        here = socket.gethostname()
+        here = places.pid_namespace()
         for name, s in list(self.known.items()):
-            if s["host"] == here and places.start_time(s["pid"]) != s["began"]:
+            if s["where"] == here and places.start_time(s["pid"]) != s["began"]:
                 del self.known[name]
                 if s["supervised"]:
                     self.states.setdefault(name, "restarting")

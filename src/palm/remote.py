@@ -4,10 +4,12 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import traceback
 from dataclasses import dataclass
 from typing import Any
 
+from palm import places
 from palm._core import frame
 from palm._core.node import MAX_STEPS
 from palm.errors import Crashed, RemoteError
@@ -24,7 +26,7 @@ class Route:
     servers: dict[str, dict[str, Any]]  # name: {"address", "functions", "pid", ...}
     link: int  # to the server of the first step
     links: dict[str, int]
-    pids: dict[str, int]  # by address, of those on this host
+    pids: dict[str, int]  # by address, of those in this pid namespace
 
     def server_of(self, link: int) -> str | None:
         return next((name for name, number in self.links.items() if number == link), None)
@@ -54,7 +56,8 @@ class Route:
             "client": client,
             "seed": seed,
             "steps": steps,
-            "pids": self.pids,
+            "pids": self.pids | {client: os.getpid()},
+            "where": places.pid_namespace(),
             "constants": constants,
         }
 
@@ -74,7 +77,7 @@ def check_meaning(tree: Any, hop: int = 0) -> dict[str, Any]:
             raise ValueError(what)
 
     check(isinstance(tree, dict), "no dict")
-    tree = {"epoch": 0, "pids": {}} | tree
+    tree = {"epoch": 0, "pids": {}, "where": b""} | tree
     check(tree.keys() >= {"job", "client", "seed", "steps", "constants"}, "a key is missing")
     check(isinstance(tree["epoch"], int) and 0 <= tree["epoch"] < 1 << 32, "`epoch` has not 32 bits")
     check(
@@ -82,6 +85,7 @@ def check_meaning(tree: Any, hop: int = 0) -> dict[str, Any]:
         and all(isinstance(k, str) and isinstance(v, int) and 0 <= v < 1 << 31 for k, v in tree["pids"].items()),
         "`pids` are not pids by endpoint",
     )
+    check(isinstance(tree["where"], bytes), "`where` is no pid namespace")
     check(isinstance(tree["job"], bytes) and len(tree["job"]) == 16, "`job` has not 16 bytes")
     check(isinstance(tree["client"], str), "`client` is no endpoint")
     check(isinstance(tree["seed"], int) and tree["seed"] >= 0, "`seed` is no natural number")
@@ -95,6 +99,11 @@ def check_meaning(tree: Any, hop: int = 0) -> dict[str, Any]:
         check(s[3] is None or s[3] in constants, "constants that are not there")
     checked: dict[str, Any] = tree
     return checked
+
+
+def pid_of(endpoint: str, pids: dict[str, int], where: bytes) -> int:
+    """Of the process that receives there; 0 if that is not known, or of another pid namespace."""
+    return pids.get(endpoint, 0) if where == places.pid_namespace() else 0
 
 
 def contradiction(number: int, route: Route) -> RemoteError:

@@ -261,6 +261,10 @@ cdef class Node:
         """True when the hand-shake is over."""
         return palm_node_link_state(self.live(), link, NULL) == PALM_LINK_READY
 
+    def stands(self, uint32_t link):
+        """False when the peer is gone, or known to be dead."""
+        return palm_node_link_state(self.live(), link, NULL) != PALM_LINK_GONE
+
     def send(self, uint32_t link, int kind, uint32_t handle, uint16_t hop, Batch batch not None):
         """Send the batch, which is empty afterwards, gone or not. False: the link is gone."""
         sent = self.send_kept(link, kind, handle, hop, batch)
