@@ -51,6 +51,13 @@ class A(palm.Server):
             yield np.full(8192, i)
 
     @palm.function
+    def numbers(self):
+        n = 0
+        while True:
+            yield n
+            n += 1
+
+    @palm.function
     def once(self, path):
         """Counts its executions in a file, then yields as many children each time."""
         with open(path, "a") as f:
@@ -322,6 +329,18 @@ def test_a_generator_that_died_goes_on_where_it_was(abc, tmp_path, window):
     assert path.read_text() == "xx"
     calls = {s["name"]: s["counters"] for s in abc.status()["servers"]}["b"]["functions"]["gate"]["calls"]
     assert calls <= 300 + 64, "the first fifty were not repeated, but what was under way may be"
+
+
+def test_a_generator_that_died_after_it_was_stopped_stays_so(abc):
+    """It did not come to hear of it; its successor makes what the first one may have made, and ends."""
+    job = abc.client().job(["a.numbers", "b.twice"], ordered=True, window=64, timeout=30)
+    found = [next(job) for _ in range(5)]
+    pid = pids(abc)["a"]
+    os.kill(pid, signal.SIGSTOP)
+    job.stop()
+    os.kill(pid, signal.SIGKILL)
+    found += list(job)
+    assert found == list(range(0, 2 * len(found), 2)) and len(found) < 1000
 
 
 def test_executions_that_differ_are_told(abc, tmp_path):

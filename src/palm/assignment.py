@@ -40,6 +40,7 @@ class JobHere:
     report: Outlet  # to the client: results, and what became of messages that have none
     epoch: int = 0
     cancelled: bool = False
+    stopped: bool = False  # generators of the first step are to end
     making: dict[Name, Making] = field(default_factory=dict)  # whose children are kept here
     downstream: set[int] = field(default_factory=set)  # links on which this job was handed on
 
@@ -56,6 +57,7 @@ class Assignment:
     pids: dict[str, int]  # of endpoints: whose death is to be noticed
     where: bytes  # the pid namespace that they are of
     constants: dict[str, dict[str, Any]]
+    owed: int  # children that the generator of the first step has to make before it may be stopped
     hop: int
     function: Callable[..., Any] | None = None
     index: int = 0

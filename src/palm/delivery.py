@@ -64,6 +64,7 @@ class Delivery:
         self.book = Book()
         self.sent = 0
         self.over = False
+        self.stopped = False  # with `lock`
         self.lock = threading.Lock()  # of sending; taken before the connection's, never after
         self.epoch = 0
         self._handle = connection.handle()
@@ -75,7 +76,10 @@ class Delivery:
 
     def open(self) -> None:
         """Tells the first server of the job: what comes back may come at once."""
-        meaning = self.route.meaning(self.key, self.epoch, self.connection.endpoint, self._seed)
+        owed = self.book.granted(0) if self.epoch else 0  # of a job without inputs, whose generator may be told to stop
+        meaning = self.route.meaning(
+            self.key, self.epoch, self.connection.endpoint, self._seed, stopped=self.stopped, owed=owed
+        )
         self.connection.open(self.route.link, self._handle, meaning)
 
     # ----------------------------------------------------------------------------------------------- sending
@@ -172,6 +176,12 @@ class Delivery:
                 links = set(self.route.links.values())
             for link in links:
                 self.connection.send_kept(link, core.FORGET, 0, 0, over)
+
+    def stop(self) -> None:
+        """The generator of the first step ends, that of a later epoch too."""
+        with self.lock:  # before a repeat's OPEN, which says it then, or after it
+            self.stopped = True
+            self.tell(stop=True)
 
     def tell(self, **how: bool) -> None:
         """All servers of the route are told to stop working on the job, or how to go on."""

@@ -40,7 +40,10 @@ class Generators:
     def add(self, m: Making) -> None:
         m.assignment.job.making[m.name] = m
         self._turns.append(m)
-        self._ask(m)
+        if m.is_to_stop():
+            self._stop(m)
+        else:
+            self._ask(m)
 
     def make_more(self) -> None:
         """Each generator for a slice of time, those that have room."""
@@ -79,10 +82,9 @@ class Generators:
 
     def stop(self, job: JobHere) -> None:
         """Those of the first step end where they are, as if they had come to their end."""
-        for m in [m for m in job.making.values() if not m.assignment.hop and not m.ended]:
-            if m is self.running:  # and has just looked
-                m.stopped = True
-            else:
+        job.stopped = True
+        for m in job.making.values():
+            if m.is_to_stop() and m is not self.running:  # that one has just looked
                 self._stop(m)
         self._outlets.flush(job.report)
 
@@ -98,7 +100,7 @@ class Generators:
             self.running = None
         if m.unwanted or m.ended:
             self._close(m)
-        elif m.stopped:
+        elif m.is_to_stop():
             self._stop(m)
         elif m.wants():
             self._ask(m)
@@ -108,7 +110,7 @@ class Generators:
         made: dict[int | None, Kept] = {None: Kept(None, [], core.Batch())}  # by the handle of `palm.to`
         end, most = time.monotonic() + SLICE, m.made + GENERATED
         try:
-            while time.monotonic() < end and m.made < most and m.has_room() and not (m.unwanted or m.stopped):
+            while time.monotonic() < end and m.made < most and m.has_room() and not (m.unwanted or m.is_to_stop()):
                 self._advance(m, made)
                 if any(kept.batch.full for kept in made.values()):
                     break

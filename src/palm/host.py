@@ -78,6 +78,7 @@ class Host:
         self._reports: dict[int, JobHere] = {}  # by the handle under which its client hears from here
         self._backlog: collections.deque[core.Event] = collections.deque()
         self._cancelled_early: set[bytes] = set()  # jobs whose OPEN may still be in the backlog
+        self._stopped_early: set[bytes] = set()  # likewise
         self._event: core.Event | None = None
         self._assignment: Assignment | None = None
         self._message_cache: tuple[int, Message] | None = None
@@ -109,6 +110,7 @@ class Host:
         if self._backlog:
             return self._backlog.popleft()
         self._cancelled_early.clear()
+        self._stopped_early.clear()
         return self.node.next(0.0 if self.stopping or self._generators.can_make() else IDLE)
 
     def _dispatch(self, event: core.Event) -> None:
@@ -165,8 +167,11 @@ class Host:
         if a.epoch > job.epoch:
             job.epoch = a.epoch
             self._assignments = {k: b for k, b in self._assignments.items() if b.job is not job}
-        job.cancelled |= a.job.key in self._cancelled_early
+        job.cancelled |= job.key in self._cancelled_early
+        job.stopped |= meaning["stopped"] or job.key in self._stopped_early
         self._assignments[event.link, event.handle] = a
+        if job.stopped:
+            self._generators.stop(job)
 
     def _assigned(self, meaning: dict[str, Any], hop: int) -> Assignment:
         key, client = meaning["job"], meaning["client"]
@@ -175,7 +180,7 @@ class Host:
             pid = pid_of(client, meaning["pids"], meaning["where"])
             job = JobHere(key, self._outlets.report(key, client, pid))
             self._jobs[key] = self._reports[job.report.handle] = job
-        names = ("epoch", "client", "seed", "steps", "pids", "where", "constants")
+        names = ("epoch", "client", "seed", "steps", "pids", "where", "constants", "owed")
         return Assignment(job=job, hop=hop, **{name: meaning[name] for name in names})
 
     def _bind(self, a: Assignment) -> None:
@@ -218,8 +223,8 @@ class Host:
             job = self._jobs.get(key)
         except (BlockLost, LookupError, TypeError, AttributeError, ValueError):
             return
-        if job is None and self._backlog and not softly and type(key) is bytes:
-            self._cancelled_early.add(key)
+        if job is None and self._backlog and type(key) is bytes:
+            (self._stopped_early if softly else self._cancelled_early).add(key)
         if job is not None and softly:
             self._generators.stop(job)
         elif job is not None:
@@ -321,7 +326,8 @@ class Host:
             self._outcomes.failed(a, name, PalmError(f"more than {core.MAX_PATH} fan-outs on one way"))
         else:
             value = self._event.value(i) if self._outcomes.keeps_inputs else None
-            self._generators.add(Making(result, a, *name, self._event.deadline(i), self.message(), value))
+            made = Making(result, a, *name, self._event.deadline(i), self.message(), value, owed=a.owed)
+            self._generators.add(made)
 
     def again(self, i: int) -> bool:
         """A message has come again, of which many were made here already. False: that was at another step."""

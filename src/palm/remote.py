@@ -43,8 +43,11 @@ class Route:
             reason="stopped" if reason == 0 else "",
         )
 
-    def meaning(self, job: bytes, epoch: int, client: str, seed: int) -> dict[str, Any]:
-        """The tree that an OPEN carries."""
+    def meaning(
+        self, job: bytes, epoch: int, client: str, seed: int, *, stopped: bool = False, owed: int = 0
+    ) -> dict[str, Any]:
+        """The tree that an OPEN carries. stopped: the generator of the first step is to end, once it has made as many
+        children as it owes, since former executions of it may have made them."""
         constants = {str(i): s.constants for i, s in enumerate(self.steps) if s.constants}
         steps = [
             [s.server, s.function, self.servers[s.server]["address"], str(i) if s.constants else None]
@@ -59,6 +62,8 @@ class Route:
             "pids": self.pids | {client: os.getpid()},
             "where": places.pid_namespace(),
             "constants": constants,
+            "stopped": stopped,
+            "owed": owed,
         }
 
 
@@ -77,7 +82,7 @@ def check_meaning(tree: Any, hop: int = 0) -> dict[str, Any]:
             raise ValueError(what)
 
     check(isinstance(tree, dict), "no dict")
-    tree = {"epoch": 0, "pids": {}, "where": b""} | tree
+    tree = {"epoch": 0, "pids": {}, "where": b"", "stopped": False, "owed": 0} | tree
     check(tree.keys() >= {"job", "client", "seed", "steps", "constants"}, "a key is missing")
     check(isinstance(tree["epoch"], int) and 0 <= tree["epoch"] < 1 << 32, "`epoch` has not 32 bits")
     check(
@@ -86,6 +91,8 @@ def check_meaning(tree: Any, hop: int = 0) -> dict[str, Any]:
         "`pids` are not pids by endpoint",
     )
     check(isinstance(tree["where"], bytes), "`where` is no pid namespace")
+    check(isinstance(tree["stopped"], bool), "`stopped` is no bool")
+    check(isinstance(tree["owed"], int) and tree["owed"] >= 0, "`owed` is no natural number")
     check(isinstance(tree["job"], bytes) and len(tree["job"]) == 16, "`job` has not 16 bytes")
     check(isinstance(tree["client"], str), "`client` is no endpoint")
     check(isinstance(tree["seed"], int) and tree["seed"] >= 0, "`seed` is no natural number")

@@ -288,7 +288,7 @@ class JobWork:
         self.stopping = True
         self.connection.nudge()
         if self._no_inputs and not self.over:
-            self.delivery.tell(stop=True)
+            self.delivery.stop()
 
     def timed_out(self) -> Timeout:
         return Timeout(f"the job was not complete within {self.options.timeout:g} s: {self.so_far()}")
