@@ -18,6 +18,14 @@ Name = tuple[int, tuple[int, ...]]  # of a message in its job: number of the inp
 
 
 @dataclass
+class Waiting:
+    """What an outlet holds while its server is looked for."""
+
+    batches: list[core.Batch] = field(default_factory=list)
+    names: list[Name] = field(default_factory=list)  # of the messages in them
+
+
+@dataclass
 class Outlet:
     """Where messages leave: a handle on a link, and the batch that goes there next."""
 
@@ -26,6 +34,7 @@ class Outlet:
     hop: int
     batch: core.Batch = field(default_factory=core.Batch)
     route: list[Step] = field(default_factory=list)  # that `palm.to` has named
+    waiting: Waiting | None = None  # None: it is open
 
 
 @dataclass
@@ -66,6 +75,7 @@ class Assignment:
     suspects: dict[Name, tuple[int, str]] = field(default_factory=dict)  # as of_job has them
     refused: dict[Name, tuple[int, str]] | None = None  # those that are not run again
     onward: Outlet | None = None
+    found: dict[str, str] = field(default_factory=dict)  # servers that the job has not named: their endpoints
     routed: dict[tuple[tuple[str, str | None], ...], Outlet] = field(default_factory=dict)  # step, key of constants
 
     @property

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 
 from palm._core import node as core
 from palm._core.book import OVER, Book
-from palm.errors import Crashed, Disconnected, NotFound, PalmError, Timeout
+from palm.errors import Crashed, NotFound, PalmError
 from palm.remote import NO_MESSAGE, Route
 
 if TYPE_CHECKING:
@@ -28,8 +28,6 @@ SWEEP = 64  # envelopes kept beyond those that have to be, before they are looke
 RANGES = 256  # of settled children that a keeper is told at a time: 4 KiB
 LOSSES = 8  # of the same message, in a row, while nothing dies: then its block cannot be had, and it has failed
 BREATH = 0.002  # seconds between a loss and the repeat: reports within it are one
-AWAY = 60.0  # seconds that a repeat waits for a registry that does not answer; then the job has failed
-AGAIN = 0.05  # seconds before it is asked again
 
 Path = tuple[int, ...]
 Keeper = tuple[int, int]  # who keeps a message's children: link to it, and its own handle for the job
@@ -240,17 +238,9 @@ class Delivery:
             self.connection.nudge()
 
     def _find_again(self) -> Route:
-        """Where the servers are now. A registry that is away or silent is asked again, unless it has left in good
-        order, as it does when its cluster is closed."""
-        assert self._directory is not None
-        end = time.monotonic() + AWAY
-        while True:
-            try:
-                return self._directory.route(self.route.steps, math.inf)
-            except (Disconnected, Timeout):
-                if self.over or self._directory.is_closed() or time.monotonic() >= end:
-                    raise
-                time.sleep(AGAIN)
+        directory = self._directory
+        assert directory is not None
+        return directory.patiently(lambda: directory.route(self.route.steps, math.inf), lambda: self.over)
 
     def _repeat(self, route: Route) -> None:
         with self.lock:

@@ -6,8 +6,8 @@ from __future__ import annotations
 import difflib
 import threading
 import time
-from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any, TypeVar
 
 from palm import places
 from palm.calls import Calls, Retired
@@ -17,6 +17,9 @@ from palm.remote import Route
 from palm.step import Step
 
 REGISTRY = "registry"
+_T = TypeVar("_T")
+AWAY = 60.0  # seconds that a repeat waits for a registry that does not answer; then the job has failed
+AGAIN = 0.05  # seconds before it is asked again
 REASON_WAIT = 2.0  # seconds that a supervisor has to tell why a process died
 
 
@@ -65,6 +68,18 @@ class Directory:
             return self._question(function, limit).wait(values, limit)
         except (Crashed, Retired):
             raise Disconnected(f"the registry at {self.address} is gone") from None
+
+    def patiently(self, ask: Callable[[], _T], over: Callable[[], bool] = lambda: False) -> _T:
+        """What `ask` returns. A registry that is away or silent is asked again for a while, unless it has left in good
+        order, as it does when its cluster is closed, or it is `over`."""
+        end = time.monotonic() + AWAY
+        while True:
+            try:
+                return ask()
+            except (Disconnected, Timeout):
+                if over() or self.is_closed() or time.monotonic() >= end:
+                    raise
+                time.sleep(AGAIN)
 
     def _question(self, function: str, timeout: float) -> Calls:
         with self._lock:

@@ -153,9 +153,10 @@ class Generators:
 
     def _send(self, m: Making, kept: Kept) -> None:
         a = m.assignment
-        self._outlets.send_kept(
-            self._outlets.onward(a) if kept.route is None else self._outlets.routed(a, kept.route), kept.batch
-        )
+        outlet = self._outlets.onward(a) if kept.route is None else self._outlets.routed(a, kept.route)
+        if outlet.waiting is not None:
+            outlet.waiting.names += [(m.number, child(m.path, m.message.stage, i)) for i in kept.indices]
+        self._outlets.send_kept(outlet, kept.batch)
 
     def _ask(self, m: Making) -> None:
         m.asked = True

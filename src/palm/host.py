@@ -118,6 +118,8 @@ class Host:
             self._message(event)
         elif event.kind == core.GONE:
             self._gone(event.link)
+        elif event.kind == core.WAKE:
+            self._found()
         elif event.kind == core.STOP:
             self.stopping = True
 
@@ -345,9 +347,19 @@ class Host:
     def _send_to(self, a: Assignment, name: Name, result: To, deadline: int) -> None:
         number, path = name
         try:
-            self._outlets.routed(a, result.route).batch.put_out_of(result, number, deadline, path)
+            outlet = self._outlets.routed(a, result.route)
+            outlet.batch.put_out_of(result, number, deadline, path)
         except Exception as e:
             self._outcomes.failed(a, name, e)
+            return
+        if outlet.waiting is not None:
+            outlet.waiting.names.append(name)
+
+    def _found(self) -> None:
+        """Servers to which messages wait to be sent."""
+        for a, name, error in self._outlets.found():
+            self._outcomes.failed(a, name, error)
+            self._outlets.flush(a.job.report)
 
     def _capsule(self, i: int, error: Exception) -> str | None:
         """The file in which record i is kept for `palm replay` (B7)."""
