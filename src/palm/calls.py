@@ -170,6 +170,11 @@ class Calls:
             return [value for _, value in sorted(results, key=lambda r: r[0])]
         return results[0][1] if results else None
 
+    def broken(self, error: BaseException) -> None:
+        why = PalmError(f"an answer could not be taken in: {error!r}")
+        why.__cause__ = error
+        self._cannot_go_on(lambda number: why)
+
     def lost(self, link: int, reason: int) -> None:
         if self.futures:
             self.delivery.lost(link, reason)

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from palm.directory import Directory
 
 SWEEP = 64  # envelopes kept beyond those that have to be, before they are looked through
+MAX_CHILDREN = (1 << 32) - 1  # of a message: a RELEASE counts no further, whatever place a peer has made up
 RANGES = 256  # of settled children that a keeper is told at a time: 4 KiB
 LOSSES = 8  # of the same message, in a row, while nothing dies: then its block cannot be had, and it has failed
 BREATH = 0.002  # seconds between a loss and the repeat: reports within it are one
@@ -128,7 +129,7 @@ class Delivery:
 
     def grant(self, number: int, path: Path, more: int) -> None:
         """So many more children of this message may be made."""
-        granted = self.book.granted(number, path) + more
+        granted = min(self.book.granted(number, path) + more, MAX_CHILDREN)
         self.book.grant(number, path, granted)
         self._release(number, path, granted)
 

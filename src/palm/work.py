@@ -263,6 +263,9 @@ class JobWork:
         self._with_result.discard(number)
         self._give_what_is_next()
 
+    def broken(self, error: BaseException) -> None:
+        self._finish(error)
+
     def lost(self, link: int, reason: int) -> None:
         if not self.over:
             self.delivery.lost(link, reason)
