@@ -484,6 +484,27 @@ def test_a_stranger_can_be_served(stranger):
         said += stranger.pull.recv_multipart()
 
 
+def test_opens_that_name_endpoints_without_end(cluster, wire, tmp_path):
+    """Each names a client and a next server where nobody is: those who come after it are served all the same."""
+    cluster.start(Target)
+    server = Server(cluster)
+    assert server.answers()
+    with zmq.Context() as context, context.socket(zmq.PUSH) as push:
+        push.connect(server.address)
+        stranger = Stranger(server, push, wire)
+        g = wire.golden
+        for n in range(1200):
+            steps = [["target", "same", server.address, None], ["x", "y", f"ipc://{tmp_path}/{n}.next", None]]
+            meaning = {"job": n.to_bytes(16, "big"), "client": f"ipc://{tmp_path}/{n}", "seed": 0, "steps": steps}
+            body = msgspec.msgpack.encode(meaning | {"constants": {}})
+            stranger.say(body, kind=g.OPEN, handle=n + 1, records=[g.record(form=g.TREE, body_size=len(body))])
+        assert server.answers()
+        eventually(lambda: server.fds() < 600)
+        with cluster.client() as fresh:
+            assert fresh.call("target.same", 1, timeout=5) == 1
+        stranger.close()
+
+
 DEEP = b"\x91" * 100_000 + b"\xc0"
 EXTENSIONS = [
     b"\xc7" + bytes([n, code]) + b"\xff" * n for code in (0, 1, 2, 3, 4, 5, 6, 127, 255) for n in (0, 1, 4, 16)

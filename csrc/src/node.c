@@ -315,7 +315,7 @@ static bool room_for_stranger(palm_node *node)
     return idle != NULL;
 }
 
-/* A link for who has come by itself. */
+/* A link for who has come by itself, or because a peer has named it. */
 static palmi_link *link_for_newcomer(palm_node *node, const palm_identity *peer, const char *endpoint, int pidfd)
 {
     palmi_link *link;
@@ -323,6 +323,7 @@ static palmi_link *link_for_newcomer(palm_node *node, const palm_identity *peer,
     if ((stranger && !room_for_stranger(node)) || palmi_link_to(node, endpoint, &link))
         return NULL;
     link->stranger = stranger;
+    link->named = false;
     return link;
 }
 
@@ -339,7 +340,7 @@ static palmi_link *link_of_new_sender(palm_node *node, uint64_t sender, const pa
         palmi_link_lose(node, link, 1);
         link = NULL;
     }
-    if (!link && !*dead)
+    if ((!link || link->named) && !*dead)
         link = link_for_newcomer(node, &hello->identity, endpoint, pidfd);
     if (!link) {
         if (pidfd >= 0)

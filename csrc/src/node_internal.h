@@ -41,6 +41,7 @@ typedef struct palmi_link {
     palm_identity identity;    /* of the peer */
     int pidfd;                 /* -1: other host, or not yet known */
     bool mapped;               /* the peer can map our arena: send descriptors, else frames */
+    bool named;                /* a peer has named it: nobody here has asked for it, nor has anybody answered */
     bool stranger;             /* it came by itself, and no process of this host vouches for it */
     bool in_use;               /* more than HELLOs has come from there, or somebody here has asked for it */
     bool broken;               /* half a message is in the socket: the link has to be lost */

@@ -536,6 +536,39 @@ static void test_strangers_in_use(void)
     peer_close(&a);
 }
 
+/* Peers may name endpoints without end: of those that nobody answers from, the last ones stay, and whoever has answered, or
+ * was asked for here. */
+static void test_named_links(void)
+{
+    enum { MANY = 600 };
+    peer a = peer_open("a", false), b = peer_open("b", false);
+    forger f = forger_of(&a);
+    uint32_t asked, again, answered, link, lost = 0;
+    palm_event event;
+    CHECK_OK(palm_node_link(a.node, place(0), 0, &asked));
+    CHECK_OK(palm_node_link_named(a.node, place(0), 0, &again));
+    CHECK(again == asked);
+    CHECK_OK(palm_node_link_named(a.node, palm_node_endpoint(b.node), 0, &answered));
+    event = expect(&a, &b, PALM_EVENT_READY);
+    CHECK(event.link == answered);
+    for (unsigned i = 1; i < MANY; i++)
+        CHECK_OK(palm_node_link_named(a.node, place(i), 0, &link));
+    CHECK(a.node->links.n == 256 + 2);
+    while (palm_node_next(a.node, 0, &event) == PALM_OK)
+        lost += event.kind == PALM_EVENT_GONE;
+    CHECK(lost == MANY - 1 - 256);
+    CHECK(palm_node_link_state(a.node, asked, NULL) != PALM_LINK_GONE);
+    CHECK(palm_node_link_state(a.node, answered, NULL) == PALM_LINK_READY);
+    CHECK(palm_node_link_state(a.node, link, NULL) != PALM_LINK_GONE);
+    for (unsigned i = 0; i < MANY; i++) /* who answers from a place that was named is a stranger like others */
+        forge_hello(&f, &a, 2 * i + 1, 0, place(i));
+    read_all(&f, &a);
+    CHECK(a.node->links.n <= 256 + 2);
+    forger_close(&f);
+    peer_close(&a);
+    peer_close(&b);
+}
+
 static void *waker(void *node)
 {
     usleep(20000);
@@ -642,6 +675,7 @@ int main(int argc, char **argv)
     test_strangers(0);
     test_strangers(getpid());
     test_strangers_in_use();
+    test_named_links();
     test_kept_events();
     test_wake_and_stop();
     test_to_oneself();
