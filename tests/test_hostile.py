@@ -505,6 +505,37 @@ def test_opens_that_name_endpoints_without_end(cluster, wire, tmp_path):
         stranger.close()
 
 
+def hears_of_loss(stranger: Stranger, handle: int) -> bool:
+    """handle: of a job, or 0: of the link."""
+    wire = stranger.wire.golden.generated()
+    while True:
+        assert stranger.pull.poll(10_000), "nothing said"
+        e = wire.Envelope.GetRootAs(stranger.pull.recv_multipart()[0], 4)
+        if e.Kind() == stranger.wire.golden.DATA and e.Handle() == handle and e.Records(0).Form() == wire.Form.Lost:
+            return True
+
+
+def test_who_skips_a_number_is_told(stranger):
+    opened(stranger)
+    stranger.seq += 1
+    g = stranger.wire.golden
+    stranger.say(b"abc", kind=g.DATA, handle=1, records=[g.record(form=g.BYTES, body_size=3)])
+    assert hears_of_loss(stranger, 0)
+
+
+def test_a_client_that_missed_something_is_told_to_repeat(stranger):
+    opened(stranger)
+    g = stranger.wire.golden
+    wire = g.generated()
+    stranger.say(kind=g.DATA, handle=0, records=[g.record(number=2**64 - 1, form=wire.Form.Lost)])
+    while True:
+        assert stranger.pull.poll(10_000), "nothing opened"
+        e = wire.Envelope.GetRootAs(stranger.pull.recv_multipart()[0], 4)
+        if e.Kind() == g.OPEN:
+            break
+    assert hears_of_loss(stranger, e.Handle())
+
+
 DEEP = b"\x91" * 100_000 + b"\xc0"
 EXTENSIONS = [
     b"\xc7" + bytes([n, code]) + b"\xff" * n for code in (0, 1, 2, 3, 4, 5, 6, 127, 255) for n in (0, 1, 4, 16)

@@ -538,6 +538,14 @@ static palm_err transmit_or_lose(palm_node *node, palmi_link *link, palm_kind ki
     return PALM_ECLOSED;
 }
 
+palm_err palmi_link_send(palm_node *node, palmi_link *link, palm_kind kind, uint32_t handle, uint16_t hop,
+                         const palm_batch *batch)
+{
+    if (link->state == PALM_LINK_READY)
+        return transmit_or_lose(node, link, kind, handle, hop, batch);
+    return wait_for_hello(link, kind, handle, hop, batch);
+}
+
 palm_err palm_node_send(palm_node *node, uint32_t number, palm_kind kind, uint32_t handle, uint16_t hop,
                         const palm_batch *batch)
 {
@@ -546,12 +554,7 @@ palm_err palm_node_send(palm_node *node, uint32_t number, palm_kind kind, uint32
         return err;
     pthread_mutex_lock(&node->lock);
     palmi_link *link = palmi_link_get(node, number);
-    if (!link)
-        err = PALM_ECLOSED;
-    else if (link->state == PALM_LINK_READY)
-        err = transmit_or_lose(node, link, kind, handle, hop, batch);
-    else
-        err = wait_for_hello(link, kind, handle, hop, batch);
+    err = link ? palmi_link_send(node, link, kind, handle, hop, batch) : PALM_ECLOSED;
     pthread_mutex_unlock(&node->lock);
     return err;
 }

@@ -181,6 +181,12 @@ class Calls:
         elif self.route.server_of(link) is not None:
             self._retire()  # nobody waits: there is nothing to repeat
 
+    def missed(self, link: int) -> None:
+        if self.futures:
+            self.delivery.missed(link)
+        elif self.route.server_of(link) is not None:
+            self._retire()
+
     def _retire(self) -> None:
         self.retired = True
         self.connection.works.pop(self.key, None)

@@ -42,6 +42,9 @@ class Work(Protocol):
     def lost(self, link: int, reason: int) -> None:
         """A link is gone: reason 0 in good order, 1 the peer died; with the lock."""
 
+    def missed(self, link: int) -> None:
+        """Not all that was sent over a link has arrived there; with the lock."""
+
     def idle(self) -> float:
         """Somebody is about to wait; without the lock. Returns after how many seconds it should be asked again."""
 
@@ -77,7 +80,7 @@ class Connection:
         self._ready: set[int] = set()
         self._gone: dict[int, int] = {}
         self.on_gone: list[Callable[[int], None]] = []  # with the lock
-        self._handles = itertools.count(1)
+        self._handles = itertools.count()
         self._pumping = False
         self._waiters = 0  # threads in changed.wait
         self._patience = 1.0  # seconds between two looks at what the works hold
@@ -106,7 +109,7 @@ class Connection:
         return number
 
     def handle(self) -> int:
-        return next(self._handles) & 0xFFFFFFFF
+        return next(self._handles) % 0xFFFFFFFF + 1  # 0 is for what concerns the link (docs/wire.md, 8)
 
     def is_gone(self, link: int) -> bool:
         return link in self._gone
@@ -230,6 +233,9 @@ class Connection:
             work = self._incoming.get(key)
             if work is not None:
                 self._receive(work, event)
+            elif not event.handle and len(event) and event.form(0) == core.LOST:
+                for other in list(self.works.values()):
+                    other.missed(event.link)
         elif event.says == core.OPEN:
             try:
                 meaning = event.value(0)

@@ -200,6 +200,13 @@ class Delivery:
         elif server is not None:
             self._recover(reason)
 
+    def missed(self, link: int) -> None:
+        """Not all that was sent over a link has arrived there; with the connection's lock."""
+        if link in self.route.links.values():
+            self.lost(link, 1)
+        elif any(keeper[0] == link for keeper in self._keepers.values()):
+            self._recover(1)
+
     def reported(self, number: int, path: Path, epoch: int) -> bool:
         """A link was lost, or (with a number) a message whose block could not be taken; with the connection's lock.
         False: the latter has happened too often."""

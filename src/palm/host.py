@@ -245,6 +245,13 @@ class Host:
         if self.on_gone is not None:
             self.on_gone()
 
+    def _missed(self, event: core.Event) -> None:
+        """Not all that was sent over a link has arrived there."""
+        if len(event) and event.form(0) == core.LOST:
+            for job in self._jobs.values():
+                if event.link == job.report.link or event.link in job.downstream:
+                    self._outcomes.lost(job)
+
     def _release(self, event: core.Event) -> None:
         job = self._reports.get(event.handle)
         if job is None or job.report.link != event.link:
@@ -262,6 +269,8 @@ class Host:
         a = self._assignments.get((event.link, event.handle))
         if len(event) > 1:
             self._look()  # it may have been cancelled while it lay in the queue
+        if a is None and not event.handle:
+            self._missed(event)
         if a is None or a.stale:
             return
         self._event, self._assignment = event, a

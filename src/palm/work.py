@@ -270,6 +270,10 @@ class JobWork:
         if not self.over:
             self.delivery.lost(link, reason)
 
+    def missed(self, link: int) -> None:
+        if not self.over:
+            self.delivery.missed(link)
+
     def _cannot_go_on(self, why: Callable[[int], PalmError]) -> None:
         if self.over:
             return
