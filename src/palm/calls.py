@@ -107,9 +107,9 @@ class Calls:
 
     def end(self) -> None:
         """No more calls: the server may forget what the handle means."""
-        self.connection.remove(self)
+        links = self.connection.remove(self)
         if not self.connection.closed:
-            self.delivery.end()
+            self.delivery.end(links)
 
     # ---------------------------------------------------------------- what comes, with the connection's lock
 
