@@ -22,6 +22,7 @@ from palm.connection import Connection, finalise
 from palm.directory import Directory
 from palm.errors import Crashed, Disconnected, Timeout
 from palm.job import Job
+from palm.journal import Journal
 from palm.step import route_of
 from palm.window import SLOTS
 from palm.work import JobWork, Options
@@ -225,28 +226,35 @@ class Client(concurrent.futures.Executor):
         progress : bool
             A bar on standard error.
         journal : path, optional
-            Not there yet (NotImplementedError).
+            A file that notes the inputs that are done: all their results were taken, and you have asked for the next
+            one since; failed ones are not. The same job made again with it (same steps, constants and inputs, in the
+            same order; it has the seed) sends the others alone, and its results are the same bits. Written twice a
+            second and at the end, after `into` has flushed its memmap.
 
         Raises
         ------
         NotFound, PayloadError, Disconnected
             Steps and constants are checked here.
+        ValueError, OSError
+            The journal is of another job, or no journal, or in use, or cannot be written.
         """
         if on_error not in ("raise", "skip", "return"):
             raise ValueError(f'on_error is "raise", "skip" or "return", not {on_error!r}')
         if window is not None and window < 1:
             raise ValueError(f"a window has at least one message, not {window}")
-        if journal is not None:
-            raise NotImplementedError("a journal is not there yet")
+        steps = route_of(steps)
+        route = self._directory.route(steps)
+        fresh = secrets.randbits(63) if seed is None else seed
+        book = None if journal is None else Journal(journal, steps, seed, fresh)
         options = Options(
             ordered=ordered,
             window=window or SLOTS,
             on_error=on_error,
             timeout=timeout,
             deadline=0 if timeout is None else time.time_ns() + int(timeout * 1e9),
-            seed=secrets.randbits(63) if seed is None else seed,
+            seed=fresh if book is None else book.seed,
         )
-        work = JobWork(self._connection, self._directory, self._directory.route(route_of(steps)), options, inputs)
+        work = JobWork(self._connection, self._directory, route, options, inputs, book)
         job = Job(self, work, progress=progress, one_input=inputs is None)
         self._jobs.add(job)
         return job
