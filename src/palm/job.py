@@ -59,6 +59,11 @@ class Job:
             self._bar = Bar(" -> ".join(work.route.steps))
             work.on_end.append(lambda bar=self._bar: bar.close(_progress_of(work)))
 
+    def __repr__(self) -> str:
+        p = self.progress
+        over = "ended" if self._work.over else "under way"
+        return f"<palm.Job {' -> '.join(self._work.route.steps)}: {p.sent} inputs sent, {p.done} done, {over}>"
+
     @property
     def id(self) -> str:
         """32 hexadecimal digits."""
@@ -85,17 +90,14 @@ class Job:
         return self
 
     def __next__(self) -> Any:
-        try:
-            return self._taken.popleft()[2]
-        except IndexError:
-            return self._next()[2]
+        while not self._taken:
+            self._take()
+        return self._taken.popleft()[2]
 
     def _next(self) -> Result:
-        while True:
-            try:
-                return self._taken.popleft()
-            except IndexError:
-                self._take()
+        while not self._taken:
+            self._take()
+        return self._taken.popleft()
 
     def _take(self) -> None:
         """All results that are there; StopIteration, or what ended the job, if no more will come."""
@@ -170,16 +172,24 @@ class Job:
         ----------
         out : (N, ...) ndarray
             A memmap too. Results have the shape ``out.shape[1:]`` and a dtype that casts to its own (``same_kind``).
+            Rows of inputs without a result stay as they are.
+
+        Raises
+        ------
+        ValueError, TypeError, IndexError
+            A result does not fit, an input has a second one, or `out` has no row for it; names the input. The job is
+            cancelled.
         """
         if self._groups is not None and isinstance(out, np.memmap):
             self._groups.journal.sync = out.flush
-        for number, value in self.items():
-            if isinstance(value, RemoteError):
-                continue
-            if number >= len(out):
-                self.cancel()
-                raise IndexError(f"the result of input {number} has no place in an array of {len(out)} rows")
-            np.copyto(out[number : number + 1], np.asarray(value)[np.newaxis], casting="same_kind")
+        written = np.zeros(len(out), bool)
+        try:
+            for number, value in self.items():
+                if not isinstance(value, RemoteError):
+                    _put(out, number, value, written)
+        except (IndexError, TypeError, ValueError):
+            self.cancel()
+            raise
         return out
 
     def wait(self, timeout: float | None = None) -> Progress:
@@ -292,6 +302,24 @@ class Groups:
             else:
                 self.group.append((number, path, value))
         return more
+
+
+def _put(out: np.ndarray[Any, Any], number: int, value: Any, written: np.ndarray[Any, Any]) -> None:
+    """The result of an input into its row."""
+    if number >= len(out):
+        raise IndexError(f"the result of input {number} has no place in an array of {len(out)} rows")
+    if written[number]:
+        raise ValueError(f"input {number} has several results, and one row: iterate over job.items() instead")
+    if np.shape(value) != out.shape[1:]:
+        raise ValueError(f"the result of input {number} has shape {np.shape(value)}, a row of `out` {out.shape[1:]}")
+    try:
+        np.copyto(out[number : number + 1], np.asarray(value)[np.newaxis], casting="same_kind")
+    except TypeError:
+        what = f"dtype {value.dtype}" if hasattr(value, "dtype") else f"type {type(value).__name__}"
+        raise TypeError(
+            f"the result of input {number}, of {what}, does not cast to {out.dtype}, that of `out`"
+        ) from None
+    written[number] = True
 
 
 def _end_with(work: JobWork, error: BaseException) -> None:
