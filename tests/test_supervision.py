@@ -552,7 +552,7 @@ def test_a_message_that_kills_is_set_aside(by_hand):
     assert isinstance(error, palm.Crashed)
     assert (error.server, error.function, error.number, error.reason) == ("fragile", "die", 7, "SIGSEGV")
     assert str(error).startswith(
-        "Crashed: 3 processes have died while they worked on it, the last one of: SIGSEGV (in fragile.die, input 7)"
+        "3 processes have died while they worked on it, the last one of: SIGSEGV (in fragile.die, input 7)"
     )
     assert by_hand.send(0, "fragile.die", number=9) == [[pid, 1]]
     assert by_hand.send(0, "fragile.die", number=7, job=bytes(16)) == [[pid, 1]], "another job's"
