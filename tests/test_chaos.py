@@ -88,11 +88,11 @@ def test_the_same_seed_hits_the_same_messages(ab):
     """Each result comes once, and none fails for having been hit."""
 
     def run(seed: int) -> list[Hit]:
-        with chaos(ab, seed=seed, kill=0.03, stop=0.01, delay=0.05) as hits:
-            job = ab.client().job(["a.up", "b.pair", "a.up", "b.pair"], range(40))
+        with chaos(ab, seed=seed, kill=0.04, stop=0.02, delay=0.05) as hits:
+            job = ab.client().job(["a.up", "b.pair", "a.up", "b.pair"], range(16))
             found = Counter(job)
-        assert found == Counter(v for x in range(40) for y in (x + 2, -x) for v in (y, -y))
-        assert not job.errors and job.progress.done == 40
+        assert found == Counter(v for x in range(16) for y in (x + 2, -x) for v in (y, -y))
+        assert not job.errors and job.progress.done == 16
         return sorted(hits)
 
     first = run(5)

@@ -63,9 +63,9 @@ def chaos(
     """While the block lasts, kill, stop and delay the servers of a cluster, each time in the middle of a message.
 
     Jobs give the results that they would give without it, each once: that is what tests with it are to show of your
-    servers. Whether a message is hit, how, and whether before its function begins or when it is over and nothing is sent
-    yet, follows from the seed, the server's name and the message's own (stage, number and path): the same seed hits the
-    same messages of the same jobs again. In which order, and what else is under way then, is the machine's.
+    servers. Whether a message is hit, and how, follows from the seed, the server's name and the message's own (stage,
+    number and path): the same seed hits the same messages of the same jobs again. In which order, and what else is
+    under way then, is the machine's. It is hit before its function begins, or when that is over and nothing sent yet.
 
     Parameters
     ----------
@@ -73,8 +73,8 @@ def chaos(
         In the process that has started it.
     seed : int
     kill : float
-        Probability, for a message at each step and for each value that a function yields, that the server's process gets
-        SIGKILL. It is started again at once.
+        Probability, for a message at each step and for each value that a function yields, that its server's process
+        gets SIGKILL. It is started again at once.
     stop : float
         That it is stopped (SIGSTOP) for up to 0.2 seconds, then continued.
     delay : float
@@ -180,7 +180,7 @@ class _Chaos:
         self._thread.start()
 
     def announce(self, client: Client) -> None:
-        """Has each running server look for us: it does so when a job is opened, so one is opened. Returns when all have."""
+        """Returns when each running server has looked for us: it does so when a job is opened, so one is."""
         directory, connection, self._client = client._directory, client._connection, client
         pids, opened = [], []
         for server in directory.ask("servers"):

@@ -56,7 +56,7 @@ class Plan:
     delay: float
 
     def fault(self, server: str, at: At) -> Fault | None:
-        """A function of the seed, the server and the message's name, but for the job's, which is another one each time."""
+        """A function of the seed, the server and the message's name; the job's is another one each time."""
         name = f"{self.seed} {server} {at.stage} {at.number} {at.path}"
         drawn = hashlib.blake2b(name.encode(), digest_size=17).digest()
         which, share = (int.from_bytes(eight, "little") / _ONE for eight in (drawn[:8], drawn[8:16]))
@@ -163,7 +163,7 @@ class Faults:
         return None if self._plan is None else self._plan.fault(self._server, at)
 
     def _suffer(self, fault: Fault | None, at: At, *, late: bool | None = None) -> None:
-        """If this is the place. It has no effect twice: who makes the chaos knows what was hit, by former processes too."""
+        """If this is the place. A message suffers once: who makes the chaos knows what former processes have said."""
         if fault is None or self._socket is None or late not in (None, fault.late):
             return
         said = {"what": fault.what, "seconds": fault.seconds, "server": self._server}
