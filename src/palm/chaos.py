@@ -182,14 +182,14 @@ class _Chaos:
     def announce(self, client: Client) -> None:
         """Returns when each running server has looked for us: it does so when a job is opened, so one is."""
         directory, connection, self._client = client._directory, client._connection, client
-        pids, opened = [], []
-        for server in directory.ask("servers"):
-            if server["supervised"]:
-                pids.append(server["pid"])
-                opened.append(Calls(connection, None, directory.route_to(server, _NO_FUNCTION)))
-        connection.wait(lambda: all(p in self._met or not places.start_time(p) for p in pids), client.timeout)
-        for calls in opened:
-            calls.end()
+        servers = [server for server in directory.ask("servers") if server["supervised"]]
+        pids = [server["pid"] for server in servers]
+        opened = [Calls(connection, None, directory.route_to(server, _NO_FUNCTION)) for server in servers]
+        try:
+            connection.wait(lambda: all(p in self._met or not places.start_time(p) for p in pids), client.timeout)
+        finally:
+            for calls in opened:
+                calls.end()
 
     def close(self) -> None:
         """Nobody is hit any more, and whoever is stopped goes on."""
@@ -203,18 +203,23 @@ class _Chaos:
     # -------------------------------------------------------------------------------------------- in the thread
 
     def _run(self) -> None:
-        while not self._over:
-            for fd in self._ready():
-                if fd == self._listener.fileno():
-                    self._accept()
-                elif fd in self._sufferers:
-                    self._hear(self._sufferers[fd])
-            now = time.monotonic()
+        try:
+            while not self._over:
+                for fd in self._ready():
+                    if fd == self._listener.fileno():
+                        self._accept()
+                    elif fd in self._sufferers:
+                        self._hear(self._sufferers[fd])
+                self._release_those_due()
+        finally:
             for sufferer in self._sufferers.values():
-                if sufferer.until is not None and sufferer.until <= now:
-                    sufferer.release()
+                sufferer.close()
+
+    def _release_those_due(self) -> None:
+        now = time.monotonic()
         for sufferer in self._sufferers.values():
-            sufferer.close()
+            if sufferer.until is not None and sufferer.until <= now:
+                sufferer.release()
 
     def _ready(self) -> list[int]:
         """Fds to be read, as soon as there are some or somebody is to go on."""
