@@ -28,7 +28,7 @@ SIZE = 4096  # numbers in an array, which goes by shared memory then
 
 SHAPES: dict[str, tuple[list[str], Callable[[int], list[int]]]] = {  # steps, and what becomes of an input
     "linear": (["a.up", "b.twice", "c.down"], lambda x: [2 * x + 1]),
-    "fan-out": (["a.up", "b.pair", "c.down"], lambda x: [x, -x - 2]),
+    "fan-out": (["a.pair", "b.pair", "c.down"], lambda x: [x - 1, -x - 1, -x - 1, x - 1]),
     "cyclic": (["a.up", "b.twice", "a.up", "b.twice"], lambda x: [4 * x + 6]),
 }
 
@@ -105,6 +105,11 @@ class Healthy(palm.Server):
     @palm.function
     def down(self, x):
         return x - 1
+
+    @palm.function
+    def pair(self, x):
+        yield x
+        yield -x
 
     @palm.function
     def inside(self):
