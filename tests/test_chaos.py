@@ -215,9 +215,19 @@ def test_the_cluster_is_closed_in_the_block():
             cluster.close()
 
 
-@pytest.mark.parametrize("shares", [{"kill": -0.1}, {"stop": 1.1}, {"kill": 0.5, "delay": 0.6}])
-def test_what_is_no_probability(cluster, shares):
-    with pytest.raises(ValueError, match="probabilities"), chaos(cluster, seed=1, **shares):
+@pytest.mark.parametrize(
+    ("wrong", "error", "what"),
+    [
+        ({"kill": -0.1}, ValueError, "kill is a probability"),
+        ({"stop": 1.1}, ValueError, "stop is a probability"),
+        ({"delay": float("nan")}, ValueError, "delay is a probability"),
+        ({"delay": "often"}, TypeError, "delay is a probability"),
+        ({"kill": 0.5, "delay": 0.6}, ValueError, "one fate"),
+        ({"seed": 0.5}, TypeError, "seed is a whole number"),
+    ],
+)
+def test_what_is_no_plan(cluster, wrong, error, what):
+    with pytest.raises(error, match=what), chaos(cluster, **{"seed": 1} | wrong):
         pass
 
 

@@ -21,7 +21,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from palm import places
+from palm import arguments, places
 from palm.calls import Calls
 from palm.cluster import Cluster
 from palm.faults import MOST, SOCKET, Plan
@@ -88,7 +88,7 @@ def chaos(
     Raises
     ------
     ValueError
-        The probabilities are none, or their sum is above 1; or there is chaos in this cluster already.
+        One is no probability, or their sum is above 1; or there is chaos in this cluster already.
 
     Notes
     -----
@@ -108,7 +108,7 @@ def chaos(
     if not isinstance(cluster, Cluster):
         raise TypeError(f"chaos is for the palm.Cluster that has started the servers, not for {cluster!r}")
     cluster._check()
-    made = _Chaos(cluster._directory, _checked(Plan(int(seed), kill, stop, delay)), cluster._supervisor)
+    made = _Chaos(cluster._directory, _plan(seed, kill=kill, stop=stop, delay=delay), cluster._supervisor)
     try:
         made.announce(cluster._own_client())
         yield made.hits
@@ -116,10 +116,10 @@ def chaos(
         made.close()
 
 
-def _checked(plan: Plan) -> Plan:
-    shares = plan.kill, plan.stop, plan.delay
-    if not all(0 <= share <= 1 for share in shares) or sum(shares) > 1:
-        raise ValueError(f"kill, stop and delay are probabilities, and a message has one fate: {plan} is not possible")
+def _plan(seed: int, **shares: float) -> Plan:
+    plan = Plan(arguments.whole("seed", seed, 0), **{k: arguments.probability(k, v) for k, v in shares.items()})
+    if plan.kill + plan.stop + plan.delay > 1:
+        raise ValueError(f"a message has one fate: the sum of kill, stop and delay is 1 at most, not that of {shares}")
     return plan
 
 

@@ -39,7 +39,7 @@ def base() -> Path:
 
 
 def check_name(name: str, what: str) -> str:
-    if not _NAME.match(name):
+    if not isinstance(name, str) or not _NAME.match(name):
         raise ConfigError(
             f"{what} is named {name!r}: a name has 1 to 31 letters, digits, - or _, and begins with a letter or digit"
         )
@@ -126,7 +126,8 @@ def find(address: str | None) -> str:
             raise Disconnected(
                 f"no address was given, $PALM_CLUSTER is not set, and {base()} has "
                 + (
-                    f"{len(running)} running clusters: {', '.join(running)}; name one of them"
+                    f"{len(running)} running clusters: {', '.join(running)}; name one: palm.Client(NAME), "
+                    "$PALM_CLUSTER, or in the shell --cluster NAME (palm down NAME)"
                     if running
                     else "no running cluster: start one with `palm up` or palm.Cluster()"
                 )

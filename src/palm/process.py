@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import os
 import pickle
+import resource
 import select
 import signal
 import socket
@@ -86,6 +87,7 @@ def run(order: Order, ready: Callable[[], None]) -> None:
     from palm.host import Host
 
     cls = load(order.template)
+    _allow_many_files()
     core_space.open_space(order.memory)
     endpoint = order.endpoint or places.endpoint(order.registry, order.name)
     if endpoint.startswith("ipc://"):
@@ -125,6 +127,12 @@ def run(order: Order, ready: Callable[[], None]) -> None:
             path.unlink(missing_ok=True)
         if orphan:
             _last_one_out(path.parent, GRACE + 0.3 if order.is_registry else 0.3)
+
+
+def _allow_many_files() -> None:
+    """A client takes four at each server, and libzmq aborts a process that has none left."""
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 
 
 def _serve(host: Any, order: Order) -> None:

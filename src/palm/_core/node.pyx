@@ -27,6 +27,7 @@ MESSAGE, READY, GONE, WAKE, STOP = (PALM_EVENT_MESSAGE, PALM_EVENT_READY, PALM_E
 OPEN, DATA, FORGET, CANCEL, RELEASE = PALM_OPEN, PALM_DATA, PALM_FORGET, PALM_CANCEL, PALM_RELEASE
 DROP, CLOSE, ERROR, ASK, LOST = PALM_DROP, PALM_CLOSE, PALM_ERROR, PALM_ASK, PALM_LOST
 MAX_RECORDS, MAX_PATH, MAX_STEPS = PALM_MAX_RECORDS, PALM_MAX_PATH, PALM_MAX_STEPS
+TRACKED = bool(PALM_TRACKED)  # False: a build to measure against, which keeps nothing
 
 # A wait is cut into slices of this length, so that a signal that comes just before one is seen within it.
 cdef enum:
