@@ -185,12 +185,16 @@ typedef enum palm_form {  /* of a record: what it says, or the payload's form */
     PALM_BYTES,           /* body: the bytes themselves; or, if array_count is 1, one array of bytes out of band */
     PALM_ARRAY,           /* one array */
     PALM_TREE,            /* body: msgpack, with arrays out of band */
-    PALM_DROP,            /* this message ended without a result */
+    PALM_DROP,            /* this message ended without a result; `count`: a palm_drop */
     PALM_CLOSE,           /* this message became `count` children */
     PALM_ERROR,           /* this message failed; body: msgpack */
     PALM_ASK,             /* this message's generator would send more children than the `count` it was granted */
-    PALM_LOST             /* a link was lost over which messages of the job had been sent, in its epoch `count` */
+    PALM_LOST,            /* a link was lost over which messages of the job had been sent, in its epoch `count` */
+    PALM_ASIDE            /* this message is in a branch that holds up nobody: it holds no slot, and is not waited for */
 } palm_form;
+
+typedef enum palm_drop { PALM_DROP_NOTHING = 0, /* its function returned nothing */
+                         PALM_DROP_SLOW         /* the branch it was sent along had no room */ } palm_drop;
 
 typedef enum palm_place { /* where an array's bytes are */
     PALM_IN_BODY = 0,     /* at `start` of the body */
@@ -205,7 +209,7 @@ typedef struct palm_record {
     uint32_t path_at, path_count;   /* its components in `paths`: (hop << 48 | index) */
     uint32_t array_at, array_count; /* its arrays */
     uint32_t count;                 /* children: of a PALM_CLOSE; of a PALM_ERROR, those that were sent before it; granted:
-                                     * of a PALM_ASK, and in a PALM_RELEASE */
+                                     * of a PALM_ASK, and in a PALM_RELEASE; of a PALM_DROP: why */
     uint16_t attempt;
     uint8_t form;                   /* palm_form */
     uint8_t flags;
@@ -329,7 +333,7 @@ typedef struct palm_at_work {
 } palm_at_work;
 typedef struct palm_counters {
     uint64_t messages_in, messages_out, bytes_in, bytes_out, bytes_copied;
-    uint64_t batches, errors, retries, rejected;
+    uint64_t batches, errors, retries, rejected, dropped;             /* rejected: envelopes; dropped: by slow branches */
     uint64_t queue_depth, in_flight, busy_ns;                         /* the first two are gauges */
     uint64_t sent_arena, sent_inline, sent_frames;                    /* arrays, by the way they left */
     uint64_t copied_kept, copied_foreign, copied_thread;              /* arrays copied first: kept by the function, not

@@ -54,6 +54,8 @@ class Assignment:
     pids: dict[str, int]  # of endpoints on this host: whose death is to be noticed
     constants: dict[str, dict[str, Any]]
     hop: int
+    tells: bool = False  # the sender is told how many messages have been begun
+    begun: int = 0
     function: Callable[..., Any] | None = None
     index: int = 0
     parameters: int = 1

@@ -22,7 +22,7 @@ from palm.connection import Connection, finalise
 from palm.directory import Directory
 from palm.errors import Crashed, Disconnected, Timeout
 from palm.job import Job
-from palm.step import route_of
+from palm.step import Step, route_of
 from palm.window import SLOTS
 from palm.work import JobWork, Options
 
@@ -187,8 +187,8 @@ class Client(concurrent.futures.Executor):
     ) -> Iterator[Any]:
         """The results for each input, in order; lazy. `chunksize` is ignored: messages are batched anyway."""
         inputs: Iterable[Any] = iterables[0] if len(iterables) == 1 else zip(*iterables, strict=False)
-        job = self.job(step, inputs, ordered=True, timeout=timeout)
-        return job._one_for_each()
+        options = _options(ordered=True, timeout=timeout, all_in_order=True)
+        return self._job(route_of(step), inputs, options, progress=False)._one_for_each()
 
     def job(
         self,
@@ -238,15 +238,18 @@ class Client(concurrent.futures.Executor):
             raise ValueError(f"a window has at least one message, not {window}")
         if journal is not None:
             raise NotImplementedError("a journal is not there yet")
-        options = Options(
-            ordered=ordered,
-            window=window or SLOTS,
-            on_error=on_error,
-            timeout=timeout,
-            deadline=0 if timeout is None else time.time_ns() + int(timeout * 1e9),
-            seed=secrets.randbits(63) if seed is None else seed,
-        )
-        work = JobWork(self._connection, self._directory, self._directory.route(route_of(steps)), options, inputs)
+        options = _options(ordered=ordered, window=window, on_error=on_error, timeout=timeout, seed=seed)
+        return self._job(route_of(steps), inputs, options, progress=progress)
+
+    def _job(
+        self,
+        steps: list[Step],
+        inputs: Iterable[Any] | AsyncIterable[Any] | None,
+        options: Options,
+        *,
+        progress: bool,
+    ) -> Job:
+        work = JobWork(self._connection, self._directory, self._directory.route(steps), options, inputs)
         job = Job(self, work, progress=progress, one_input=inputs is None)
         self._jobs.add(job)
         return job
@@ -322,6 +325,26 @@ def _close_all() -> None:
     """While the threads that wait in them can still leave."""
     for client in list(_open):
         client.close(0)
+
+
+def _options(
+    *,
+    ordered: bool,
+    timeout: float | None,
+    window: int | None = None,
+    on_error: str = "raise",
+    seed: int | None = None,
+    all_in_order: bool = False,
+) -> Options:
+    return Options(
+        ordered=ordered,
+        window=window or SLOTS,
+        on_error=on_error,
+        timeout=timeout,
+        deadline=0 if timeout is None else time.time_ns() + int(timeout * 1e9),
+        seed=secrets.randbits(63) if seed is None else seed,
+        all_in_order=all_in_order,
+    )
 
 
 def _connect(address: str, timeout: float) -> tuple[Connection, Directory]:

@@ -16,8 +16,9 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from palm._core import node as core
-from palm._core.book import OVER, Book
+from palm._core.book import OVER
 from palm.errors import Crashed, NotFound, PalmError
+from palm.ledger import Ledger
 from palm.remote import NO_MESSAGE, Route
 
 if TYPE_CHECKING:
@@ -59,7 +60,8 @@ class Delivery:
         self.key = secrets.token_bytes(16)
         self.connection, self._directory, self.route, self._seed = connection, directory, route, seed
         self._fail = fail
-        self.book = Book()
+        self.ledger = Ledger()
+        self.book = self.ledger.book
         self.sent = 0
         self.over = False
         self.lock = threading.Lock()  # of sending; taken before the connection's, never after
@@ -84,7 +86,7 @@ class Delivery:
         self.connection.check()
         n = len(batch)
         with self.connection.changed:
-            self.book.begin(self.sent, n)
+            self.ledger.begin(self.sent, n)
             self._kept[self.sent] = self.sent + n, batch
             self.sent += n
         self.connection.send_kept(self.route.link, core.DATA, self._handle, 0, batch)
@@ -124,7 +126,7 @@ class Delivery:
     def grant(self, number: int, path: Path, more: int) -> None:
         """So many more children of this message may be made."""
         granted = self.book.granted(number, path) + more
-        self.book.grant(number, path, granted)
+        self.ledger.grant(number, path, granted)
         self._release(number, path, granted)
 
     def settled(self, number: int, path: Path) -> None:
@@ -154,7 +156,7 @@ class Delivery:
 
     def forget(self, number: int) -> None:
         """Whatever still comes of this input is unknown, and who keeps something of it may let it go."""
-        self.book.forget(number)
+        self.ledger.forget(number)
         for name in [name for name in self._keepers if name[0] == number]:
             self._release(*name, 0)
 

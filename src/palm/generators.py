@@ -13,6 +13,8 @@ from typing import Any
 
 from palm._core import node as core
 from palm.assignment import Assignment, JobHere
+from palm.branch import Waiting
+from palm.branches import Branches
 from palm.making import Kept, Making
 from palm.message import child
 from palm.outcomes import Outcomes
@@ -27,8 +29,8 @@ GENERATED = 64  # messages of a generator in an envelope: then others have their
 class Generators:
     """Of one server."""
 
-    def __init__(self, node: core.Node, outlets: Outlets, outcomes: Outcomes) -> None:
-        self._node, self._outlets, self._outcomes = node, outlets, outcomes
+    def __init__(self, node: core.Node, outlets: Outlets, outcomes: Outcomes, branches: Branches) -> None:
+        self._node, self._outlets, self._outcomes, self._branches = node, outlets, outcomes, branches
         self._turns: collections.deque[Making] = collections.deque()
         self.running: Making | None = None
 
@@ -59,7 +61,7 @@ class Generators:
             return
         m.assignment = a
         try:
-            for kept in m.kept:
+            for kept in list(m.kept):  # what a branch drops is kept no longer
                 self._send(m, kept)
         except Exception as e:  # where `palm.to` sent them cannot be found any more
             self._outcomes.failed(a, m.name, e, m.made)
@@ -106,7 +108,7 @@ class Generators:
         self._outlets.flush(m.assignment.job.report)
 
     def _run(self, m: Making) -> None:
-        made: dict[tuple[Any, ...] | None, Kept] = {None: Kept(None, [], core.Batch())}  # by route
+        made: dict[tuple[Any, ...] | None, Kept] = {None: Kept(None, "block", [], core.Batch())}  # by route
         end, most = time.monotonic() + SLICE, m.made + GENERATED
         try:
             while time.monotonic() < end and m.made < most and m.has_room() and not (m.unwanted or m.stopped):
@@ -139,23 +141,29 @@ class Generators:
             m.made += 1
             return
         if value is not True:
-            name = tuple(id(s) if s.constants else str(s) for s in value.route)
-            self._outlets.routed(a, value.route)  # while its failure is the function's
-            kept = made.setdefault(name, Kept(value.route, [], core.Batch()))
+            name = (value.slow, *(id(s) if s.constants else str(s) for s in value.route))
+            self._outlets.routed(a, value.route, value.slow)  # while its failure is the function's
+            kept = made.setdefault(name, Kept(value.route, value.slow, [], core.Batch()))
             kept.batch.put_out_of(value, m.number, m.deadline, path)
         kept.indices.append(m.made)
         m.made += 1
 
     def _keep(self, m: Making, kept: Kept) -> None:
-        if kept.indices:
-            m.kept.append(kept)
-            self._send(m, kept)
+        for part in [kept] if kept.slow == "block" else kept.apart():
+            if part.indices:
+                m.kept.append(part)
+                self._send(m, part)
 
     def _send(self, m: Making, kept: Kept) -> None:
         a = m.assignment
-        self._outlets.send_kept(
-            self._outlets.onward(a) if kept.route is None else self._outlets.routed(a, kept.route), kept.batch
-        )
+        if kept.route is None:
+            self._outlets.send_kept(self._outlets.onward(a), kept.batch)
+        elif kept.slow == "block":
+            self._outlets.send_kept(self._outlets.routed(a, kept.route), kept.batch)
+        else:
+            [index] = kept.indices
+            message = Waiting((m.number, child(m.path, m.message.stage, index)), kept.batch)
+            self._branches.put(self._branches.of(a, kept.route, kept.slow), message)
 
     def _ask(self, m: Making) -> None:
         m.asked = True

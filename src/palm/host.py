@@ -20,6 +20,7 @@ from palm._core import node as core
 from palm._core import space as core_space
 from palm._core.payload import BlockLost
 from palm.assignment import Assignment, JobHere, Name
+from palm.branches import Branches
 from palm.errors import Crashed, NotFound, PalmError, Timeout
 from palm.generators import Generators
 from palm.making import Making
@@ -72,7 +73,8 @@ class Host:
         self.node.name_functions(self._functions)
         self._outlets = Outlets(self.node, membership)
         self._outcomes = Outcomes(self.node, name, self._outlets, capsules)
-        self._generators = Generators(self.node, self._outlets, self._outcomes)
+        self._branches = Branches(self.node, self._outlets, self._outcomes)
+        self._generators = Generators(self.node, self._outlets, self._outcomes, self._branches)
         self._assignments: dict[tuple[int, int], Assignment] = {}
         self._jobs: dict[bytes, JobHere] = {}
         self._reports: dict[int, JobHere] = {}  # by the handle under which its client hears from here
@@ -161,6 +163,7 @@ class Host:
                 meaning["pids"],
                 meaning["constants"],
                 event.hop,
+                meaning["tells"],
             )
             self._bind(a)
             for step in a.steps[1:2]:
@@ -171,6 +174,7 @@ class Host:
         if a.epoch > job.epoch:
             job.epoch = a.epoch
             self._assignments = {k: b for k, b in self._assignments.items() if b.job is not job}
+            self._branches.forget_stale()
         job.cancelled |= a.job.key in self._cancelled_early
         self._assignments[event.link, event.handle] = a
 
@@ -212,6 +216,7 @@ class Host:
         del self._jobs[job.key], self._reports[job.report.handle]
         self._assignments = {k: a for k, a in self._assignments.items() if a.job is not job}
         self._generators.drop_all(job)
+        self._branches.forget_stale()
         self._outlets.forget(job)
 
     def _cancel(self, event: core.Event) -> None:
@@ -228,6 +233,7 @@ class Host:
         elif job is not None:
             job.cancelled = True
             self._generators.drop_all(job)
+            self._branches.forget_stale()
 
     def _gone(self, link: int) -> None:
         """A client that is gone wants nothing more. Of others the client is told, since what was under way there is
@@ -242,6 +248,9 @@ class Host:
             self.on_gone()
 
     def _release(self, event: core.Event) -> None:
+        if event.handle in self._branches:
+            self._branches.told(event)
+            return
         job = self._reports.get(event.handle)
         if job is None or job.report.link != event.link:
             return
@@ -260,6 +269,9 @@ class Host:
             self._look()  # it may have been cancelled while it lay in the queue
         if a is None or a.stale:
             return
+        if a.tells:
+            a.begun += len(event)
+            self._outlets.tell_begun(event.link, event.handle, a.begun)
         self._event, self._assignment = event, a
         try:
             if a.refusal is not None:
@@ -342,7 +354,10 @@ class Host:
     def _send_to(self, a: Assignment, name: Name, result: To, deadline: int) -> None:
         number, path = name
         try:
-            self._outlets.routed(a, result.route).batch.put_out_of(result, number, deadline, path)
+            if result.slow == "block":
+                self._outlets.routed(a, result.route).batch.put_out_of(result, number, deadline, path)
+            else:
+                self._branches.put_out_of(a, name, result, deadline)
         except Exception as e:
             self._outcomes.failed(a, name, e)
 
@@ -399,10 +414,14 @@ class Host:
                 self.stopping = True
             elif event.kind == core.GONE:
                 self._gone(event.link)
-            elif event.kind == core.MESSAGE and event.says == core.CANCEL:
+            elif event.kind == core.MESSAGE and self._is_urgent(event):
                 self._message(event)
             else:
                 self._backlog.append(event)
+
+    def _is_urgent(self, event: core.Event) -> bool:
+        """It ends work, or somebody has nothing to do until it is dealt with."""
+        return event.says == core.CANCEL or (event.says == core.RELEASE and event.handle in self._branches)
 
     def client(self) -> Any:
         if self._membership is None:

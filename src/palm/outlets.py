@@ -39,8 +39,8 @@ class Outlets:
             a.onward = self._open(a, a.steps[1:]) if len(a.steps) > 1 else a.job.report
         return a.onward
 
-    def routed(self, a: Assignment, route: Sequence[Step]) -> Outlet:
-        """Along a route that `palm.to` has named."""
+    def routed(self, a: Assignment, route: Sequence[Step], slow: str = "block") -> Outlet:
+        """Along a route that `palm.to` has named. Other than "block": its next server tells what it has begun."""
         steps = []
         known = {s[0]: s[2] for s in a.steps}
         rest = {f"{s[0]}.{s[1]}": s for s in a.steps[1:]}
@@ -58,10 +58,10 @@ class Outlets:
             if key:
                 constants[key] = s.constants
             steps.append([s.server, s.function, endpoint, key])
-        name = tuple((s[0], s[1], s[3]) for s in steps)
+        name = (slow, *((s[0], s[1], s[3]) for s in steps))
         if name not in a.routed:
             a.constants = a.constants | constants
-            a.routed[name] = self._open(a, steps)
+            a.routed[name] = self._open(a, steps, tells=slow != "block")
         return a.routed[name]
 
     def link(self, a: Assignment, endpoint: str) -> int:
@@ -70,7 +70,7 @@ class Outlets:
         a.job.downstream.add(link)
         return link
 
-    def _open(self, a: Assignment, steps: list[list[Any]]) -> Outlet:
+    def _open(self, a: Assignment, steps: list[list[Any]], *, tells: bool = False) -> Outlet:
         keys = {s[3] for s in steps if s[3] is not None}
         endpoints = {s[2] for s in steps}
         meaning = {
@@ -81,6 +81,7 @@ class Outlets:
             "steps": steps,
             "pids": {e: p for e, p in a.pids.items() if e in endpoints},
             "constants": {k: v for k, v in a.constants.items() if k in keys},
+            "tells": tells,
         }
         return self._new(self.link(a, steps[0][2]), a.hop + 1, meaning)
 
@@ -104,6 +105,12 @@ class Outlets:
         """After what is there already; the batch stays as it is."""
         self.flush(outlet)
         self._node.send_kept(outlet.link, core.DATA, outlet.handle, outlet.hop, batch)
+
+    def tell_begun(self, link: int, handle: int, count: int) -> None:
+        """To who sends along a branch that holds up nobody: how many messages under its handle have been begun."""
+        told = core.Batch()
+        told.release(0, (), [], count & 0xFFFFFFFF, False)
+        self._node.send(link, core.RELEASE, handle, 0, told)
 
     def forget(self, job: JobHere) -> None:
         """Tells those to whom the job was handed on that it is over; each does so once."""

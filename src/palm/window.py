@@ -11,7 +11,8 @@ from __future__ import annotations
 import heapq
 from collections.abc import Iterator
 
-from palm._core.book import OVER, Book
+from palm._core.book import OVER
+from palm.ledger import Ledger
 from palm.message import places
 
 SLOTS = 4096  # messages; bounds the queues of client and servers (docs/decisions/batching.md)
@@ -27,19 +28,20 @@ class Window:
 
     Parameters
     ----------
-    book : Book
-        What is under way.
+    ledger : Ledger
+        What is under way. What has gone aside holds no slots: its branch has a bound of its own.
     slots : int
         Most messages under way, results that nobody has taken yet included.
     """
 
-    def __init__(self, book: Book, slots: int = SLOTS) -> None:
-        self._book, self._most = book, slots
+    def __init__(self, ledger: Ledger, slots: int = SLOTS) -> None:
+        self._ledger, self._most = ledger, slots
         self._footprint = 0.0  # bytes of a message
         # A heap: who would make the smallest name next is served first. That is not who has the smallest name: the next
         # child of a generator comes after all that is below its former ones.
         self._asks: list[tuple[int, tuple[int, ...], Name]] = []
         self._asking: set[Name] = set()
+        self._asking_aside: dict[Name, None] = {}  # in the order in which they asked
 
     def weigh(self, nbytes: float) -> None:
         """A message of this size has been seen: the mean counts, but something larger at once."""
@@ -57,19 +59,23 @@ class Window:
 
     def free(self, held: int) -> int:
         """Slots that are free while `held` results wait to be taken; not above 0: none."""
-        return self.slots - self._book.live - held
+        return self.slots - self._ledger.order.live - held
 
     def ask(self, name: Name) -> None:
         """The generator that works on this message would make more children."""
-        self._book.grant(*name, 0)  # it is known to be a node from now on
+        if self._ledger.is_aside(*name):
+            self._asking_aside[name] = None
+            return
+        self._ledger.grant(*name, 0)  # it is known to be a node from now on
         if name not in self._asking:
             self._asking.add(name)
             number, path = name
-            heapq.heappush(self._asks, (number, (*places(path), self._book.granted(*name)), name))
+            heapq.heappush(self._asks, (number, (*places(path), self._ledger.book.granted(*name)), name))
 
     def grants(self, held: int, ready: int) -> Iterator[tuple[Name, int]]:
         """Who may make how many more children now. They are served by name, new inputs last. ready: results, of those
         held, that wait for nothing but to be taken."""
+        yield from self._grants_aside(ready)
         while self._asks:
             name = self._asks[0][2]
             more = self._share(name, held, ready)
@@ -80,6 +86,20 @@ class Window:
             if more:
                 yield name, more
 
+    def _grants_aside(self, ready: int) -> Iterator[tuple[Name, int]]:
+        """Generators of what has gone aside have a few children under way each, whatever the window."""
+        for name in list(self._asking_aside):
+            under_way = self._under_way(name)
+            if self._is_over(name) or (under_way < UNKNOWN and not ready):
+                del self._asking_aside[name]
+                if not self._is_over(name):
+                    yield name, UNKNOWN - under_way
+
+    def _under_way(self, name: Name) -> int:
+        """Children of this name that were granted, and are not complete."""
+        _, ranges = self._ledger.book.ranges(*name)
+        return self._ledger.book.granted(*name) - sum(end - begin for begin, end in ranges)
+
     def _share(self, name: Name, held: int, ready: int) -> int:
         if self._is_over(name):
             return 0
@@ -89,7 +109,8 @@ class Window:
         # The reserve: whose next child is the smallest name that is not settled goes on whatever else is full, or two
         # levels of fan-out could wait for each other. Not while results wait to be taken: they would have no bound.
         number, path = name
-        return int(not ready and self._book.is_next(number, (*path, self._book.granted(number, path))))
+        granted = self._ledger.book.granted(number, path)
+        return int(not ready and self._ledger.order.is_next(number, (*path, granted)))
 
     def _is_over(self, name: Name) -> bool:
-        return self._book.ranges(*name)[0] == OVER
+        return self._ledger.book.ranges(*name)[0] == OVER

@@ -41,6 +41,7 @@ class Options:
     timeout: float | None  # seconds for the whole job
     deadline: int  # the same, in ns since 1970; 0: none
     seed: int
+    all_in_order: bool = False  # what is in a branch that holds up nobody is waited for too
 
 
 class JobWork:
@@ -56,11 +57,12 @@ class JobWork:
     ) -> None:
         self.connection, self.options = connection, options
         self.delivery = Delivery(connection, directory, route, options.seed, self._cannot_go_on)
-        self.key, self.book = self.delivery.key, self.delivery.book
-        self._window = Window(self.book, options.window)
+        self.key, self.book, self.ledger = self.delivery.key, self.delivery.book, self.delivery.ledger
+        self._window = Window(self.ledger, options.window)
         self.results: collections.deque[Result] = collections.deque()
         self.errors: list[RemoteError] = []
         self.done = self.dropped = 0
+        self._fell: set[int] = set()  # open inputs of which a branch has dropped something
         self.failed: set[int] = set()
         self.fanned: set[int] = set()  # inputs whose function was a generator
         self.total: int | None = 1 if inputs is None else len(inputs) if isinstance(inputs, Sized) else None
@@ -164,7 +166,7 @@ class JobWork:
             return
         if len(event):
             self._window.weigh(event.nbytes / len(event))
-        if self.options.ordered:
+        if self.options.ordered or self.ledger.parted:
             outcomes = event.outcomes()
         else:
             taken, outcomes = event.take_plain(self.book, self.results)
@@ -174,6 +176,8 @@ class JobWork:
                 self._lost(number, path, count, "what was lent to it could not be taken")
             elif number in self.book:
                 self._receive(event, form, number, path, value, count)
+                if self.ledger.parted:
+                    self._give_what_is_next()  # it may be in order now, though nothing else has ended
                 self.delivery.settled(number, path)
                 if number not in self.book:
                     self._input_done(number)
@@ -208,16 +212,27 @@ class JobWork:
             if not path:
                 self.fanned.add(number)
             self.delivery.keeps(event, number, path)
-            self._contradicts(number, self.book.close(number, path, count))
+            self._contradicts(number, self.ledger.close(number, path, count))
         elif form == core.ERROR:
             self._failed(number, path, error_of(value, number), count)
+        elif form == core.ASIDE:
+            if not self.options.all_in_order:
+                self.ledger.aside(number, path)
+        elif form == core.DROP and count == core.DROP_SLOW:
+            self._dropped(number, path)
         elif isinstance(value, BlockLost):
             self._lost(number, path, self.delivery.epoch, str(value))
         else:
-            verdict = self.book.settle(number, path)
+            verdict = self.ledger.settle(number, path)
             if verdict & NEW and form != core.DROP:
                 self._give(number, path, value)
             self._contradicts(number, verdict)
+
+    def _dropped(self, number: int, path: Path) -> None:
+        """The branch along which it was sent had no room for it."""
+        if self.ledger.prune(number, path) & NEW:
+            self.dropped += 1
+            self._fell.add(number)
 
     def _contradicts(self, number: int, verdict: int) -> None:
         if verdict & CONTRADICTION:
@@ -230,7 +245,7 @@ class JobWork:
 
     def _failed(self, number: int, path: Path, error: RemoteError, children: int = 0) -> None:
         """A message has failed, after so many children were sent, which are on their way."""
-        verdict = self.book.close(number, path, children) if children else self.book.prune(number, path)
+        verdict = self.ledger.close(number, path, children) if children else self.ledger.prune(number, path)
         self._contradicts(number, verdict)
         if not verdict & NEW:
             return
@@ -253,14 +268,15 @@ class JobWork:
             self.results.append((number, path, value))
 
     def _give_what_is_next(self) -> None:
-        while self._early and self.book.is_next(*self._early[0][:2]):
+        while self._early and self.ledger.order.is_next(*self._early[0][:2]):
             number, path, _, value = heapq.heappop(self._early)
             self.results.append((number, path, value))
 
     def _input_done(self, number: int) -> None:
         self.done += 1
-        self.dropped += number not in self._with_result and number not in self.failed
+        self.dropped += not (number in self._with_result or number in self.failed or number in self._fell)
         self._with_result.discard(number)
+        self._fell.discard(number)
         self._give_what_is_next()
 
     def lost(self, link: int, reason: int) -> None:

@@ -107,6 +107,10 @@ cdef extern from "palm.h" nogil:
         PALM_ERROR
         PALM_ASK
         PALM_LOST
+        PALM_ASIDE
+    ctypedef enum palm_drop:
+        PALM_DROP_NOTHING
+        PALM_DROP_SLOW
     ctypedef enum palm_place:
         PALM_IN_BODY
         PALM_IN_BLOCK
@@ -217,6 +221,7 @@ cdef extern from "palm.h" nogil:
         uint64_t errors
         uint64_t retries
         uint64_t rejected
+        uint64_t dropped
         uint64_t queue_depth
         uint64_t in_flight
         uint64_t busy_ns
