@@ -23,7 +23,6 @@ from palm.directory import Directory
 from palm.errors import Crashed, Disconnected, Timeout
 from palm.job import Job
 from palm.step import Step, route_of
-from palm.window import SLOTS
 from palm.work import JobWork, Options
 
 _open: weakref.WeakSet[Client] = weakref.WeakSet()
@@ -215,7 +214,8 @@ class Client(concurrent.futures.Executor):
         ordered : bool
             Results by input and place, rather than as they come.
         window : int, optional
-            Most inputs under way or waiting to be taken; None: 4096, and 512 MiB.
+            Most messages under way or waiting to be taken. None: adapts, to what the servers do in half a second; 16 to
+            4096. In any case no more than 512 MiB of them.
         on_error : {"raise", "skip", "return"}
             What a failed message does: cancel and raise the first; stay in `errors`; be given in the result's place.
         timeout : float, optional
@@ -338,7 +338,7 @@ def _options(
 ) -> Options:
     return Options(
         ordered=ordered,
-        window=window or SLOTS,
+        window=window,
         on_error=on_error,
         timeout=timeout,
         deadline=0 if timeout is None else time.time_ns() + int(timeout * 1e9),

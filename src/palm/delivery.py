@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from palm.connection import Connection
     from palm.directory import Directory
 
-SWEEP = 64  # envelopes kept beyond those that have to be, before they are looked through
+SWEEP, SWEEP_BYTES = 64, 1 << 23  # envelopes kept beyond those that have to be, before they are looked through
 RANGES = 256  # of settled children that a keeper is told at a time: 4 KiB
 LOSSES = 8  # of the same message, in a row, while nothing dies: then its block cannot be had, and it has failed
 BREATH = 0.002  # seconds between a loss and the repeat: reports within it are one
@@ -68,7 +68,8 @@ class Delivery:
         self.epoch = 0
         self._handle = connection.handle()
         self._kept: dict[int, tuple[int, core.Batch]] = {}  # by the first number: end, envelope
-        self._sweep_at = SWEEP
+        self._kept_bytes = 0  # by all that was sent since they were looked through
+        self._sweep_at, self._sweep_at_bytes = SWEEP, SWEEP_BYTES
         self._keepers: dict[tuple[int, Path], Keeper] = {}
         self._losses: dict[tuple[int, Path], int] = {}
         self._recovering = self._lost_again = False
@@ -88,16 +89,19 @@ class Delivery:
         with self.connection.changed:
             self.ledger.begin(self.sent, n)
             self._kept[self.sent] = self.sent + n, batch
+            self._kept_bytes += batch.nbytes
             self.sent += n
         self.connection.send_kept(self.route.link, core.DATA, self._handle, 0, batch)
 
     def sweep(self) -> None:
         """Lets go of envelopes whose inputs are all done; with the connection's lock."""
-        if len(self._kept) < self._sweep_at:
+        if len(self._kept) < self._sweep_at and self._kept_bytes < self._sweep_at_bytes:
             return
         book = self.book
         self._kept = {first: k for first, k in self._kept.items() if book.any_open(first, k[0])}
+        self._kept_bytes = sum(batch.nbytes for _, batch in self._kept.values())
         self._sweep_at = 2 * len(self._kept) + SWEEP
+        self._sweep_at_bytes = self._kept_bytes + max(SWEEP_BYTES, self._kept_bytes // 4)
 
     def done(self, number: int) -> None:
         """An input that was sent alone is done; with the connection's lock."""

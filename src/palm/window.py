@@ -3,7 +3,7 @@
 
 Only two places ever wait for room: the client before it takes an input, and a generator before it makes its next
 child. Whoever receives a message that has a slot has room for it, at every hop; so a pipeline that visits a server
-twice cannot stop for ever. Pure: no I/O.
+twice cannot stop for ever. Pure: no I/O, no clock.
 """
 
 from __future__ import annotations
@@ -15,12 +15,46 @@ from palm._core.book import OVER
 from palm.ledger import Ledger
 from palm.message import places
 
-SLOTS = 4096  # messages; bounds the queues of client and servers (docs/decisions/batching.md)
+SLOTS = 4096  # messages, at most; bounds the queues of client and servers (docs/decisions/batching.md)
+SMALL = 1 << 24  # bytes under way that are nothing to be spared
+FLOOR = 16  # messages, where the window adapts; more for a route of many servers, each of which works on one
+AHEAD = 0.5  # seconds of work that may be under way beyond that: the pauses of whoever takes the results
+LEAST = 0.002  # seconds over which a rate is measured, at least
+TURN = 0.05  # seconds: so often at most, unless half a window has ended before
+HALF_LIFE = 2.0  # seconds in which a rate that is not reached any more is forgotten by half
 BYTES = 1 << 29  # of payload under way; at least one message is, whatever its size
 BLOCK = 256  # children that are granted at a time, at most; as many as an envelope carries
 UNKNOWN = 16  # children that are granted before it is known how large they are
 
 Name = tuple[int, tuple[int, ...]]
+
+
+class Pace:
+    """How many slots the rate needs at which messages end (docs/decisions/window.md).
+
+    What is under way is rate times latency (Little). Of the latency, the services are no more messages at a time than
+    there are processes: that is the floor. All the rest is transport and queues, and gets `AHEAD`.
+    """
+
+    def __init__(self, floor: int) -> None:
+        self.slots = self._floor = min(floor, SLOTS)
+        self._rate = 0.0  # messages a second: the most of late
+        self._since: float | None = None
+        self._ended = 0
+
+    def ended(self, n: int, now: float) -> None:
+        """So many messages have come to their end, at `now` seconds. The first time: the job begins."""
+        if self._since is None:
+            self._since = now
+        self._ended += n
+        took = now - self._since
+        if took >= TURN or (took >= LEAST and 2 * self._ended >= self.slots):
+            self._measure(took)
+            self._since, self._ended = now, 0
+
+    def _measure(self, took: float) -> None:
+        self._rate = max(self._ended / took, self._rate * 0.5 ** (took / HALF_LIFE))
+        self.slots = max(self._floor, min(int(self._rate * AHEAD), SLOTS))
 
 
 class Window:
@@ -30,12 +64,14 @@ class Window:
     ----------
     ledger : Ledger
         What is under way. What has gone aside holds no slots: its branch has a bound of its own.
-    slots : int
-        Most messages under way, results that nobody has taken yet included.
+    slots : int, optional
+        Most messages under way, results that nobody has taken yet included. None: adapts to the rate, up to `SLOTS`.
+    servers : int
+        That the route visits.
     """
 
-    def __init__(self, ledger: Ledger, slots: int = SLOTS) -> None:
-        self._ledger, self._most = ledger, slots
+    def __init__(self, ledger: Ledger, slots: int | None = None, servers: int = 1) -> None:
+        self._ledger, self._fixed, self._pace = ledger, slots, Pace(max(FLOOR, 4 * servers))
         self._footprint = 0.0  # bytes of a message
         # A heap: who would make the smallest name next is served first. That is not who has the smallest name: the next
         # child of a generator comes after all that is below its former ones.
@@ -50,12 +86,23 @@ class Window:
         else:
             self._footprint += (nbytes - self._footprint) / 64
 
+    def ended(self, n: int, now: float) -> None:
+        """So many messages have come to their end, at `now` seconds."""
+        if self._fixed is None:
+            self._pace.ended(n, now)
+
     @property
     def slots(self) -> int:
         """Most messages under way now."""
-        if self._footprint * self._most <= BYTES:
-            return self._most
+        most = self._adapted() if self._fixed is None else self._fixed
+        if self._footprint * most <= BYTES:
+            return most
         return max(1, int(BYTES / self._footprint))
+
+    def _adapted(self) -> int:
+        if self._footprint * SLOTS <= SMALL:
+            return SLOTS
+        return max(self._pace.slots, int(SMALL / self._footprint))
 
     def free(self, held: int) -> int:
         """Slots that are free while `held` results wait to be taken; not above 0: none."""

@@ -36,7 +36,7 @@ Result = tuple[int, Path, Any]  # number of the input, path, value
 @dataclass(frozen=True)
 class Options:
     ordered: bool
-    window: int
+    window: int | None  # messages; None: adapts
     on_error: str  # "raise", "skip", "return"
     timeout: float | None  # seconds for the whole job
     deadline: int  # the same, in ns since 1970; 0: none
@@ -58,7 +58,7 @@ class JobWork:
         self.connection, self.options = connection, options
         self.delivery = Delivery(connection, directory, route, options.seed, self._cannot_go_on)
         self.key, self.book, self.ledger = self.delivery.key, self.delivery.book, self.delivery.ledger
-        self._window = Window(self.ledger, options.window)
+        self._window = Window(self.ledger, options.window, len(route.links))
         self.results: collections.deque[Result] = collections.deque()
         self.errors: list[RemoteError] = []
         self.done = self.dropped = 0
@@ -148,6 +148,8 @@ class JobWork:
                 return
             self._window.weigh(self._batch.nbytes / len(self._batch))
             self._held_since = time.monotonic()
+            if not self.delivery.sent:
+                self._window.ended(0, self._held_since)
             self.delivery.send(self._batch.take())  # `fill` may be at work on it
 
     def idle(self) -> float:
@@ -166,12 +168,15 @@ class JobWork:
             return
         if len(event):
             self._window.weigh(event.nbytes / len(event))
+        ended = 0
         if self.options.ordered or self.ledger.parted:
             outcomes = event.outcomes()
         else:
             taken, outcomes = event.take_plain(self.book, self.results)
             self.done += taken
+            ended += taken
         for form, number, path, value, count in outcomes:
+            ended += form not in (core.ASK, core.ASIDE, core.LOST)
             if form == core.LOST:
                 self._lost(number, path, count, "what was lent to it could not be taken")
             elif number in self.book:
@@ -186,6 +191,7 @@ class JobWork:
             if self.over:
                 return
         self.delivery.sweep()
+        self._window.ended(ended, time.monotonic())
         self._grant()
         self._check_end()
 
