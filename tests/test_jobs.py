@@ -389,11 +389,6 @@ def test_wrong_options(client, options):
         client.job("work.same", [1], **options)
 
 
-def test_a_journal_is_not_there_yet(client, tmp_path):
-    with pytest.raises(NotImplementedError, match="journal"):
-        client.job("work.same", [1], journal=tmp_path / "journal")
-
-
 # ------------------------------------------------------------------------------------------------ into, wait, progress
 
 

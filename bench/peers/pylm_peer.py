@@ -16,7 +16,6 @@ import os
 import queue
 import re
 import statistics
-import subprocess
 import sys
 import tempfile
 import threading
@@ -27,6 +26,7 @@ from importlib import metadata, util
 from pathlib import Path
 from typing import Any
 
+import environment
 import rounds
 
 PINNED = ("pylm==0.14.4", "protobuf==6.33.5", "pyzmq==27.1.0", "requests==2.32.5")
@@ -34,40 +34,6 @@ WINDOW = 500  # below libzmq's high-water mark of 1000, at which PUB drops
 SETTLE = 0.5  # seconds until a subscription has arrived
 PATIENCE = 10.0  # seconds without a result after which one counts as dropped
 ATTEMPTS = 3
-
-
-# -------------------------------------------------------------------------------------------------------- environment
-
-
-def environment() -> Path:
-    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-    name = f"pylm-{PINNED[0].partition('==')[2]}-py{sys.version_info.major}.{sys.version_info.minor}"
-    return cache / "palm-bench" / name
-
-
-def make_environment(where: Path) -> None:
-    python = where / "bin" / "python"
-    if not python.exists():
-        run(sys.executable, "-m", "venv", str(where))
-    run(str(python), "-m", "pip", "install", "--quiet", "--disable-pip-version-check", *PINNED)
-    (where / "complete").touch()
-
-
-def run(*command: str) -> None:
-    done = subprocess.run(command, capture_output=True, text=True)
-    if done.returncode:
-        raise rounds.Unavailable(f"{PINNED[0]} cannot be installed: {(done.stderr.strip().splitlines() or ['?'])[-1]}")
-
-
-def enter_environment() -> None:
-    """Continues in the interpreter that has pylm."""
-    where = environment()
-    if Path(sys.prefix).resolve() == where.resolve():
-        return
-    if not (where / "complete").exists():
-        make_environment(where)
-    python = str(where / "bin" / "python")
-    os.execv(python, [python, *sys.argv])
 
 
 def load_message() -> None:
@@ -202,7 +168,7 @@ def versions() -> dict[str, str]:
 
 if __name__ == "__main__":
     try:
-        enter_environment()
+        environment.enter(environment.environment(f"pylm-{PINNED[0].partition('==')[2]}"), PINNED)
         load_message()
     except (rounds.Unavailable, OSError) as e:
         rounds.say({"unavailable": str(e)})

@@ -5,7 +5,7 @@
  *   space      this process's shared memory, and that of its peers          space*.c
  *   envelope   the header of a message or of a batch of messages            envelope.cc
  *   zmq        the libzmq that pyzmq has loaded                             zmq.c
- *   node       a process on the wire: one door, links to peers, the loop    node.c, link.c
+ *   node       a process on the wire: one door, links to peers, the loop    node.c, hello.c, receive.c, link.c
  *   pulse      the thread that keeps time while a function computes         pulse.c
  *   book       what became of each input of a job                           book*.c
  *
@@ -354,6 +354,10 @@ static inline void palm_gauge(uint64_t *gauge, uint64_t value)
     __atomic_store_n(gauge, value, __ATOMIC_RELAXED);
 }
 void palm_count_call(palm_function_counters *function, uint64_t ns);
+/* 0 in a build that neither tracks nor repeats messages, to measure what that costs. */
+#ifndef PALM_TRACKED
+#define PALM_TRACKED 1
+#endif
 /* What the executions have in common that begin from now on; while none is under way. */
 void palm_work_on(palm_at_work *work, const uint8_t job[16], uint32_t hop, uint32_t function, uint32_t together);
 /* since_ns is stored last and cleared first, and nothing of the execution is moved out from between by the compiler. The
@@ -361,6 +365,8 @@ void palm_work_on(palm_at_work *work, const uint8_t job[16], uint32_t hop, uint3
  * PALM_MAX_PATH components. */
 static inline void palm_work_begin(palm_at_work *work, uint64_t number, const uint64_t *path, uint32_t n, uint64_t now_ns)
 {
+    if (!PALM_TRACKED)
+        return;
     palm_gauge(&work->number, number);
     for (uint32_t i = 0; i < n; i++)
         palm_gauge(&work->path[i], path[i]);
@@ -370,6 +376,8 @@ static inline void palm_work_begin(palm_at_work *work, uint64_t number, const ui
 }
 static inline void palm_work_end(palm_at_work *work, bool completed)
 {
+    if (!PALM_TRACKED)
+        return;
     __atomic_signal_fence(__ATOMIC_SEQ_CST);
     __atomic_store_n(&work->since_ns, 0, __ATOMIC_RELEASE);
     palm_gauge(&work->completed, work->completed + completed); /* one thread writes: no exchange */

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: BSD-3-Clause
  *
- * What node.c (receiving) and link.c (sending) share. Everything below node->lock is guarded by it; the fields above
- * are written once, or belong to the thread in palm_node_next. */
+ * What node.c, hello.c, receive.c and link.c (sending) share. Everything below node->lock is guarded by it; the fields
+ * above are written once, or belong to the thread in palm_node_next. */
 #ifndef PALM_NODE_INTERNAL_H
 #define PALM_NODE_INTERNAL_H
 
@@ -103,7 +103,13 @@ palm_err palmi_link_flush(palm_node *node, palmi_link *link);
 palm_err palmi_link_transmit(palm_node *node, palmi_link *link, palm_kind kind, uint32_t handle, uint16_t hop,
                              const palm_batch *batch);
 void palmi_link_settle(palm_node *node, palmi_link *link);
-/* Any thread: the one in palm_node_next sees it at once. */
+/* Any thread, with the lock held: the one in palm_node_next sees it at once. */
 void palmi_node_note(palm_node *node, palm_event_kind kind, uint32_t link, uint32_t reason);
+
+/* Without the lock, in the thread of palm_node_next. */
+/* False: it cannot be answered. */
+bool palmi_hello_received(palm_node *node, const palm_envelope *e);
+/* The next message, if there is one (else PALM_EAGAIN). *given: it is an event to give out, and not our own affair. */
+palm_err palmi_receive(palm_node *node, palm_event *event, bool *given);
 
 #endif

@@ -72,6 +72,7 @@ class Workload:
 
 
 FLOOR, BY_HAND, BATCHED, PYLM = "C floor", "pyzmq by hand", "pyzmq batched", "pylm"
+BYPASSED = "tracking bypassed"
 _ROUNDTRIP = tuple(
     Peer(name, f"{program}.py", "roundtrip")
     for name, program in ((FLOOR, "floor"), (BY_HAND, "by_hand"), (PYLM, "pylm_peer"))
@@ -119,6 +120,17 @@ WORKLOADS = (
             Case("rate 8 KiB", "/s", 10_000, 500, 8192),
         ),
         (Peer(BY_HAND, "by_hand.py", "pipeline"), Peer(PYLM, "pylm_peer.py", "pipeline")),
+    ),
+    Workload(
+        "tracking",
+        "what it costs that nothing is lost: rates beside a build of PALM that neither tracks nor repeats messages",
+        "tracking",
+        (
+            Case("1 server", "/s", 200_000, 2000, targets={BYPASSED: 0.95}),
+            Case("3 servers", "/s", 100_000, 2000, targets={BYPASSED: 0.95}),
+            Case("8 KiB", "/s", 20_000, 500, 8192, targets={BYPASSED: 0.95}),
+        ),
+        (Peer(BYPASSED, "bypassed.py", "tracking"),),
     ),
     Workload(
         "import",
@@ -645,6 +657,21 @@ def pipeline() -> Iterator[Measure]:
         yield measure
 
 
+@contextlib.contextmanager
+def tracking() -> Iterator[Measure]:
+    with palm.Cluster() as cluster:
+        steps = [f"{cluster.start('palm.bench:Same', name=name)}.same" for name in "abc"]
+        client = cluster.client()
+
+        def measure(request: Request) -> Answer:
+            n, size = request["n"], request["size"]
+            x = np.arange(size / 8) if size > 64 else bytes(size)
+            through = steps if request["case"] == "3 servers" else steps[:1]
+            return {"value": _rate(client, through, (x for _ in range(n)), n)}
+
+        yield measure
+
+
 def _latency(client: palm.Client, steps: list[str], x: np.ndarray[Any, Any], n: int) -> float:
     """Median seconds from when the input is handed out to when its result is there, one at a time."""
     began: list[float] = []
@@ -683,7 +710,7 @@ def importing() -> Iterator[Measure]:
     yield measure
 
 
-OURS = {"roundtrip": roundtrip, "stream": stream, "pipeline": pipeline, "import": importing}
+OURS = {"roundtrip": roundtrip, "stream": stream, "pipeline": pipeline, "tracking": tracking, "import": importing}
 
 
 def contestant(workload: str) -> None:

@@ -22,7 +22,9 @@ from palm.connection import Connection, finalise
 from palm.directory import Directory
 from palm.errors import Crashed, Disconnected, Timeout
 from palm.job import Job
-from palm.step import Step, route_of
+from palm.journal import Journal
+from palm.remote import Route
+from palm.step import route_of
 from palm.work import JobWork, Options
 
 _open: weakref.WeakSet[Client] = weakref.WeakSet()
@@ -187,7 +189,7 @@ class Client(concurrent.futures.Executor):
         """The results for each input, in order; lazy. `chunksize` is ignored: messages are batched anyway."""
         inputs: Iterable[Any] = iterables[0] if len(iterables) == 1 else zip(*iterables, strict=False)
         options = _options(ordered=True, timeout=timeout, all_in_order=True)
-        return self._job(route_of(step), inputs, options, progress=False)._one_for_each()
+        return self._job(self._directory.route(route_of(step)), inputs, options, progress=False)._one_for_each()
 
     def job(
         self,
@@ -225,31 +227,40 @@ class Client(concurrent.futures.Executor):
         progress : bool
             A bar on standard error.
         journal : path, optional
-            Not there yet (NotImplementedError).
+            A file that notes the inputs that are done: all their results were taken, and you have asked for the next
+            one since; failed ones are not. The same job made again with it (same steps, constants and inputs, in the
+            same order; it has the seed) sends the others alone, and its results are the same bits. Written twice a
+            second and at the end, after `into` has flushed its memmap.
 
         Raises
         ------
         NotFound, PayloadError, Disconnected
             Steps and constants are checked here.
+        ValueError, OSError
+            The journal is of another job, or no journal, or in use, or cannot be written.
         """
         if on_error not in ("raise", "skip", "return"):
             raise ValueError(f'on_error is "raise", "skip" or "return", not {on_error!r}')
         if window is not None and window < 1:
             raise ValueError(f"a window has at least one message, not {window}")
-        if journal is not None:
-            raise NotImplementedError("a journal is not there yet")
+        steps = route_of(steps)
+        route = self._directory.route(steps)
+        fresh = secrets.randbits(63) if seed is None else seed
+        book = None if journal is None else Journal(journal, steps, seed, fresh)
+        seed = fresh if book is None else book.seed
         options = _options(ordered=ordered, window=window, on_error=on_error, timeout=timeout, seed=seed)
-        return self._job(route_of(steps), inputs, options, progress=progress)
+        return self._job(route, inputs, options, progress=progress, journal=book)
 
     def _job(
         self,
-        steps: list[Step],
+        route: Route,
         inputs: Iterable[Any] | AsyncIterable[Any] | None,
         options: Options,
         *,
         progress: bool,
+        journal: Journal | None = None,
     ) -> Job:
-        work = JobWork(self._connection, self._directory, self._directory.route(steps), options, inputs)
+        work = JobWork(self._connection, self._directory, route, options, inputs, journal)
         job = Job(self, work, progress=progress, one_input=inputs is None)
         self._jobs.add(job)
         return job

@@ -14,8 +14,9 @@ import numpy as np
 
 from palm.connection import finalise
 from palm.errors import Cancelled, Disconnected, RemoteError, Timeout
+from palm.journal import Journal
 from palm.message import places
-from palm.work import JobWork, Result
+from palm.work import INPUT_DONE, JobWork, Result
 
 if TYPE_CHECKING:
     from palm.client import Client
@@ -51,6 +52,7 @@ class Job:
         self._client, self._work, self._one_input = client, work, one_input
         self._began = time.monotonic()
         self._taken: collections.deque[Result] = collections.deque()
+        self._groups = None if work.journal is None else Groups(work.journal)
         self._bar: Any = None
         if progress:
             from palm.progress import Bar
@@ -99,17 +101,25 @@ class Job:
     def _take(self) -> None:
         """All results that are there; StopIteration, or what ended the job, if no more will come."""
         work = self._work
+        if self._groups is not None and self._groups.advance():
+            self._taken = self._groups.group
+            return
         timeout = work.options.timeout
         left = None if timeout is None else max(0.0, self._began + timeout - time.monotonic())
         if not work.connection.wait(lambda: bool(work.results) or work.over, left):
             work.stop_with(work.timed_out())
-        self._taken = work.take()
+        taken = work.take()
         if self._bar is not None:
             self._bar.update(self.progress)
-        if not self._taken:
+        if not taken:
             self._raise_end()
+        if self._groups is None:
+            self._taken = taken
+        else:
+            self._groups.add(taken)
 
     def _raise_end(self) -> None:
+        _close_journal(self._work)
         end = self._work.end
         if end is None:
             raise StopIteration
@@ -162,6 +172,8 @@ class Job:
         out : (N, ...) ndarray
             A memmap too. Results have the shape ``out.shape[1:]`` and a dtype that casts to its own (``same_kind``).
         """
+        if self._groups is not None and isinstance(out, np.memmap):
+            self._groups.journal.sync = out.flush
         for number, value in self.items():
             if isinstance(value, RemoteError):
                 continue
@@ -179,11 +191,16 @@ class Job:
             left = None if end is None else max(0.0, end - time.monotonic())
             if not work.connection.wait(lambda: bool(work.results) or work.over, left):
                 raise Timeout(f"not complete after {timeout:g} s: {work.so_far()}")
-            work.take()
+            taken = work.take()
+            if self._groups is not None:
+                self._groups.add(taken)
+                while self._groups.advance():
+                    pass
             if self._bar is not None:
                 self._bar.update(self.progress)
         if work.end is not None:
             self._raise_end()
+        _close_journal(work)
         return self.progress
 
     # ------------------------------------------------------------------------------------------------ ending
@@ -232,16 +249,50 @@ class Job:
         self._drop()
 
     def __del__(self) -> None:
-        if hasattr(self, "_began") and self._is_open():  # else __init__ has raised
-            finalise(functools.partial(_leave, self._work))
+        if hasattr(self, "_began"):  # else __init__ has raised
+            if self._is_open():
+                finalise(functools.partial(_leave, self._work))
+            elif self._groups is not None:
+                finalise(self._groups.journal.close)
 
     def _drop(self) -> None:
         if self._is_open():
             _leave(self._work)
+        else:
+            _close_journal(self._work)
 
     def _is_open(self) -> bool:
         connection = self._work.connection
         return not self._work.over and not connection.closed and not connection.is_forked()
+
+
+class Groups:
+    """The results of a job with a journal, in groups that end with an input's last one: who asks for the next group has
+    worked on the former."""
+
+    def __init__(self, journal: Journal) -> None:
+        self.journal = journal
+        self.group: collections.deque[Result] = collections.deque()
+        self._waiting: collections.deque[Result] = collections.deque()
+        self._done: int | None = None  # the input that the group ends
+
+    def add(self, taken: collections.deque[Result]) -> None:
+        self._waiting.extend(taken)
+
+    def advance(self) -> bool:
+        """Goes on to the next group, perhaps an empty one; False if there is none yet."""
+        if self._done is not None:
+            self.journal.add(self._done)
+            self._done = None
+        self.group = collections.deque()
+        more = bool(self._waiting)
+        while self._waiting and self._done is None:
+            number, path, value = self._waiting.popleft()
+            if value is INPUT_DONE:
+                self._done = number
+            else:
+                self.group.append((number, path, value))
+        return more
 
 
 def _end_with(work: JobWork, error: BaseException) -> None:
@@ -251,6 +302,12 @@ def _end_with(work: JobWork, error: BaseException) -> None:
 
 def _leave(work: JobWork) -> None:
     _end_with(work, Cancelled("the job was left before it was complete"))
+    _close_journal(work)
+
+
+def _close_journal(work: JobWork) -> None:
+    if work.journal is not None:
+        work.journal.close()
 
 
 def _progress_of(work: JobWork) -> Progress:

@@ -242,6 +242,7 @@ cdef extern from "palm.h" nogil:
     void palm_count(uint64_t *counter, uint64_t n)
     void palm_gauge(uint64_t *gauge, uint64_t value)
     void palm_count_call(palm_function_counters *function, uint64_t ns)
+    int PALM_TRACKED
     void palm_work_on(palm_at_work *work, const uint8_t *job, uint32_t hop, uint32_t function, uint32_t together)
     void palm_work_begin(palm_at_work *work, uint64_t number, const uint64_t *path, uint32_t n, uint64_t now_ns)
     void palm_work_end(palm_at_work *work, bint completed)

@@ -25,6 +25,7 @@ DROP_SLOW: Final[int]
 MAX_RECORDS: Final[int]
 MAX_PATH: Final[int]
 MAX_STEPS: Final[int]
+TRACKED: Final[bool]
 
 _Outcome = tuple[int, int, tuple[int, ...], Any, int]
 

@@ -28,6 +28,7 @@ OPEN, DATA, FORGET, CANCEL, RELEASE = PALM_OPEN, PALM_DATA, PALM_FORGET, PALM_CA
 DROP, CLOSE, ERROR, ASK, LOST, ASIDE = PALM_DROP, PALM_CLOSE, PALM_ERROR, PALM_ASK, PALM_LOST, PALM_ASIDE
 DROP_SLOW = PALM_DROP_SLOW  # `count` of a DROP: why
 MAX_RECORDS, MAX_PATH, MAX_STEPS = PALM_MAX_RECORDS, PALM_MAX_PATH, PALM_MAX_STEPS
+TRACKED = bool(PALM_TRACKED)  # False: a build to measure against, which keeps nothing
 
 # A wait is cut into slices of this length, so that a signal that comes just before one is seen within it.
 cdef enum:

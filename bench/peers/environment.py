@@ -1,0 +1,39 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""Environments of peers that cannot live beside PALM, in ``$XDG_CACHE_HOME/palm-bench/``; made at first use."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import rounds
+
+
+def environment(name: str) -> Path:
+    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+    return cache / "palm-bench" / f"{name}-py{sys.version_info.major}.{sys.version_info.minor}"
+
+
+def enter(where: Path, *installs: Sequence[str], stamp: str = "") -> None:
+    """Continues in the interpreter of that environment; made anew, with one ``pip install`` after another, if there is
+    none, or one of another stamp."""
+    if Path(sys.prefix).resolve() == where.resolve():
+        return
+    python = str(where / "bin" / "python")
+    complete = where / "complete"
+    if not complete.exists() or complete.read_text() != stamp:
+        _run(sys.executable, "-m", "venv", "--clear", str(where))
+        for what in installs:
+            _run(python, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", *what)
+        complete.write_text(stamp)
+    os.execv(python, [python, *sys.argv])
+
+
+def _run(*command: str) -> None:
+    done = subprocess.run(command, capture_output=True, text=True)
+    if done.returncode:
+        last = (done.stderr.strip().splitlines() or ["?"])[-1]
+        raise rounds.Unavailable(f"{' '.join(command[-3:])}: {last}")

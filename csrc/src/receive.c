@@ -1,0 +1,324 @@
+/* SPDX-License-Identifier: BSD-3-Clause
+ * Receiving: what libzmq hands out becomes an event, verified, with its blocks taken; or it is rejected and counted. */
+#include "node_internal.h"
+
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+/* --------------------------------------------------------------------------------------------------------- frames */
+
+typedef struct piece { /* memory of one frame */
+    void *bytes;
+    bool in_arena;
+} piece;
+
+struct palm_frames {
+    atomic_uint holders;
+    palm_space *space;
+    uint32_t n_parts;
+    piece head, parts[];
+};
+
+static bool piece_new(palm_space *space, uint64_t size, bool arena, piece *out)
+{
+    out->bytes = arena ? palm_space_alloc(space, size, false) : NULL;
+    out->in_arena = out->bytes != NULL;
+    if (!out->bytes)
+        out->bytes = aligned_alloc(PALM_ALIGN, (size + PALM_ALIGN) & ~(uint64_t)(PALM_ALIGN - 1));
+    return out->bytes != NULL;
+}
+
+static void piece_free(palm_space *space, piece *p)
+{
+    if (p->in_arena)
+        palm_space_free(space, p->bytes);
+    else
+        free(p->bytes);
+}
+
+void palm_frames_hold(palm_frames *f)
+{
+    atomic_fetch_add_explicit(&f->holders, 1, memory_order_relaxed); /* a holder exists: nothing to order */
+}
+
+void palm_frames_drop(palm_frames *f)
+{
+    /* release: our reads are over; acquire: so are everybody's, before the memory is freed */
+    if (!f || atomic_fetch_sub_explicit(&f->holders, 1, memory_order_acq_rel) != 1)
+        return;
+    piece_free(f->space, &f->head);
+    for (uint32_t i = 0; i < f->n_parts; i++)
+        piece_free(f->space, &f->parts[i]);
+    free(f);
+}
+
+/* ----------------------------------------------------------------------------------------------------- from libzmq */
+
+typedef struct raw { /* a message as libzmq gave it */
+    palmi_zmq_msg msgs[1 + PALM_MAX_PARTS];
+    uint32_t n;
+    bool too_many;
+} raw;
+
+static void raw_free(raw *r)
+{
+    for (uint32_t i = 0; i < r->n; i++)
+        palmi_zmq.msg_close_(&r->msgs[i]);
+    r->n = 0;
+}
+
+/* One frame into the next place, or into the bin when there are too many. */
+static palm_err raw_frame(palm_node *node, raw *r, bool *more)
+{
+    palmi_zmq_msg bin;
+    r->too_many = r->n == 1 + PALM_MAX_PARTS;
+    palmi_zmq_msg *msg = r->too_many ? &bin : &r->msgs[r->n];
+    int got;
+    palmi_zmq.msg_init_(msg);
+    do
+        got = palmi_zmq.msg_recv_(msg, node->pull, PALMI_ZMQ_DONTWAIT);
+    while (got < 0 && r->n && palmi_zmq.errno_() == EINTR);
+    if (got < 0) {
+        palm_err err = palmi_zmq_err();
+        palmi_zmq.msg_close_(msg);
+        return err;
+    }
+    *more = palmi_zmq.msg_more_(msg);
+    if (r->too_many)
+        palmi_zmq.msg_close_(msg);
+    else
+        r->n++;
+    return PALM_OK;
+}
+
+/* libzmq delivers all frames of a message or none, so only the first can be missing. */
+static palm_err raw_receive(palm_node *node, raw *r)
+{
+    bool more = true, too_many = false;
+    palm_err err = PALM_OK;
+    r->n = 0;
+    while (more && !err) {
+        err = raw_frame(node, r, &more);
+        too_many |= r->too_many;
+    }
+    r->too_many = too_many;
+    if (err)
+        raw_free(r);
+    return err;
+}
+
+static bool reject(palm_node *node, const char *why, palm_err err)
+{
+    palm_count(&node->counters->rejected, 1);
+    snprintf(node->rejected, sizeof node->rejected, "%s%s%s", why, err ? ": " : "", err ? palm_strerror(err) : "");
+    return false;
+}
+
+/* ------------------------------------------------------------------------------------------------------- an event */
+
+/* The first frame is copied, since libzmq aligns it to nothing (R22) and reuses what it shares with others. */
+static palm_err frames_new(palm_space *space, const void *bytes, size_t size, uint32_t n_parts, palm_frames **out)
+{
+    palm_frames *f = calloc(1, sizeof *f + n_parts * sizeof f->parts[0]);
+    if (!f)
+        return PALM_ENOMEM;
+    if (!piece_new(space, size, false, &f->head)) {
+        free(f);
+        return PALM_ENOMEM;
+    }
+    if (size)
+        memcpy(f->head.bytes, bytes, size);
+    atomic_init(&f->holders, 1);
+    f->space = space;
+    *out = f;
+    return PALM_OK;
+}
+
+/* Parts go to the arena where there is room, so that they can be handed on from here without another copy. */
+static palm_err copy_parts(palm_node *node, raw *r, palm_frames *f)
+{
+    for (uint32_t i = 1; i < r->n; i++) {
+        uint64_t size = palmi_zmq.msg_size_(&r->msgs[i]);
+        if (!piece_new(node->space, size, true, &f->parts[i - 1]))
+            return PALM_ENOMEM;
+        f->n_parts = i;
+        memcpy(f->parts[i - 1].bytes, palmi_zmq.msg_data_(&r->msgs[i]), size);
+    }
+    return PALM_OK;
+}
+
+static palm_err part_pointers(palm_event *event)
+{
+    palm_frames *f = event->frames;
+    if (!f->n_parts)
+        return PALM_OK;
+    event->parts = calloc(f->n_parts, sizeof *event->parts);
+    if (!event->parts)
+        return PALM_ENOMEM;
+    for (uint32_t i = 0; i < f->n_parts; i++)
+        event->parts[i] = f->parts[i].bytes;
+    return PALM_OK;
+}
+
+static palm_err take_blocks(palm_node *node, palm_event *event)
+{
+    const palm_envelope *e = &event->envelope;
+    if (!e->n_blocks)
+        return PALM_OK;
+    event->blocks = calloc(e->n_blocks, sizeof *event->blocks);
+    if (!event->blocks)
+        return PALM_ENOMEM;
+    for (uint32_t i = 0; i < e->n_blocks; i++) {
+        palm_taken *t = &event->blocks[i];
+        const void *first = NULL;
+        t->err = palm_space_take(node->space, &e->blocks[i], &t->arena, &t->index, &first);
+        t->first = first;
+        palm_count(&node->counters->stale, t->err ? 1 : 0);
+    }
+    return PALM_OK;
+}
+
+/* The reader's list of dtypes is good until its next message, but the event may be kept for longer. */
+static palm_err own_dtypes(palm_event *event)
+{
+    uint32_t n = event->envelope.n_dtypes;
+    if (!n)
+        return PALM_OK;
+    event->dtypes = malloc(n * sizeof *event->dtypes);
+    if (!event->dtypes)
+        return PALM_ENOMEM;
+    memcpy(event->dtypes, event->envelope.dtypes, n * sizeof *event->dtypes);
+    event->envelope.dtypes = event->dtypes;
+    return PALM_OK;
+}
+
+/* After this the sender may let go of what the envelope names. */
+static void tell_taken(palm_node *node, palmi_link *link, uint64_t seq)
+{
+    if (link->slot >= 0 && link->peer_tag)
+        palm_space_set_taken(node->space, link->identity.arena_hi, link->identity.arena_lo, link->peer_word,
+                             (uint64_t)link->peer_tag << PALMI_SEQ_BITS | seq);
+}
+
+/* True: *event is to be given out. */
+static bool accept_from(palm_node *node, palm_event *event)
+{
+    const palm_envelope *e = &event->envelope;
+    pthread_mutex_lock(&node->lock);
+    palmi_link *link = palmi_link_by_peer(node, e->sender);
+    bool wanted = false;
+    if (!link) {
+        reject(node, "from a sender that has not said HELLO", PALM_OK);
+    } else {
+        palm_err err = take_blocks(node, event);
+        event->link = link->number;
+        link->in_use = true;
+        tell_taken(node, link, e->seq);
+        if (e->kind == PALM_BYE)
+            palmi_link_lose(node, link, 0);
+        else
+            wanted = err ? reject(node, "dropped", err) : true;
+    }
+    pthread_mutex_unlock(&node->lock);
+    return wanted;
+}
+
+static void count_received(palm_node *node, const palm_envelope *e)
+{
+    palm_counters *c = node->counters;
+    if (e->kind != PALM_DATA)
+        return;
+    uint64_t bytes = e->body_size;
+    for (uint32_t i = 0; i < e->n_arrays; i++)
+        bytes += e->arrays[i].place == PALM_IN_BODY ? 0 : e->arrays[i].size;
+    palm_count(&c->batches, 1);
+    palm_count(&c->messages_in, e->n_records);
+    palm_count(&c->bytes_in, bytes);
+}
+
+static bool decode(palm_node *node, raw *r, palm_event *event)
+{
+    uint64_t sizes[PALM_MAX_PARTS];
+    if (r->too_many)
+        return reject(node, "more frames than PALM_MAX_PARTS", PALM_OK);
+    for (uint32_t i = 1; i < r->n; i++)
+        sizes[i - 1] = palmi_zmq.msg_size_(&r->msgs[i]);
+    palm_err err = frames_new(node->space, palmi_zmq.msg_data_(&r->msgs[0]), palmi_zmq.msg_size_(&r->msgs[0]), r->n - 1,
+                              &event->frames);
+    if (err)
+        return reject(node, "dropped", err);
+    err = palm_reader_read(node->reader, event->frames->head.bytes, palmi_zmq.msg_size_(&r->msgs[0]), sizes, r->n - 1,
+                           &event->envelope);
+    if (err)
+        return reject(node, "not an envelope", err);
+    if (event->envelope.kind == PALM_HELLO)
+        return palmi_hello_received(node, &event->envelope) ? false : reject(node, "HELLO that cannot be answered", PALM_OK);
+    err = copy_parts(node, r, event->frames);
+    if (!err)
+        err = part_pointers(event);
+    if (!err)
+        err = own_dtypes(event);
+    if (err)
+        return reject(node, "dropped", err);
+    if (!accept_from(node, event))
+        return false;
+    count_received(node, &event->envelope);
+    event->kind = PALM_EVENT_MESSAGE;
+    return true;
+}
+
+palm_err palmi_receive(palm_node *node, palm_event *event, bool *given)
+{
+    raw r;
+    *given = false;
+    palm_err err = raw_receive(node, &r);
+    if (err)
+        return err;
+    *given = decode(node, &r, event);
+    if (!*given)
+        palm_event_done(node, event);
+    raw_free(&r);
+    return PALM_OK;
+}
+
+void palm_event_done(palm_node *node, palm_event *event)
+{
+    (void)node;
+    if (event->blocks)
+        for (uint32_t i = 0; i < event->envelope.n_blocks; i++)
+            if (!event->blocks[i].err)
+                palm_block_drop(event->blocks[i].arena, event->blocks[i].index);
+    free(event->blocks);
+    free(event->parts);
+    free(event->dtypes);
+    palm_frames_drop(event->frames);
+    memset(event, 0, sizeof *event);
+}
+
+static palm_err read_packed(palm_reader *reader, const void *frame, size_t size, palm_event *event)
+{
+    palm_err err = frames_new(NULL, frame, size, 0, &event->frames);
+    if (!err)
+        err = palm_reader_read(reader, event->frames->head.bytes, size, NULL, 0, &event->envelope);
+    if (!err && (event->envelope.kind != PALM_DATA || event->envelope.n_blocks))
+        err = PALM_EMALFORMED;
+    return err ? err : own_dtypes(event);
+}
+
+palm_err palm_event_unpack(const void *frame, size_t size, palm_event *event)
+{
+    palm_reader *reader;
+    memset(event, 0, sizeof *event);
+    palm_err err = palm_reader_new(&reader);
+    if (err)
+        return err;
+    err = read_packed(reader, frame, size, event);
+    palm_reader_free(reader); /* the texts that dtypes names lie in the frame */
+    if (err)
+        palm_event_done(NULL, event);
+    else
+        event->kind = PALM_EVENT_MESSAGE;
+    return err;
+}
