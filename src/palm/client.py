@@ -15,7 +15,7 @@ from collections.abc import AsyncIterable, Iterable, Iterator, Sequence
 from os import PathLike
 from typing import Any, Literal
 
-from palm import places
+from palm import activity, places
 from palm._core import space as core_space
 from palm.calls import Answer, Calls, Retired, settle
 from palm.connection import Connection, finalise
@@ -284,12 +284,18 @@ class Client(concurrent.futures.Executor):
     def status(self) -> dict[str, Any]:
         """The cluster, as ``palm status --json`` prints it."""
         status: dict[str, Any] = self._directory.ask("status")
-        for server in status["servers"]:
-            where = server.pop("page")
+        servers, clients = status["servers"], status["clients"]
+        for process in (*servers, *clients):
+            where = process.pop("page")
             try:
-                server["counters"] = core_space.read_counters_of(*where)
+                process["counters"] = core_space.read_counters_of(*where)
             except (OSError, core_space.CoreError):
-                server["counters"] = {}
+                process["counters"] = {}
+        queues, now = activity.queues_of(servers, clients), time.monotonic_ns()
+        for process in (*servers, *clients):
+            process["work"] = activity.describe(process, servers, queues, now)
+        for client in clients:
+            del client["counters"]
         return status
 
     def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:

@@ -40,6 +40,13 @@ class Generators:
     def can_make(self) -> bool:
         return any(m.has_room() for m in self._turns)
 
+    def waits_for(self) -> list[str] | None:
+        """The servers one of which is full, if a generator waits for room; none of them: the client."""
+        for m in self._turns:
+            if m.asked and not m.has_room() and not m.assignment.stale:
+                return [s[0] for s in m.assignment.steps[1:]]
+        return None
+
     def add(self, m: Making) -> None:
         m.assignment.job.making[m.name] = m
         self._turns.append(m)

@@ -16,6 +16,7 @@ import time
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
+from palm import waits
 from palm._core import node as core
 from palm._core import space as core_space
 from palm._core.payload import BlockLost
@@ -79,6 +80,8 @@ class Host:
         self._jobs: dict[bytes, JobHere] = {}
         self._reports: dict[int, JobHere] = {}  # by the handle under which its client hears from here
         self._backlog: collections.deque[core.Event] = collections.deque()
+        self._in_backlog = 0  # messages
+        self._waits = False  # for room, as the page shows
         self._cancelled_early: set[bytes] = set()  # jobs whose OPEN may still be in the backlog
         self._event: core.Event | None = None
         self._assignment: Assignment | None = None
@@ -109,9 +112,21 @@ class Host:
 
     def _next_event(self) -> core.Event | None:
         if self._backlog:
-            return self._backlog.popleft()
+            event = self._backlog.popleft()
+            self._count_backlog(-len(event))
+            return event
         self._cancelled_early.clear()
-        return self.node.next(0.0 if self.stopping or self._generators.can_make() else IDLE)
+        goes_on = self.stopping or self._generators.can_make()
+        self._show_wait(None if goes_on else self._generators.waits_for())
+        return self.node.next(0.0 if goes_on else IDLE)
+
+    def _show_wait(self, full: list[str] | None) -> None:
+        """That generators wait for room in one of these servers, until they do not any more."""
+        if full is not None:
+            waits.begin(self, full)
+        elif self._waits:
+            waits.end(self)
+        self._waits = full is not None
 
     def _dispatch(self, event: core.Event) -> None:
         if event.kind == core.MESSAGE:
@@ -418,6 +433,11 @@ class Host:
                 self._message(event)
             else:
                 self._backlog.append(event)
+                self._count_backlog(len(event))
+
+    def _count_backlog(self, n: int) -> None:
+        self._in_backlog += n
+        self.node.count("backlog", self._in_backlog)
 
     def _is_urgent(self, event: core.Event) -> bool:
         """It ends work, or somebody has nothing to do until it is dealt with."""
@@ -438,6 +458,7 @@ class Host:
 
     def close(self, linger: float = 2.0) -> None:
         self._generators.close()
+        waits.end(self)
         try:
             self.server.teardown()
         except Exception:

@@ -23,6 +23,7 @@ class Registry(Server):
         self.known: dict[str, dict[str, Any]] = {}
         self.reasons: dict[tuple[str, int], str] = {}
         self.states: dict[str, str] = {}  # of those that are not there
+        self.clients: dict[tuple[str, int], dict[str, Any]] = {}  # those that have waited for room
         self.ends: dict[str, str] = {}  # why they are not
 
     @function
@@ -56,6 +57,12 @@ class Registry(Server):
     def reason(self, name: str, pid: int) -> str:
         """Why a process of this server died; empty if nobody has told."""
         return self.reasons.get((name, pid), "")
+
+    @function
+    def show(self, client: dict[str, Any]) -> bool:
+        """A client has waited for room: its page says whether it does."""
+        self.clients[client["host"], client["pid"]] = client
+        return True
 
     @function
     def lookup(self, names: list[str]) -> dict[str, Any]:
@@ -127,7 +134,15 @@ class Registry(Server):
             "cluster": self.cluster,
             "registry": {"pid": os.getpid(), "address": self.address, "state": "running"},
             "servers": sorted(servers, key=lambda s: str(s["name"])),
+            "clients": [{k: c[k] for k in ("pid", "host", "page")} for c in self._clients_alive()],
         }
+
+    def _clients_alive(self) -> list[dict[str, Any]]:
+        here = socket.gethostname()
+        self.clients = {
+            k: c for k, c in self.clients.items() if c["host"] != here or places.start_time(c["pid"]) == c["began"]
+        }
+        return list(self.clients.values())
 
     def _alive(self) -> dict[str, dict[str, Any]]:
         """Those known, without the dead of this host. The supervisor of a dead one will tell what becomes of it."""

@@ -16,6 +16,7 @@ from collections.abc import AsyncIterable, Callable, Generator, Iterable, Iterat
 from dataclasses import dataclass
 from typing import Any
 
+from palm import waits
 from palm._core import node as core
 from palm._core import space as core_space
 from palm._core.book import CONTRADICTION, NEW
@@ -60,6 +61,7 @@ class JobWork:
         inputs: Iterable[Any] | AsyncIterable[Any] | None,
         journal: Journal | None = None,
     ) -> None:
+        self._directory = directory
         self.connection, self.options, self.journal = connection, options, journal
         self.delivery = Delivery(connection, directory, route, options.seed, self._cannot_go_on)
         self.key, self.book, self.ledger = self.delivery.key, self.delivery.book, self.delivery.ledger
@@ -156,8 +158,19 @@ class JobWork:
     def _wait_for_room(self) -> bool:
         """False: no more inputs are wanted."""
         if not self._room():
-            self.connection.wait(self._room)
+            self._wait_visibly()
         return not (self.over or self.stopping)
+
+    def _wait_visibly(self) -> None:
+        if self.connection.wait(self._room, LOOK):
+            return
+        waits.begin(self, [s.server for s in self.route.steps])
+        try:
+            if not self.connection.wait(self._room, FOR_LONG):
+                self._directory.show_client()
+            self.connection.wait(self._room)
+        finally:
+            waits.end(self)
 
     def _flush(self) -> None:
         """Sends what the batch has: from then on its inputs are under way."""
