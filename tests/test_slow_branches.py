@@ -17,7 +17,7 @@ from conftest import eventually
 import palm
 from palm._core.book import OPEN, OVER
 from palm._core.node import Batch
-from palm.branch import AHEAD, BYTES, MOST, QUICK, Branch, Waiting
+from palm.branch import AHEAD, BYTES, MOST, QUICK, Branch, Queued
 from palm.ledger import Ledger
 from palm.message import child
 
@@ -250,13 +250,13 @@ def test_what_slow_may_be():
 # ------------------------------------------------------------------------------------------- the queue of a branch
 
 
-def message(i: int, size: int = 8) -> Waiting:
+def message(i: int, size: int = 8) -> Queued:
     batch = Batch()
     batch.put(bytes(size), i)
-    return Waiting((i, ()), batch)
+    return Queued((i, ()), batch)
 
 
-def numbers(waiting: list[Waiting]) -> list[int]:
+def numbers(waiting: list[Queued]) -> list[int]:
     return [w.name[0] for w in waiting]
 
 

@@ -22,7 +22,7 @@ _COUNT = (1 << 32) - 1  # what is told is counted in 32 bits
 
 
 @dataclass
-class Waiting:
+class Queued:
     """A message, alone in a batch."""
 
     name: Name
@@ -48,7 +48,7 @@ class Branch:
 
     def __init__(self, assignment: Assignment, outlet: Outlet, drops_oldest: bool) -> None:
         self.assignment, self.outlet, self._drops_oldest = assignment, outlet, drops_oldest
-        self._waiting: collections.deque[Waiting] = collections.deque()
+        self._waiting: collections.deque[Queued] = collections.deque()
         self._nbytes = 0  # of these
         self._sent: collections.deque[int] = collections.deque()  # bytes of what was sent and is not begun
         self._sent_bytes = 0
@@ -59,7 +59,7 @@ class Branch:
     def __len__(self) -> int:
         return len(self._waiting)
 
-    def put(self, message: Waiting) -> list[Waiting]:
+    def put(self, message: Queued) -> list[Queued]:
         """One more waits. Returns those that have no room: they are dropped."""
         if not self._drops_oldest and not self._has_room(message):
             return [message]
@@ -70,15 +70,15 @@ class Branch:
         self._nbytes += message.nbytes
         return out
 
-    def _has_room(self, message: Waiting) -> bool:
+    def _has_room(self, message: Queued) -> bool:
         return not self._waiting or (len(self._waiting) < MOST and self._nbytes + message.nbytes <= BYTES)
 
-    def _take(self) -> Waiting:
+    def _take(self) -> Queued:
         message = self._waiting.popleft()
         self._nbytes -= message.nbytes
         return message
 
-    def next(self, now: float) -> Waiting | None:
+    def next(self, now: float) -> Queued | None:
         """The oldest that waits, if it may be sent now, at `now` seconds."""
         if not self._waiting or not self._may_send(self._waiting[0].nbytes):
             return None

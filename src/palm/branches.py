@@ -9,8 +9,8 @@ from __future__ import annotations
 import time
 
 from palm._core import node as core
-from palm.assignment import Assignment, JobHere, Name
-from palm.branch import Branch, Waiting
+from palm.assignment import Assignment, Name
+from palm.branch import Branch, Queued
 from palm.message import places
 from palm.outcomes import Outcomes
 from palm.outlets import Outlets
@@ -30,7 +30,7 @@ class Branches:
     def put_out_of(self, a: Assignment, name: Name, to: To, deadline: int) -> None:
         """`to.value`, taken out of `to`, is sent when its turn comes, or dropped."""
         branch = self.of(a, to.route, to.slow)
-        message = Waiting(name, core.Batch())
+        message = Queued(name, core.Batch())
         message.batch.put_out_of(to, name[0], deadline, name[1])
         self.put(branch, message)
 
@@ -41,18 +41,23 @@ class Branches:
             branch = self._branches[outlet.handle] = Branch(a, outlet, slow == "drop-oldest")
         return branch
 
-    def put(self, branch: Branch, message: Waiting) -> None:
+    def put(self, branch: Branch, message: Queued) -> None:
         a = branch.assignment
         if a.stale:
             return  # it will come again
         dropped = branch.put(message)
         if message not in dropped:
             self._outcomes.aside(a.job, message.name)
+            if branch.outlet.waiting is not None:
+                branch.outlet.waiting.names.append(message.name)
         for d in dropped:
-            self._drop(a.job, d.name)
+            self._drop(branch, d.name)
         self._send(branch)
 
-    def _drop(self, job: JobHere, name: Name) -> None:
+    def _drop(self, branch: Branch, name: Name) -> None:
+        job, waiting = branch.assignment.job, branch.outlet.waiting
+        if waiting is not None and name in waiting.names:
+            waiting.names.remove(name)
         self._node.count("dropped")
         self._outcomes.dropped(job, name, core.DROP_SLOW)
         number, path = name
@@ -62,6 +67,8 @@ class Branches:
 
     def _send(self, branch: Branch) -> None:
         out, now = branch.outlet, time.monotonic()
+        if out.waiting is not None:
+            return  # its server is looked for
         while (message := branch.next(now)) is not None:
             out.batch.add(message.batch, 0)
             if out.batch.full:
@@ -76,6 +83,14 @@ class Branches:
         for _, _, _, count, _ in event.releases():
             branch.begun(count, time.monotonic())
         self._send(branch)
+
+    def found(self) -> None:
+        """Servers have been found, or cannot be: then what waited for them has failed."""
+        for handle, branch in list(self._branches.items()):
+            if all(branch.outlet is not outlet for outlet in branch.assignment.routed.values()):
+                del self._branches[handle]
+            elif len(branch):
+                self._send(branch)
 
     def forget_stale(self) -> None:
         """What waits of jobs that are over, or have been repeated, is not wanted any more."""

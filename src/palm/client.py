@@ -15,7 +15,7 @@ from collections.abc import AsyncIterable, Iterable, Iterator, Sequence
 from os import PathLike
 from typing import Any, Literal
 
-from palm import activity, places
+from palm import activity, arguments, places
 from palm._core import space as core_space
 from palm.calls import Answer, Calls, Retired, settle
 from palm.connection import Connection, finalise
@@ -24,7 +24,7 @@ from palm.errors import Crashed, Disconnected, Timeout
 from palm.job import Job
 from palm.journal import Journal
 from palm.remote import Route
-from palm.step import route_of
+from palm.step import one_step, route_of
 from palm.work import JobWork, Options
 
 _open: weakref.WeakSet[Client] = weakref.WeakSet()
@@ -63,7 +63,7 @@ class Client(concurrent.futures.Executor):
         known = self._calls.get(name) if type(name) is str else None
         if known is not None and not known.retired:
             return known, False
-        [s] = route_of(name)
+        s = one_step(name)
         if s.constants:
             return Calls(self._connection, self._directory, self._directory.route([s])), True
         calls = self._calls.get(s)
@@ -97,6 +97,7 @@ class Client(concurrent.futures.Executor):
         ------
         NotFound, PayloadError, RemoteError, Crashed, Timeout, Disconnected
         """
+        timeout = arguments.seconds("timeout", timeout)
         try:
             return self._call(step, values, timeout)
         except Crashed as e:
@@ -133,6 +134,7 @@ class Client(concurrent.futures.Executor):
         self, step: str, /, *values: Any, timeout: float | None = None
     ) -> concurrent.futures.Future[Any]:
         """Call a function without waiting; the future has what `call` would return or raise."""
+        timeout = arguments.seconds("timeout", timeout)
         inner: concurrent.futures.Future[Any] = concurrent.futures.Future()
         calls, once, number = self._send(step, values, inner, timeout)
         outer: concurrent.futures.Future[Any] = concurrent.futures.Future()
@@ -187,8 +189,9 @@ class Client(concurrent.futures.Executor):
         self, step: str, /, *iterables: Iterable[Any], timeout: float | None = None, chunksize: int = 1
     ) -> Iterator[Any]:
         """The results for each input, in order; lazy. `chunksize` is ignored: messages are batched anyway."""
-        inputs: Iterable[Any] = iterables[0] if len(iterables) == 1 else zip(*iterables, strict=False)
-        options = _options(ordered=True, timeout=timeout, all_in_order=True)
+        values: Iterable[Any] = iterables[0] if len(iterables) == 1 else zip(*iterables, strict=False)
+        inputs = arguments.inputs(values)
+        options = _options(ordered=True, timeout=arguments.seconds("timeout", timeout), all_in_order=True)
         return self._job(self._directory.route(route_of(step)), inputs, options, progress=False)._one_for_each()
 
     def job(
@@ -236,13 +239,19 @@ class Client(concurrent.futures.Executor):
         ------
         NotFound, PayloadError, Disconnected
             Steps and constants are checked here.
-        ValueError, OSError
-            The journal is of another job, or no journal, or in use, or cannot be written.
+        TypeError, ValueError
+            Of an argument that is none of these, or a journal that is no journal, or that of another job.
+        OSError
+            The journal is in use, or cannot be written.
         """
         if on_error not in ("raise", "skip", "return"):
             raise ValueError(f'on_error is "raise", "skip" or "return", not {on_error!r}')
-        if window is not None and window < 1:
-            raise ValueError(f"a window has at least one message, not {window}")
+        if window is not None:
+            window = arguments.whole("window", window, 1)
+        if seed is not None:
+            seed = arguments.whole("seed", seed, 0)
+        timeout = arguments.seconds("timeout", timeout)
+        inputs = arguments.inputs(inputs)
         steps = route_of(steps)
         route = self._directory.route(steps)
         fresh = secrets.randbits(63) if seed is None else seed
@@ -313,6 +322,9 @@ class Client(concurrent.futures.Executor):
                 )
             )
         self.close()
+
+    def __repr__(self) -> str:
+        return f"<palm.Client of {self.address}{', closed' if self._connection.closed else ''}>"
 
     def close(self, timeout: float = 5.0) -> None:
         """Give up what is unfinished, and say so: futures get `Disconnected`. Again: without effect."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import collections
 import functools
+import threading
 import time
 from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass
@@ -60,6 +61,11 @@ class Job:
             self._bar = Bar(" -> ".join(work.route.steps))
             work.on_end.append(lambda bar=self._bar: bar.close(_progress_of(work)))
 
+    def __repr__(self) -> str:
+        p = self.progress
+        over = "ended" if self._work.over else "under way"
+        return f"<palm.Job {' -> '.join(self._work.route.steps)}: {p.sent} inputs sent, {p.done} done, {over}>"
+
     @property
     def id(self) -> str:
         """32 hexadecimal digits."""
@@ -86,23 +92,26 @@ class Job:
         return self
 
     def __next__(self) -> Any:
-        try:
-            return self._taken.popleft()[2]
-        except IndexError:
-            return self._next()[2]
+        while True:
+            try:
+                return self._taken.popleft()[2]
+            except IndexError:
+                pass  # so that what `_take` raises comes alone
+            self._take()
 
     def _next(self) -> Result:
         while True:
             try:
                 return self._taken.popleft()
             except IndexError:
-                self._take()
+                pass
+            self._take()
 
     def _take(self) -> None:
-        """All results that are there; StopIteration, or what ended the job, if no more will come."""
+        """All results that are there; StopIteration, or what ended the job, if no more will come. Any number of threads
+        may be here: what one has taken, another may get."""
         work = self._work
-        if self._groups is not None and self._groups.advance():
-            self._taken = self._groups.group
+        if self._groups is not None and self._groups.advance(self._taken):
             return
         timeout = work.options.timeout
         left = None if timeout is None else max(0.0, self._began + timeout - time.monotonic())
@@ -111,12 +120,12 @@ class Job:
         taken = work.take()
         if self._bar is not None:
             self._bar.update(self.progress)
-        if not taken:
-            self._raise_end()
         if self._groups is None:
-            self._taken = taken
+            self._taken.extend(taken)
         else:
             self._groups.add(taken)
+        if not taken and work.over and not work.results:  # in this order: what ends it comes after all results
+            self._raise_end()
 
     def _raise_end(self) -> None:
         _close_journal(self._work)
@@ -171,16 +180,24 @@ class Job:
         ----------
         out : (N, ...) ndarray
             A memmap too. Results have the shape ``out.shape[1:]`` and a dtype that casts to its own (``same_kind``).
+            Rows of inputs without a result stay as they are.
+
+        Raises
+        ------
+        ValueError, TypeError, IndexError
+            A result does not fit, an input has a second one, or `out` has no row for it; names the input. The job is
+            cancelled.
         """
         if self._groups is not None and isinstance(out, np.memmap):
             self._groups.journal.sync = out.flush
-        for number, value in self.items():
-            if isinstance(value, RemoteError):
-                continue
-            if number >= len(out):
-                self.cancel()
-                raise IndexError(f"the result of input {number} has no place in an array of {len(out)} rows")
-            np.copyto(out[number : number + 1], np.asarray(value)[np.newaxis], casting="same_kind")
+        written = np.zeros(len(out), bool)
+        try:
+            for number, value in self.items():
+                if not isinstance(value, RemoteError):
+                    _put(out, number, value, written)
+        except (IndexError, TypeError, ValueError):
+            self.cancel()
+            raise
         return out
 
     def wait(self, timeout: float | None = None) -> Progress:
@@ -194,8 +211,8 @@ class Job:
             taken = work.take()
             if self._groups is not None:
                 self._groups.add(taken)
-                while self._groups.advance():
-                    pass
+                while self._groups.advance(taken):
+                    taken.clear()
             if self._bar is not None:
                 self._bar.update(self.progress)
         if work.end is not None:
@@ -272,27 +289,46 @@ class Groups:
 
     def __init__(self, journal: Journal) -> None:
         self.journal = journal
-        self.group: collections.deque[Result] = collections.deque()
+        self._lock = threading.Lock()
         self._waiting: collections.deque[Result] = collections.deque()
         self._done: int | None = None  # the input that the group ends
 
     def add(self, taken: collections.deque[Result]) -> None:
-        self._waiting.extend(taken)
+        with self._lock:
+            self._waiting.extend(taken)
 
-    def advance(self) -> bool:
-        """Goes on to the next group, perhaps an empty one; False if there is none yet."""
-        if self._done is not None:
-            self.journal.add(self._done)
-            self._done = None
-        self.group = collections.deque()
-        more = bool(self._waiting)
-        while self._waiting and self._done is None:
-            number, path, value = self._waiting.popleft()
-            if value is INPUT_DONE:
-                self._done = number
-            else:
-                self.group.append((number, path, value))
-        return more
+    def advance(self, group: collections.deque[Result]) -> bool:
+        """Adds the next group, perhaps an empty one; False if there is none yet."""
+        with self._lock:
+            if self._done is not None:
+                self.journal.add(self._done)
+                self._done = None
+            more = bool(self._waiting)
+            while self._waiting and self._done is None:
+                number, path, value = self._waiting.popleft()
+                if value is INPUT_DONE:
+                    self._done = number
+                else:
+                    group.append((number, path, value))
+            return more
+
+
+def _put(out: np.ndarray[Any, Any], number: int, value: Any, written: np.ndarray[Any, Any]) -> None:
+    """The result of an input into its row."""
+    if number >= len(out):
+        raise IndexError(f"the result of input {number} has no place in an array of {len(out)} rows")
+    if written[number]:
+        raise ValueError(f"input {number} has several results, and one row: iterate over job.items() instead")
+    if np.shape(value) != out.shape[1:]:
+        raise ValueError(f"the result of input {number} has shape {np.shape(value)}, a row of `out` {out.shape[1:]}")
+    try:
+        np.copyto(out[number : number + 1], np.asarray(value)[np.newaxis], casting="same_kind")
+    except TypeError:
+        what = f"dtype {value.dtype}" if hasattr(value, "dtype") else f"type {type(value).__name__}"
+        raise TypeError(
+            f"the result of input {number}, of {what}, does not cast to {out.dtype}, that of `out`"
+        ) from None
+    written[number] = True
 
 
 def _end_with(work: JobWork, error: BaseException) -> None:

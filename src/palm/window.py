@@ -23,7 +23,7 @@ LEAST = 0.002  # seconds over which a rate is measured, at least
 TURN = 0.05  # seconds: so often at most, unless half a window has ended before
 HALF_LIFE = 2.0  # seconds in which a rate that is not reached any more is forgotten by half
 BYTES = 1 << 29  # of payload under way; at least one message is, whatever its size
-BLOCK = 256  # children that are granted at a time, at most; as many as an envelope carries
+GRANT = 256  # children that are granted at a time, at most; as many as an envelope carries
 UNKNOWN = 16  # children that are granted before it is known how large they are
 
 Name = tuple[int, tuple[int, ...]]
@@ -152,7 +152,7 @@ class Window:
             return 0
         free = self.free(held)
         if free > 0:
-            return max(1, min(free // (2 * len(self._asking)), BLOCK if self._footprint else UNKNOWN))
+            return max(1, min(free // (2 * len(self._asking)), GRANT if self._footprint else UNKNOWN))
         # The reserve: whose next child is the smallest name that is not settled goes on whatever else is full, or two
         # levels of fan-out could wait for each other. Not while results wait to be taken: they would have no bound.
         number, path = name
