@@ -35,6 +35,7 @@ from palm.template import Server
 
 if TYPE_CHECKING:
     from palm.capsule import Store
+    from palm.faults import Faults
     from palm.membership import Membership
 
 log = logging.getLogger("palm")
@@ -95,6 +96,7 @@ class Host:
         self.observed: dict[str, list[float]] = {}
         self.stopping = False
         self.on_gone: Callable[[], None] | None = None  # called when a peer has gone
+        self.faults: Faults | None = None  # of `palm.testing.chaos`
         server._host = self
         server.name = name
 
@@ -168,6 +170,9 @@ class Host:
     # ---------------------------------------------------------------------------------- what a handle means
 
     def _open(self, event: core.Event) -> None:
+        if self.faults is not None and self.faults.look():
+            for a in self._assignments.values():
+                self._bind(a)
         try:
             meaning = check_meaning(event.value(0), event.hop)
             a = self._assigned(meaning, event.hop)
@@ -215,6 +220,8 @@ class Host:
         method = getattr(self.server, name)
         constants = a.constants[key] if key is not None else {}
         a.function = (lambda *values: method(*values, **constants)) if constants else method
+        if self.faults is not None:
+            a.function = self.faults.around(a.function, a.job.key, a.hop, lambda: self._record(self.at)[1])
         a.index = self._functions.index(name)
         a.parameters = len(signature.parameters)
         a.suspects = of_job(self._suspects, a.job.key, a.hop)

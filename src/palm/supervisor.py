@@ -48,6 +48,7 @@ class Supervisor:
         self._children: dict[str, Child] = {}
         self._lock = threading.RLock()  # of the children and all that is known of them
         self._suspects = Suspects()
+        self._excused: set[int] = set()
         self._ooms = OomKills()
         self._sweep_at = 0.0
         self._closed = False
@@ -100,6 +101,10 @@ class Supervisor:
             if not found.started.done():
                 found.started.set_exception(PalmError(f"{name!r} was stopped before it was ready"))
             return found
+
+    def excuse(self, pid: int) -> None:
+        """Its death, which is at hand, says nothing against its message nor against its server."""
+        self._excused.add(pid)  # seen by who finds it dead: it lives until its killer has called this
 
     def _wake(self) -> None:
         os.write(self._wake_write, b"x")
@@ -182,12 +187,14 @@ class Supervisor:
             child.forget()
             child.started.set_exception(PalmError(f"{child.name!r} did not start:\n{failure or reason}"))
             return
-        name = child.suspect()
+        excused = child.pid in self._excused
+        self._excused.discard(child.pid)
+        name = None if excused else child.suspect()
         if name is not None:
             self._suspects.blame(child.name, name, reason)
         # No process ends itself by SIGKILL while it does nothing: that came from outside, and says nothing against it.
-        killed_idle = name is None and reason == "SIGKILL"
-        delay = child.restarts.failed() if failure else child.restarts.died(killed_idle or child.made_progress())
+        harmless = excused or (name is None and reason == "SIGKILL")
+        delay = child.restarts.failed() if failure else child.restarts.died(harmless or child.made_progress())
         child.forget()
         if failure:
             print(f"palm: {child.name!r} did not start:\n{failure}", file=sys.stderr)
