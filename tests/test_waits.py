@@ -212,6 +212,11 @@ def test_what_a_client_has_sent_lies_in_front_of_a_server():
     assert queues == {"b": 3, "c": 2}
 
 
+def test_in_front_of_a_server_that_is_not_there_lies_nothing():
+    servers = [server("b", 0, "restarting"), server("c", 3, unread=0, unread_pid=0)]
+    assert activity.queues_of(servers, [{"counters": {}}]) == {"b": 0, "c": 0}
+
+
 def test_a_server_that_is_suspended_is_full():
     servers = [server("b", 2, backlog=1000), server("c", 3, "suspended")]
     assert activity.fullest(servers, activity.queues_of(servers, []), 5 * S) == "c"
