@@ -185,12 +185,16 @@ typedef enum palm_form {  /* of a record: what it says, or the payload's form */
     PALM_BYTES,           /* body: the bytes themselves; or, if array_count is 1, one array of bytes out of band */
     PALM_ARRAY,           /* one array */
     PALM_TREE,            /* body: msgpack, with arrays out of band */
-    PALM_DROP,            /* this message ended without a result */
+    PALM_DROP,            /* this message ended without a result; `count`: a palm_drop */
     PALM_CLOSE,           /* this message became `count` children */
     PALM_ERROR,           /* this message failed; body: msgpack */
     PALM_ASK,             /* this message's generator would send more children than the `count` it was granted */
-    PALM_LOST             /* a link was lost over which messages of the job had been sent, in its epoch `count` */
+    PALM_LOST,            /* a link was lost over which messages of the job had been sent, in its epoch `count` */
+    PALM_ASIDE            /* this message is in a branch that holds up nobody: it holds no slot, and is not waited for */
 } palm_form;
+
+typedef enum palm_drop { PALM_DROP_NOTHING = 0, /* its function returned nothing */
+                         PALM_DROP_SLOW         /* the branch it was sent along had no room */ } palm_drop;
 
 typedef enum palm_place { /* where an array's bytes are */
     PALM_IN_BODY = 0,     /* at `start` of the body */
@@ -205,7 +209,7 @@ typedef struct palm_record {
     uint32_t path_at, path_count;   /* its components in `paths`: (hop << 48 | index) */
     uint32_t array_at, array_count; /* its arrays */
     uint32_t count;                 /* children: of a PALM_CLOSE; of a PALM_ERROR, those that were sent before it; granted:
-                                     * of a PALM_ASK, and in a PALM_RELEASE */
+                                     * of a PALM_ASK, and in a PALM_RELEASE; of a PALM_DROP: why */
     uint16_t attempt;
     uint8_t form;                   /* palm_form */
     uint8_t flags;
@@ -326,16 +330,30 @@ typedef struct palm_at_work {
     uint64_t path[PALM_MAX_PATH];
     uint64_t completed;            /* executions that came to their end, and steps of generators; since start */
 } palm_at_work;
+/* The peer that has left the most envelopes of ours where they came, of those on this host; as of the last beat. */
+typedef struct palm_unread {
+    uint64_t envelopes;
+    int64_t pid;
+} palm_unread;
+/* That somebody in this process waits for room, and for which servers: their names, each with a newline behind it. */
+enum { PALM_WAITING_BYTES = 504 };
+typedef struct palm_waiting {
+    uint64_t since_ns;             /* CLOCK_MONOTONIC; 0: nobody, and the names say nothing */
+    char servers[PALM_WAITING_BYTES];
+} palm_waiting;
 typedef struct palm_counters {
     uint64_t messages_in, messages_out, bytes_in, bytes_out, bytes_copied;
-    uint64_t batches, errors, retries, rejected;
+    uint64_t batches, errors, retries, rejected, dropped;             /* rejected: envelopes; dropped: by slow branches */
     uint64_t queue_depth, in_flight, busy_ns;                         /* the first two are gauges */
+    uint64_t backlog;                                                 /* gauge: messages taken off the queue in advance */
     uint64_t sent_arena, sent_inline, sent_frames;                    /* arrays, by the way they left */
     uint64_t copied_kept, copied_foreign, copied_thread;              /* arrays copied first: kept by the function, not
                                                                        * numpy's memory, made where the arena is not set */
     uint64_t alloc_arena, alloc_small, alloc_full;                    /* numpy's allocations where it is set */
     uint64_t pulse_ns;                                                /* gauge: CLOCK_MONOTONIC of the last beat */
     uint64_t stale, lost_links;
+    palm_unread unread;
+    palm_waiting waiting;
     palm_at_work at_work;
     palm_function_counters functions[PALM_MAX_FUNCTIONS];
 } palm_counters;
@@ -378,6 +396,11 @@ static inline void palm_work_end(palm_at_work *work, bool completed)
     palm_gauge(&work->completed, work->completed + completed); /* one thread writes: no exchange */
     __atomic_signal_fence(__ATOMIC_SEQ_CST);
 }
+/* One thread at a time. Names that do not fit whole are left out. */
+void palm_wait_begin(palm_waiting *waiting, const char *servers, size_t size, uint64_t now_ns);
+void palm_wait_end(palm_waiting *waiting);
+/* A copy, which ends with a 0; false: nobody waits, or the wait has changed meanwhile. */
+bool palm_wait_read(const palm_waiting *waiting, palm_waiting *out);
 /* A copy; false: idle, and only `completed` says anything. Exact if the process is dead; of one that lives, a glance.
  * What the page says is not believed: path_count is within its bounds afterwards. */
 bool palm_work_read(const palm_at_work *work, palm_at_work *out);
@@ -456,8 +479,9 @@ void palm_node_wake(palm_node *node); /* any thread, signal handlers too */
 void palm_node_stop(palm_node *node); /* likewise */
 /* Why the last message was rejected, for a rate-limited log; the count is counters->rejected. */
 const char *palm_node_rejected(palm_node *node);
-/* What a pulse does for a node: gives back blocks that peers have taken. */
-void palm_node_tick(palm_node *node);
+/* What a pulse does for a node: gives back blocks that peers have taken. *unread: replaced if a peer of this node has left
+ * more. */
+void palm_node_tick(palm_node *node, palm_unread *unread);
 
 /* -------------------------------------------------------------------------------------------------------- pulse */
 

@@ -21,6 +21,41 @@ void palm_work_on(palm_at_work *work, const uint8_t job[16], uint32_t hop, uint3
     palm_gauge(&work->function, function);
 }
 
+/* The names in front that fit, each whole. */
+static size_t whole_names(const char *servers, size_t size)
+{
+    size = size < PALM_WAITING_BYTES ? size : PALM_WAITING_BYTES - 1;
+    while (size && servers[size - 1] != '\n')
+        size--;
+    return size;
+}
+
+void palm_wait_begin(palm_waiting *waiting, const char *servers, size_t size, uint64_t now_ns)
+{
+    palm_wait_end(waiting);
+    size = whole_names(servers, size);
+    /* release: who sees one of these bytes (acquire, in palm_wait_read) sees that since_ns was 0 before */
+    for (size_t i = 0; i < size; i++)
+        __atomic_store_n(&waiting->servers[i], servers[i], __ATOMIC_RELEASE);
+    __atomic_store_n(&waiting->servers[size], 0, __ATOMIC_RELEASE);
+    __atomic_store_n(&waiting->since_ns, now_ns, __ATOMIC_RELEASE); /* pairs with the first acquire in palm_wait_read */
+}
+
+void palm_wait_end(palm_waiting *waiting)
+{
+    palm_gauge(&waiting->since_ns, 0); /* the names stay, and say nothing */
+}
+
+bool palm_wait_read(const palm_waiting *waiting, palm_waiting *out)
+{
+    uint64_t since = __atomic_load_n(&waiting->since_ns, __ATOMIC_ACQUIRE);
+    for (size_t i = 0; i < PALM_WAITING_BYTES; i++)
+        out->servers[i] = __atomic_load_n(&waiting->servers[i], __ATOMIC_ACQUIRE);
+    out->servers[PALM_WAITING_BYTES - 1] = 0; /* what the page says is not believed */
+    out->since_ns = since;
+    return since && __atomic_load_n(&waiting->since_ns, __ATOMIC_RELAXED) == since;
+}
+
 bool palm_work_read(const palm_at_work *work, palm_at_work *out)
 {
     uint64_t since = __atomic_load_n(&work->since_ns, __ATOMIC_ACQUIRE); /* pairs with the release in palm_work_begin */

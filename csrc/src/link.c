@@ -559,10 +559,14 @@ palm_err palm_node_send(palm_node *node, uint32_t number, palm_kind kind, uint32
     return err;
 }
 
-void palm_node_tick(palm_node *node)
+void palm_node_tick(palm_node *node, palm_unread *unread)
 {
     pthread_mutex_lock(&node->lock);
-    for (uint32_t i = 0; i < node->links.n; i++)
-        palmi_link_settle(node, node->links.at[i]);
+    for (uint32_t i = 0; i < node->links.n; i++) {
+        palmi_link *link = node->links.at[i];
+        palmi_link_settle(node, link);
+        if (link->has_word && link->mapped && link->seq - link->taken > unread->envelopes)
+            *unread = (palm_unread){link->seq - link->taken, link->identity.pid};
+    }
     pthread_mutex_unlock(&node->lock);
 }

@@ -58,8 +58,11 @@ static void beat(palm_pulse *p)
     uint64_t now = now_ns();
     palm_space_tick(p->space, now);
     palm_gauge(&p->counters->pulse_ns, now);
+    palm_unread unread = {0};
     for (unsigned i = 0; i < p->n_nodes; i++)
-        palm_node_tick(p->nodes[i]);
+        palm_node_tick(p->nodes[i], &unread);
+    palm_gauge(&p->counters->unread.envelopes, unread.envelopes);
+    __atomic_store_n(&p->counters->unread.pid, unread.pid, __ATOMIC_RELAXED); /* a glance: the two may not fit */
     if (p->end_at_ns && now >= p->end_at_ns)
         end_process(p);
 }

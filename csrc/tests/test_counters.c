@@ -95,8 +95,34 @@ static void counts_what_came_to_its_end(void)
     CHECK(work.completed == 1);
 }
 
+static void tells_what_it_waits_for(void)
+{
+    palm_waiting waiting = {0}, found;
+    CHECK(!palm_wait_read(&waiting, &found));
+    palm_wait_begin(&waiting, "a\nbc\n", 5, 7);
+    CHECK(palm_wait_read(&waiting, &found) && found.since_ns == 7 && !strcmp(found.servers, "a\nbc\n"));
+    palm_wait_begin(&waiting, "d\n", 2, 8);
+    CHECK(palm_wait_read(&waiting, &found) && found.since_ns == 8 && !strcmp(found.servers, "d\n"));
+    palm_wait_end(&waiting);
+    CHECK(!palm_wait_read(&waiting, &found));
+}
+
+static void leaves_out_names_that_do_not_fit(void)
+{
+    char names[2 * PALM_WAITING_BYTES];
+    palm_waiting waiting = {0}, found;
+    for (size_t i = 0; i < sizeof names; i++)
+        names[i] = i % 100 == 99 ? '\n' : 'x';
+    palm_wait_begin(&waiting, names, sizeof names, 1);
+    CHECK(palm_wait_read(&waiting, &found) && strlen(found.servers) == PALM_WAITING_BYTES / 100 * 100);
+    memset(waiting.servers, 'y', sizeof waiting.servers);
+    CHECK(palm_wait_read(&waiting, &found) && strlen(found.servers) == PALM_WAITING_BYTES - 1);
+}
+
 int main(void)
 {
+    tells_what_it_waits_for();
+    leaves_out_names_that_do_not_fit();
     for (int stage = 0; stage < STAGES; stage++)
         reads_the_name((enum stage)stage);
     believes_no_count();

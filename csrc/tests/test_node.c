@@ -117,7 +117,7 @@ static uint64_t held(peer *p)
 static void wait_until_free(peer *p)
 {
     for (int i = 0; i < 5000 && held(p); i++) {
-        palm_node_tick(p->node);
+        palm_node_tick(p->node, &(palm_unread){0});
         palm_space_tick(p->space, (uint64_t)time(NULL) * 1000000000u);
         usleep(1000);
     }

@@ -35,6 +35,7 @@ class Outlet:
     batch: core.Batch = field(default_factory=core.Batch)
     route: list[Step] = field(default_factory=list)  # that `palm.to` has named
     waiting: Waiting | None = None  # None: it is open
+    is_told: bool = False  # how many messages its server has begun
 
 
 @dataclass
@@ -68,6 +69,8 @@ class Assignment:
     constants: dict[str, dict[str, Any]]
     owed: int  # children that the generator of the first step has to make before it may be stopped
     hop: int
+    tells: bool = False  # the sender is told how many messages have been begun
+    begun: int = 0
     function: Callable[..., Any] | None = None
     index: int = 0
     parameters: int = 1
@@ -76,7 +79,9 @@ class Assignment:
     refused: dict[Name, tuple[int, str]] | None = None  # those that are not run again
     onward: Outlet | None = None
     found: dict[str, str] = field(default_factory=dict)  # servers that the job has not named: their endpoints
-    routed: dict[tuple[tuple[str, str | None], ...], Outlet] = field(default_factory=dict)  # step, key of constants
+    routed: dict[tuple[str, tuple[tuple[str, str | None], ...]], Outlet] = field(
+        default_factory=dict
+    )  # by `slow`, and steps with the keys of their constants
 
     @property
     def stale(self) -> bool:

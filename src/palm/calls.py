@@ -117,6 +117,8 @@ class Calls:
         for form, number, path, value, count in event.outcomes():
             if form == core.LOST:
                 self._lost(number, path, count, "what was lent to it could not be taken")
+            elif form == core.ASIDE:
+                pass  # the caller waits for all of it
             elif number in self.book:
                 self._receive(event, form, number, path, value, count)
                 self.delivery.settled(number, path)

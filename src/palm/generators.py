@@ -12,6 +12,8 @@ import time
 
 from palm._core import node as core
 from palm.assignment import Assignment, JobHere
+from palm.branch import Queued
+from palm.branches import Branches
 from palm.making import Kept, Making
 from palm.message import child
 from palm.outcomes import Outcomes
@@ -26,8 +28,8 @@ GENERATED = 64  # messages of a generator in an envelope: then others have their
 class Generators:
     """Of one server."""
 
-    def __init__(self, node: core.Node, outlets: Outlets, outcomes: Outcomes) -> None:
-        self._node, self._outlets, self._outcomes = node, outlets, outcomes
+    def __init__(self, node: core.Node, outlets: Outlets, outcomes: Outcomes, branches: Branches) -> None:
+        self._node, self._outlets, self._outcomes, self._branches = node, outlets, outcomes, branches
         self._turns: collections.deque[Making] = collections.deque()
         self.running: Making | None = None
 
@@ -36,6 +38,13 @@ class Generators:
 
     def can_make(self) -> bool:
         return any(m.has_room() for m in self._turns)
+
+    def waits_for(self) -> list[str] | None:
+        """The servers one of which is full, if a generator waits for room; none of them: the client."""
+        for m in self._turns:
+            if m.asked and not m.has_room() and not m.assignment.stale:
+                return [s[0] for s in m.assignment.steps[1:]]
+        return None
 
     def add(self, m: Making) -> None:
         m.assignment.job.making[m.name] = m
@@ -61,7 +70,7 @@ class Generators:
             return
         m.assignment = a
         try:
-            for kept in m.kept:
+            for kept in list(m.kept):  # what a branch drops is kept no longer
                 self._send(m, kept)
         except Exception as e:  # where `palm.to` sent them cannot be found any more
             self._outcomes.failed(a, m.name, e, m.made)
@@ -109,7 +118,7 @@ class Generators:
         self._outlets.flush(m.assignment.job.report)
 
     def _run(self, m: Making) -> None:
-        made: dict[int | None, Kept] = {None: Kept(None, [], core.Batch())}  # by the handle of `palm.to`
+        made: dict[int | None, Kept] = {None: Kept(None, "block", [], core.Batch())}  # by the handle of `palm.to`
         end, most = time.monotonic() + SLICE, m.made + GENERATED
         try:
             while time.monotonic() < end and m.made < most and m.has_room() and not (m.unwanted or m.is_to_stop()):
@@ -142,19 +151,25 @@ class Generators:
             m.made += 1
             return
         if value is not True:
-            outlet = self._outlets.routed(a, value.route)  # while its failure is the function's
-            kept = made.setdefault(outlet.handle, Kept(outlet.route, [], core.Batch()))
+            outlet = self._outlets.routed(a, value.route, value.slow)  # while its failure is the function's
+            kept = made.setdefault(outlet.handle, Kept(outlet.route, value.slow, [], core.Batch()))
             kept.batch.put_out_of(value, m.number, m.deadline, path)
         kept.indices.append(m.made)
         m.made += 1
 
     def _keep(self, m: Making, kept: Kept) -> None:
-        if kept.indices:
-            m.kept.append(kept)
-            self._send(m, kept)
+        for part in [kept] if kept.slow == "block" else kept.apart():
+            if part.indices:
+                m.kept.append(part)
+                self._send(m, part)
 
     def _send(self, m: Making, kept: Kept) -> None:
         a = m.assignment
+        if kept.route is not None and kept.slow != "block":
+            [index] = kept.indices
+            message = Queued((m.number, child(m.path, m.message.stage, index)), kept.batch)
+            self._branches.put(self._branches.of(a, kept.route, kept.slow), message)
+            return
         outlet = self._outlets.onward(a) if kept.route is None else self._outlets.routed(a, kept.route)
         if outlet.waiting is not None:
             outlet.waiting.names += [(m.number, child(m.path, m.message.stage, i)) for i in kept.indices]

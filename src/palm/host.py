@@ -16,10 +16,12 @@ import time
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
+from palm import waits
 from palm._core import node as core
 from palm._core import space as core_space
 from palm._core.payload import BlockLost
 from palm.assignment import Assignment, JobHere, Name
+from palm.branches import Branches
 from palm.errors import Crashed, NotFound, PalmError, Timeout
 from palm.generators import Generators
 from palm.making import Making
@@ -73,11 +75,14 @@ class Host:
         self.node.name_functions(self._functions)
         self._outlets = Outlets(self.node, membership)
         self._outcomes = Outcomes(self.node, name, self._outlets, capsules)
-        self._generators = Generators(self.node, self._outlets, self._outcomes)
+        self._branches = Branches(self.node, self._outlets, self._outcomes)
+        self._generators = Generators(self.node, self._outlets, self._outcomes, self._branches)
         self._assignments: dict[tuple[int, int], Assignment] = {}
         self._jobs: dict[bytes, JobHere] = {}
         self._reports: dict[int, JobHere] = {}  # by the handle under which its client hears from here
         self._backlog: collections.deque[core.Event] = collections.deque()
+        self._in_backlog = 0  # messages
+        self._waits = False  # for room, as the page shows
         self._cancelled_early: set[bytes] = set()  # jobs whose OPEN may still be in the backlog
         self._stopped_early: set[bytes] = set()  # likewise
         self._event: core.Event | None = None
@@ -110,10 +115,22 @@ class Host:
 
     def _next_event(self) -> core.Event | None:
         if self._backlog:
-            return self._backlog.popleft()
+            event = self._backlog.popleft()
+            self._count_backlog(-len(event))
+            return event
         self._cancelled_early.clear()
         self._stopped_early.clear()
-        return self.node.next(0.0 if self.stopping or self._generators.can_make() else IDLE)
+        goes_on = self.stopping or self._generators.can_make()
+        self._show_wait(None if goes_on else self._generators.waits_for())
+        return self.node.next(0.0 if goes_on else IDLE)
+
+    def _show_wait(self, full: list[str] | None) -> None:
+        """That generators wait for room in one of these servers, until they do not any more."""
+        if full is not None:
+            waits.begin(self, full)
+        elif self._waits:
+            waits.end(self)
+        self._waits = full is not None
 
     def _dispatch(self, event: core.Event) -> None:
         if event.kind == core.MESSAGE:
@@ -174,6 +191,7 @@ class Host:
         if a.epoch > job.epoch:
             job.epoch = a.epoch
             self._assignments = {k: b for k, b in self._assignments.items() if b.job is not job}
+            self._branches.forget_stale()
         job.cancelled |= job.key in self._cancelled_early
         job.stopped |= meaning["stopped"] or job.key in self._stopped_early
         self._assignments[event.link, event.handle] = a
@@ -187,7 +205,7 @@ class Host:
             pid = pid_of(client, meaning["pids"], meaning["where"])
             job = JobHere(key, self._outlets.report(key, client, pid))
             self._jobs[key] = self._reports[job.report.handle] = job
-        names = ("epoch", "client", "seed", "steps", "pids", "where", "constants", "owed")
+        names = ("epoch", "client", "seed", "steps", "pids", "where", "constants", "owed", "tells")
         return Assignment(job=job, hop=hop, **{name: meaning[name] for name in names})
 
     def _bind(self, a: Assignment) -> None:
@@ -223,6 +241,7 @@ class Host:
         del self._jobs[job.key], self._reports[job.report.handle]
         self._assignments = {k: a for k, a in self._assignments.items() if a.job is not job}
         self._generators.drop_all(job)
+        self._branches.forget_stale()
         self._outlets.forget(job)
 
     def _cancel(self, event: core.Event) -> None:
@@ -239,6 +258,7 @@ class Host:
         elif job is not None:
             job.cancelled = True
             self._generators.drop_all(job)
+            self._branches.forget_stale()
 
     def _gone(self, link: int) -> None:
         """A client that is gone wants nothing more. Of others the client is told, since what was under way there is
@@ -260,6 +280,9 @@ class Host:
                     self._outcomes.lost(job)
 
     def _release(self, event: core.Event) -> None:
+        if event.handle in self._branches:
+            self._branches.told(event)
+            return
         job = self._reports.get(event.handle)
         if job is None or job.report.link != event.link:
             return
@@ -280,6 +303,9 @@ class Host:
             self._missed(event)
         if a is None or a.stale:
             return
+        if a.tells:
+            a.begun += len(event)
+            self._outlets.tell_begun(event.link, event.handle, a.begun)
         self._event, self._assignment = event, a
         try:
             if a.refusal is not None:
@@ -363,6 +389,9 @@ class Host:
     def _send_to(self, a: Assignment, name: Name, result: To, deadline: int) -> None:
         number, path = name
         try:
+            if result.slow != "block":
+                self._branches.put_out_of(a, name, result, deadline)
+                return
             outlet = self._outlets.routed(a, result.route)
             outlet.batch.put_out_of(result, number, deadline, path)
         except Exception as e:
@@ -376,6 +405,7 @@ class Host:
         for a, name, error in self._outlets.found():
             self._outcomes.failed(a, name, error)
             self._outlets.flush(a.job.report)
+        self._branches.found()
 
     def _capsule(self, i: int, error: Exception) -> str | None:
         """The file in which record i is kept for `palm replay` (B7)."""
@@ -430,10 +460,19 @@ class Host:
                 self.stopping = True
             elif event.kind == core.GONE:
                 self._gone(event.link)
-            elif event.kind == core.MESSAGE and event.says == core.CANCEL:
+            elif event.kind == core.MESSAGE and self._is_urgent(event):
                 self._message(event)
             else:
                 self._backlog.append(event)
+                self._count_backlog(len(event))
+
+    def _count_backlog(self, n: int) -> None:
+        self._in_backlog += n
+        self.node.count("backlog", self._in_backlog)
+
+    def _is_urgent(self, event: core.Event) -> bool:
+        """It ends work, or somebody has nothing to do until it is dealt with."""
+        return event.says == core.CANCEL or (event.says == core.RELEASE and event.handle in self._branches)
 
     def client(self) -> Any:
         if self._membership is None:
@@ -450,6 +489,7 @@ class Host:
 
     def close(self, linger: float = 2.0) -> None:
         self._generators.close()
+        waits.end(self)
         try:
             self.server.teardown()
         except Exception:

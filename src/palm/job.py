@@ -30,7 +30,8 @@ class Progress:
     Attributes
     ----------
     sent, done, failed, dropped : int
-        Inputs sent, complete, complete with an error, complete without a result.
+        Inputs sent, complete, complete with an error, complete without a result. `dropped` counts besides each message
+        for which a branch with ``slow="drop-oldest"`` or ``"reject"`` of `palm.to` had no room.
     total : int or None
         How many there will be, if that is known.
     """

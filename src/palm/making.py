@@ -29,11 +29,19 @@ def covers(ranges: Ranges, begin: int, end: int) -> bool:
 
 @dataclass
 class Kept:
-    """Children that went in one envelope."""
+    """Children that went together."""
 
     route: list[Step] | None  # that `palm.to` named; None: the rest of the pipeline
+    slow: str
     indices: list[int]
     batch: core.Batch
+
+    def apart(self) -> list[Kept]:
+        """Each child by itself: it may be dropped."""
+        parts = [Kept(self.route, self.slow, [index], core.Batch()) for index in self.indices]
+        for i, part in enumerate(parts):
+            part.batch.add(self.batch, i)
+        return parts
 
 
 @dataclass
@@ -76,6 +84,13 @@ class Making:
     def is_settled(self, index: int) -> bool:
         """True of a child that a former execution has made."""
         return bool(self.settled) and covers(self.settled, index, index + 1)
+
+    def forget(self, index: int) -> None:
+        """This child, which went by itself, was dropped."""
+        for kept in self.kept:
+            if kept.indices == [index]:
+                self.kept.remove(kept)
+                return
 
     def release(self, ranges: Ranges, granted: int) -> None:
         """The client has told what is settled, and how many children there is room for."""

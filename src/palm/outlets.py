@@ -48,13 +48,15 @@ class Outlets:
         steps = a.steps[1:]
         return self._new(self.link(a, steps[0][2]), a.hop + 1, self._meaning(a, steps, a.constants))
 
-    def routed(self, a: Assignment, route: Sequence[Step]) -> Outlet:
-        """Along a route that `palm.to` has named; while one of its servers is looked for, what goes there waits."""
-        name = tuple((str(s), key_of(s.constants) if s.constants else None) for s in route)
+    def routed(self, a: Assignment, route: Sequence[Step], slow: str = "block") -> Outlet:
+        """Along a route that `palm.to` has named; while one of its servers is looked for, what goes there waits. Other
+        than "block": the next server tells what it has begun."""
+        name = slow, tuple((str(s), key_of(s.constants) if s.constants else None) for s in route)
         outlet = a.routed.get(name)
         if outlet is None:
             self._next_handle += 1
             outlet = Outlet(0, self._next_handle, a.hop + 1, route=[frozen(s) for s in route], waiting=Waiting())
+            outlet.is_told = slow != "block"
             self._open_route(a, outlet)
             a.routed[name] = outlet
         return outlet
@@ -71,7 +73,7 @@ class Outlets:
                 constants[step[3]] = s.constants
             steps.append(step)
         outlet.link = self.link(a, steps[0][2])
-        self._say(outlet, self._meaning(a, steps, constants))
+        self._say(outlet, self._meaning(a, steps, constants) | {"tells": outlet.is_told})
         waiting, outlet.waiting = outlet.waiting, None
         for batch in waiting.batches if waiting is not None else ():
             self.send_kept(outlet, batch)
@@ -170,6 +172,12 @@ class Outlets:
             outlet.waiting.batches.append(batch)
         else:
             self._node.send_kept(outlet.link, core.DATA, outlet.handle, outlet.hop, batch)
+
+    def tell_begun(self, link: int, handle: int, count: int) -> None:
+        """To who sends along a branch that holds up nobody: how many messages under its handle have been begun."""
+        told = core.Batch()
+        told.release(0, (), [], count & 0xFFFFFFFF, False)
+        self._node.send(link, core.RELEASE, handle, 0, told)
 
     def forget(self, job: JobHere) -> None:
         """Tells those to whom the job was handed on that it is over; each does so once."""

@@ -82,7 +82,7 @@ def check_meaning(tree: Any, hop: int = 0) -> dict[str, Any]:
             raise ValueError(what)
 
     check(isinstance(tree, dict), "no dict")
-    tree = {"epoch": 0, "pids": {}, "where": b"", "stopped": False, "owed": 0} | tree
+    tree = {"epoch": 0, "pids": {}, "where": b"", "tells": False, "stopped": False, "owed": 0} | tree
     check(tree.keys() >= {"job", "client", "seed", "steps", "constants"}, "a key is missing")
     check(isinstance(tree["epoch"], int) and 0 <= tree["epoch"] < 1 << 32, "`epoch` has not 32 bits")
     check(
@@ -95,6 +95,7 @@ def check_meaning(tree: Any, hop: int = 0) -> dict[str, Any]:
     check(isinstance(tree["owed"], int) and tree["owed"] >= 0, "`owed` is no natural number")
     check(isinstance(tree["job"], bytes) and len(tree["job"]) == 16, "`job` has not 16 bytes")
     check(isinstance(tree["client"], str), "`client` is no endpoint")
+    check(isinstance(tree["tells"], bool), "`tells` is no bool")
     check(isinstance(tree["seed"], int) and tree["seed"] >= 0, "`seed` is no natural number")
     steps, constants = tree["steps"], tree["constants"]
     check(isinstance(steps, list) and 0 < len(steps) <= MAX_STEPS, f"`steps` are not 1 to {MAX_STEPS}")

@@ -107,6 +107,10 @@ cdef extern from "palm.h" nogil:
         PALM_ERROR
         PALM_ASK
         PALM_LOST
+        PALM_ASIDE
+    ctypedef enum palm_drop:
+        PALM_DROP_NOTHING
+        PALM_DROP_SLOW
     ctypedef enum palm_place:
         PALM_IN_BODY
         PALM_IN_BLOCK
@@ -196,6 +200,12 @@ cdef extern from "palm.h" nogil:
         uint64_t calls
         uint64_t busy_ns
         uint64_t histogram[40]
+    ctypedef struct palm_unread:
+        uint64_t envelopes
+        int64_t pid
+    ctypedef struct palm_waiting:
+        uint64_t since_ns
+        char servers[504]
     ctypedef struct palm_at_work:
         uint64_t since_ns
         uint64_t number
@@ -216,9 +226,11 @@ cdef extern from "palm.h" nogil:
         uint64_t errors
         uint64_t retries
         uint64_t rejected
+        uint64_t dropped
         uint64_t queue_depth
         uint64_t in_flight
         uint64_t busy_ns
+        uint64_t backlog
         uint64_t sent_arena
         uint64_t sent_inline
         uint64_t sent_frames
@@ -231,6 +243,8 @@ cdef extern from "palm.h" nogil:
         uint64_t pulse_ns
         uint64_t stale
         uint64_t lost_links
+        palm_unread unread
+        palm_waiting waiting
         palm_at_work at_work
         palm_function_counters functions[64]
     void palm_count(uint64_t *counter, uint64_t n)
@@ -240,6 +254,9 @@ cdef extern from "palm.h" nogil:
     void palm_work_on(palm_at_work *work, const uint8_t *job, uint32_t hop, uint32_t function, uint32_t together)
     void palm_work_begin(palm_at_work *work, uint64_t number, const uint64_t *path, uint32_t n, uint64_t now_ns)
     void palm_work_end(palm_at_work *work, bint completed)
+    void palm_wait_begin(palm_waiting *waiting, const char *servers, size_t size, uint64_t now_ns)
+    void palm_wait_end(palm_waiting *waiting)
+    bint palm_wait_read(const palm_waiting *waiting, palm_waiting *out)
     bint palm_work_read(const palm_at_work *work, palm_at_work *out)
 
     palm_err palm_zmq_load(const char *path, const char **missing)
@@ -294,7 +311,7 @@ cdef extern from "palm.h" nogil:
     void palm_node_wake(palm_node *node)
     void palm_node_stop(palm_node *node)
     const char *palm_node_rejected(palm_node *node)
-    void palm_node_tick(palm_node *node)
+    void palm_node_tick(palm_node *node, palm_unread *unread)
 
     ctypedef struct palm_pulse
     palm_err palm_pulse_start(palm_space *space, palm_pulse **out)

@@ -25,7 +25,8 @@ from palm._core.payload import NOTHING, BlockLost
 MESSAGE, READY, GONE, WAKE, STOP = (PALM_EVENT_MESSAGE, PALM_EVENT_READY, PALM_EVENT_GONE, PALM_EVENT_WAKE,
                                     PALM_EVENT_STOP)
 OPEN, DATA, FORGET, CANCEL, RELEASE = PALM_OPEN, PALM_DATA, PALM_FORGET, PALM_CANCEL, PALM_RELEASE
-DROP, CLOSE, ERROR, ASK, LOST = PALM_DROP, PALM_CLOSE, PALM_ERROR, PALM_ASK, PALM_LOST
+DROP, CLOSE, ERROR, ASK, LOST, ASIDE = PALM_DROP, PALM_CLOSE, PALM_ERROR, PALM_ASK, PALM_LOST, PALM_ASIDE
+DROP_SLOW = PALM_DROP_SLOW  # `count` of a DROP: why
 MAX_RECORDS, MAX_PATH, MAX_STEPS = PALM_MAX_RECORDS, PALM_MAX_PATH, PALM_MAX_STEPS
 TRACKED = bool(PALM_TRACKED)  # False: a build to measure against, which keeps nothing
 
@@ -108,7 +109,7 @@ cdef class Batch:
         put_value(self.batch, value, 0 if others < 0 else others, number, deadline, path, 0)
 
     def event(self, int form, uint64_t number, path=None, uint32_t count=0):
-        """Add a record without payload: DROP, CLOSE, ASK, LOST."""
+        """Add a record without payload: DROP, CLOSE, ASK, LOST, ASIDE."""
         cdef palm_record *r = NULL
         cdef uint64_t component
         check(palm_batch_record(self.batch, <palm_form> form, number, &r))
@@ -348,8 +349,12 @@ cdef class Node:
             palm_count(&self.c.errors, n)
         elif counter == "retries":
             palm_count(&self.c.retries, n)
+        elif counter == "dropped":
+            palm_count(&self.c.dropped, n)
         elif counter == "in_flight":
             palm_gauge(&self.c.in_flight, n)
+        elif counter == "backlog":
+            palm_gauge(&self.c.backlog, n)
         elif counter == "queue_depth":
             palm_gauge(&self.c.queue_depth, n)
         else:

@@ -3,6 +3,7 @@
 """This process's shared memory: opened once, at the first use; numpy's hook into it; who holds what."""
 
 import os
+import time
 
 from libc.stdint cimport int32_t, uint32_t, uint64_t
 
@@ -206,13 +207,18 @@ cdef dict counters_dict(const palm_counters *c):
     cdef dict d = {
         "messages_in": c.messages_in, "messages_out": c.messages_out, "bytes_in": c.bytes_in, "bytes_out": c.bytes_out,
         "bytes_copied": c.bytes_copied, "batches": c.batches, "errors": c.errors, "retries": c.retries,
-        "rejected": c.rejected, "queue_depth": c.queue_depth, "in_flight": c.in_flight, "busy_seconds": c.busy_ns / 1e9,
+        "rejected": c.rejected, "dropped": c.dropped, "queue_depth": c.queue_depth, "in_flight": c.in_flight, "busy_seconds": c.busy_ns / 1e9,
         "sent_arena": c.sent_arena, "sent_inline": c.sent_inline, "sent_frames": c.sent_frames,
         "copied_kept": c.copied_kept, "copied_foreign": c.copied_foreign, "copied_thread": c.copied_thread,
         "alloc_arena": c.alloc_arena, "alloc_small": c.alloc_small, "alloc_full": c.alloc_full,
         "stale": c.stale, "lost_links": c.lost_links, "pulse_ns": c.pulse_ns,
+        "backlog": c.backlog, "unread": c.unread.envelopes, "unread_pid": c.unread.pid,
         "running_since_ns": c.at_work.since_ns, "running_number": c.at_work.number, "completed": c.at_work.completed,
     }
+    cdef palm_waiting waiting
+    if palm_wait_read(&c.waiting, &waiting):
+        d["waiting_since_ns"] = waiting.since_ns
+        d["waiting_for"] = (<bytes> waiting.servers).decode("utf-8", "replace").splitlines()
     functions = {}
     cdef int i
     for i in range(PALM_MAX_FUNCTIONS):
@@ -228,6 +234,17 @@ cdef dict counters_dict(const palm_counters *c):
             d["running"] = name
     d["functions"] = functions
     return d
+
+
+def wait_begin(servers: list) -> None:
+    """The page says from now on that somebody here waits for room in one of these servers. One thread at a time."""
+    cdef bytes names = "".join([name + "\n" for name in servers]).encode()
+    palm_wait_begin(&counters().waiting, names, len(names), time.monotonic_ns())
+
+
+def wait_end() -> None:
+    """Nobody waits for room. One thread at a time."""
+    palm_wait_end(&counters().waiting)
 
 
 def read_counters() -> dict:
