@@ -162,7 +162,7 @@ class Delivery:
     def end(self) -> None:
         """The job is over: all who have something of it may forget it. Without the lock."""
         over = core.Batch()
-        over.put({"job": self.key}, 0)
+        over.job(self.key)
         with self.lock:  # after a repeat that has begun, whose OPEN it ends too
             with self.connection.changed:
                 self.over = True
@@ -171,11 +171,12 @@ class Delivery:
             for link in links:
                 self.connection.send_kept(link, core.FORGET, 0, 0, over)
 
-    def tell(self, **how: bool) -> None:
-        """All servers of the route are told to stop working on the job, or how to go on."""
+    def tell(self, number: int = NO_MESSAGE, *, stop: bool = False) -> None:
+        """All servers of the route are told to stop working on the job, or on one input of it; or, to `stop`, that
+        its first generators have to come to their end."""
         for link in set(self.route.links.values()):
             batch = core.Batch()
-            batch.put({"job": self.key, **how}, 0)
+            batch.job(self.key, number, stop)
             self.connection.send(link, core.CANCEL, 0, 0, batch)
 
     # ------------------------------------------------------------------------------------------------ losses

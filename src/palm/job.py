@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import collections
 import functools
+import math
 import time
 from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass
@@ -98,15 +99,30 @@ class Job:
     def _take(self) -> None:
         """All results that are there; StopIteration, or what ended the job, if no more will come."""
         work = self._work
-        timeout = work.options.timeout
-        left = None if timeout is None else max(0.0, self._began + timeout - time.monotonic())
-        if not work.connection.wait(lambda: bool(work.results) or work.over, left):
+        if not self._wait(self._left()):
             work.stop_with(work.timed_out())
         self._taken = work.take()
         if self._bar is not None:
             self._bar.update(self.progress)
         if not self._taken:
             self._raise_end()
+
+    def _left(self) -> float:
+        """Seconds that the whole job may still take."""
+        timeout = self._work.options.timeout
+        return math.inf if timeout is None else max(0.0, self._began + timeout - time.monotonic())
+
+    def _wait(self, timeout: float) -> bool:
+        """For results or the end. Who is interrupted wants no more: a traceback that is kept would keep the job
+        going."""
+        work = self._work
+        try:
+            return work.connection.wait(
+                lambda: bool(work.results) or work.over, None if timeout == math.inf else timeout
+            )
+        except KeyboardInterrupt:
+            self.cancel()
+            raise
 
     def _raise_end(self) -> None:
         end = self._work.end
@@ -173,11 +189,12 @@ class Job:
     def wait(self, timeout: float | None = None) -> Progress:
         """To the end; results are thrown away. `Timeout` after so many seconds: it goes on, wait again."""
         work = self._work
-        end = None if timeout is None else time.monotonic() + timeout
+        end = math.inf if timeout is None else time.monotonic() + timeout
         while not work.over or work.results:
-            left = None if end is None else max(0.0, end - time.monotonic())
-            if not work.connection.wait(lambda: bool(work.results) or work.over, left):
-                raise Timeout(f"not complete after {timeout:g} s: {work.so_far()}")
+            if not self._wait(min(self._left(), max(0.0, end - time.monotonic()))):
+                if self._left():
+                    raise Timeout(f"not complete after {timeout:g} s: {work.so_far()}")
+                work.stop_with(work.timed_out())
             work.take()
             if self._bar is not None:
                 self._bar.update(self.progress)
@@ -192,7 +209,11 @@ class Job:
         self._work.stop()
 
     def cancel(self) -> None:
-        """What is queued is dropped; a function that runs sees `cancelled`. Iterating raises `Cancelled`."""
+        """What is queued is dropped; a function that runs sees `cancelled`. Iterating raises `Cancelled`.
+
+        A function that goes on for longer than 2 s, or than the `setup` of its server took, is ended hard: its
+        process is replaced, and what other jobs had there is repeated. Ctrl-C in a wait for results cancels too.
+        """
         _end_with(self._work, Cancelled("the job was cancelled"))
 
     def _close(self) -> None:
