@@ -3,13 +3,14 @@
 """Write the golden envelopes: python schema/make_golden.py [DIRECTORY]
 
 Each NAME.bin is the first frame of a message, written by FlatBuffers' official Python runtime and the code that flatc
-makes of palm.fbs; envelopes.json says what is in them. Nothing of PALM's own code takes part. What the writers may
-choose (the order of fields and vectors) differs from the core's; csrc/tests/test_envelope.c and
-tests/test_wire_golden.py compare what is said, not how.
+makes of palm.fbs; envelopes.json says what is in them. trees.json has payloads, as Python writes them, and their bytes
+in msgpack, by msgspec. Nothing of PALM's own code takes part. What the writers may choose (the order of fields and
+vectors) differs from the core's; csrc/tests/test_envelope.c and tests/test_wire_golden.py compare what is said.
 """
 
 import importlib.util
 import json
+import struct
 import subprocess
 import sys
 import tempfile
@@ -18,6 +19,7 @@ from pathlib import Path
 from types import ModuleType
 
 import flatbuffers
+import msgspec
 
 HERE = Path(__file__).resolve().parent
 ALIGN = 64
@@ -226,6 +228,40 @@ ENVELOPES = {
 }
 
 
+def ext(kind: int, data: bytes) -> msgspec.msgpack.Ext:
+    return msgspec.msgpack.Ext(kind, data)
+
+
+# What a payload is in Python, and what msgpack has instead of what it does not know (docs/wire.md, 9.1). An array is
+# named by its place among the record's.
+NDARRAY, TUPLE, SCALAR, COMPLEX, BIG_INT = range(1, 6)
+TREES = {
+    "None": None,
+    "[True, -1, 2.5, 'text', b'bytes']": [True, -1, 2.5, "text", b"bytes"],
+    "{'a': {'b': [1, 300, 70000, -40000]}, 5: None}": {"a": {"b": [1, 300, 70000, -40000]}, 5: None},
+    "(1, 'x')": ext(TUPLE, msgspec.msgpack.encode([1, "x"])),
+    "[(), (1,)]": [ext(TUPLE, msgspec.msgpack.encode([])), ext(TUPLE, msgspec.msgpack.encode([1]))],
+    "[np.float32(1.5)]": [ext(SCALAR, b"<f4\0" + struct.pack("<f", 1.5))],
+    "[np.datetime64(0, 'ns')]": [ext(SCALAR, b"<M8[ns]\0" + bytes(8))],
+    "[1 - 2j]": [ext(COMPLEX, struct.pack(">dd", 1, -2))],
+    "[2**64, -(2**63) - 1]": [
+        ext(BIG_INT, (1 << 64).to_bytes(9, "big")),
+        ext(BIG_INT, (-(1 << 63) - 1).to_bytes(9, "big", signed=True)),
+    ],
+    "{'x': np.arange(2), 'y': [np.ones(3)]}": {"x": ext(NDARRAY, bytes(4)), "y": [ext(NDARRAY, b"\0\0\0\1")]},
+    "{'job': bytes(16), 'epoch': 0, 'client': 'ipc:///c', 'seed': 7, 'steps': [['a', 'f', 'ipc:///a', None], "
+    "['b', 'g', 'ipc:///b', 'k']], 'pids': {'ipc:///b': 42}, 'constants': {'k': {'gain': 2.0}}}": {
+        "job": bytes(16),
+        "epoch": 0,
+        "client": "ipc:///c",
+        "seed": 7,
+        "steps": [["a", "f", "ipc:///a", None], ["b", "g", "ipc:///b", "k"]],
+        "pids": {"ipc:///b": 42},
+        "constants": {"k": {"gain": 2.0}},
+    },
+}
+
+
 def body(size: int) -> bytes:
     return bytes((i * 7 + 1) % 256 for i in range(size))
 
@@ -334,6 +370,8 @@ def write(directory: Path) -> None:
     for name, e in envelopes.items():
         (directory / f"{name}.bin").write_bytes(frame(wire, e))
     (directory / "envelopes.json").write_text(describe(envelopes))
+    trees = {value: msgspec.msgpack.encode(tree).hex() for value, tree in TREES.items()}
+    (directory / "trees.json").write_text(json.dumps(trees, indent=1) + "\n")
 
 
 if __name__ == "__main__":

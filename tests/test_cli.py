@@ -248,7 +248,7 @@ def test_json_of_any_payload():
 
 def test_nothing_is_unpickled(tmp_path):
     np.save(tmp_path / "x.npy", np.array([{}], dtype=object), allow_pickle=True)
-    with pytest.raises(ValueError, match="pickle"):
+    with pytest.raises(ValueError, match="it has objects"):
         cli_files.load(tmp_path / "x.npy")
 
 
@@ -492,7 +492,7 @@ def test_submit_when_a_server_dies(shop):
     process = shop.start("submit", "tasks.die", "--input", "x?.npy", "--output", "dead")
     _, err = process.communicate(timeout=30)
     assert process.returncode == 1
-    assert all(f"x{n}.npy: Crashed: 3 processes have died" in err for n in range(3)), err
+    assert all(f"x{n}.npy: 3 processes have died" in err for n in range(3)), err
     assert "failed" in err.splitlines()[-1], err
     eventually(lambda: json.loads(shop.run("status", "--json")[0])["servers"][0]["state"] == "running")
 

@@ -231,7 +231,7 @@ def test_who_overruns_is_ended_and_nobody_else(client, tmp_path, how):
     assert [attempt for _, attempt in job] == [1] * 21
     [error] = job.errors
     assert isinstance(error, palm.Crashed) and (error.reason, error.number) == (REASON, 1)
-    assert str(error).startswith(f"Crashed: it {REASON}, and was ended with its process (in limited.stuck, input 1)")
+    assert str(error).startswith(f"it {REASON}, and was ended with its process (in limited.stuck, input 1)")
     assert [f.result(10) for f in others] == [1] * 20
     assert ran.read_text() == "x", "it is not run again"
 

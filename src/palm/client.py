@@ -15,14 +15,15 @@ from collections.abc import AsyncIterable, Iterable, Iterator, Sequence
 from os import PathLike
 from typing import Any, Literal
 
-from palm import places
+from palm import arguments, places
 from palm._core import space as core_space
 from palm.calls import Answer, Calls, Retired, settle
 from palm.connection import Connection, finalise
 from palm.directory import Directory
 from palm.errors import Cancelled, Crashed, Disconnected, Timeout
 from palm.job import Job
-from palm.step import route_of
+from palm.journal import Journal
+from palm.step import one_step, route_of
 from palm.window import SLOTS
 from palm.work import JobWork, Options
 
@@ -62,7 +63,7 @@ class Client(concurrent.futures.Executor):
         known = self._calls.get(name) if type(name) is str else None
         if known is not None and not known.retired:
             return known, False
-        [s] = route_of(name)
+        s = one_step(name)
         if s.constants:
             return Calls(self._connection, self._directory, self._directory.route([s])), True
         calls = self._calls.get(s)
@@ -97,6 +98,7 @@ class Client(concurrent.futures.Executor):
         ------
         NotFound, PayloadError, RemoteError, Crashed, Timeout, Disconnected
         """
+        timeout = arguments.seconds("timeout", timeout)
         try:
             return self._call(step, values, timeout)
         except Crashed as e:
@@ -136,6 +138,7 @@ class Client(concurrent.futures.Executor):
 
         To cancel the future cancels the call, running or not: softly, then hard, as `Job.cancel` does.
         """
+        timeout = arguments.seconds("timeout", timeout)
         inner: concurrent.futures.Future[Any] = concurrent.futures.Future()
         calls, once, number = self._send(step, values, inner, timeout)
         outer: concurrent.futures.Future[Any] = concurrent.futures.Future()
@@ -235,28 +238,41 @@ class Client(concurrent.futures.Executor):
         progress : bool
             A bar on standard error.
         journal : path, optional
-            Not there yet (NotImplementedError).
+            A file that notes the inputs that are done: all their results were taken, and you have asked for the next
+            one since; failed ones are not. The same job made again with it (same steps, constants and inputs, in the
+            same order; it has the seed) sends the others alone, and its results are the same bits. Written twice a
+            second and at the end, after `into` has flushed its memmap.
 
         Raises
         ------
         NotFound, PayloadError, Disconnected
             Steps and constants are checked here.
+        TypeError, ValueError
+            Of an argument that is none of these, or a journal that is no journal, or that of another job.
+        OSError
+            The journal is in use, or cannot be written.
         """
         if on_error not in ("raise", "skip", "return"):
             raise ValueError(f'on_error is "raise", "skip" or "return", not {on_error!r}')
-        if window is not None and window < 1:
-            raise ValueError(f"a window has at least one message, not {window}")
-        if journal is not None:
-            raise NotImplementedError("a journal is not there yet")
+        if window is not None:
+            window = arguments.whole("window", window, 1)
+        if seed is not None:
+            seed = arguments.whole("seed", seed, 0)
+        timeout = arguments.seconds("timeout", timeout)
+        inputs = arguments.inputs(inputs)
+        steps = route_of(steps)
+        route = self._directory.route(steps)
+        fresh = secrets.randbits(63) if seed is None else seed
+        book = None if journal is None else Journal(journal, steps, seed, fresh)
         options = Options(
             ordered=ordered,
             window=window or SLOTS,
             on_error=on_error,
             timeout=timeout,
             deadline=0 if timeout is None else time.time_ns() + int(timeout * 1e9),
-            seed=secrets.randbits(63) if seed is None else seed,
+            seed=fresh if book is None else book.seed,
         )
-        work = JobWork(self._connection, self._directory, self._directory.route(route_of(steps)), options, inputs)
+        work = JobWork(self._connection, self._directory, route, options, inputs, book)
         job = Job(self, work, progress=progress, one_input=inputs is None)
         self._jobs.add(job)
         return job
@@ -303,6 +319,9 @@ class Client(concurrent.futures.Executor):
                 )
             )
         self.close()
+
+    def __repr__(self) -> str:
+        return f"<palm.Client of {self.address}{', closed' if self._connection.closed else ''}>"
 
     def close(self, timeout: float = 5.0) -> None:
         """Give up what is unfinished, and say so: futures get `Disconnected`. Again: without effect."""

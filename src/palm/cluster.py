@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from os import PathLike
 from typing import Any
 
-from palm import places, process
+from palm import arguments, places, process
 from palm._core import space as core_space
 from palm.births import THREADS, Births
 from palm.child import Child
@@ -57,9 +57,9 @@ class Cluster:
         self._closed = False
         self._pid = os.getpid()
         self._owner_read, self._owner_write = os.pipe()  # nobody writes: it breaks when this process ends
-        self._reports = Reports(self._tell)
+        self._reports = Reports(self._ask_registry)
         self._births = Births()
-        self._supervisor = Supervisor(self._directory, self._report, self._births)
+        self._supervisor = Supervisor(self._directory, self._reports.put, self._births)
         try:
             self._launch(
                 Order(
@@ -80,6 +80,9 @@ class Cluster:
             self.close()
             raise
         _open.add(self)
+
+    def __repr__(self) -> str:
+        return f"<palm.Cluster {self.name!r}{', closed' if self._closed else ''}>"
 
     @classmethod
     def from_file(cls, path: str | PathLike[str]) -> Cluster:
@@ -141,6 +144,7 @@ class Cluster:
         self._check()
         cls = load(template)
         name = places.check_name(name or cls.__name__.lower(), "the server")
+        setup, env = arguments.mapping("setup", setup), arguments.mapping("env", env)
         if workers != 1:
             raise NotImplementedError(
                 f"workers={workers}: a palm.Server is one process; templates with workers are not there yet"
@@ -150,13 +154,13 @@ class Cluster:
         there = self._supervisor.names()
         if name in there and not replace:
             raise ValueError(f"there is a server {name!r} already: give another name, or replace=True")
-        _check_setup(cls, dict(setup or {}))
+        _check_setup(cls, setup)
         if name in there:
             self.stop(name)
-        order = Order(template, name, self.address, setup=dict(setup or {}), memory=parse_memory(memory))
+        order = Order(template, name, self.address, setup=setup, memory=parse_memory(memory))
         cores = cores or max(1, (os.cpu_count() or 1) // (len(there) or 1))
         attempts = max((f.attempts for _, f in iterate_exposed(cls)), default=1)
-        self._launch(order, dict(env or {}), cores, timeout, attempts)
+        self._launch(order, env, cores, timeout, attempts)
         return name
 
     def _launch(self, order: Order, env: dict[str, str], cores: int, timeout: float, attempts: int) -> None:
@@ -173,7 +177,7 @@ class Cluster:
             there = ", ".join(n for n in self._supervisor.names() if n != REGISTRY) or "none"
             raise LookupError(f"there is no server {name!r} here; there are: {there}")
         child.end(timeout)
-        self._reports.put(name, child.pid, "stopped", "stopped").wait()
+        self._reports.put("left", name, child.pid, "stopped", "stopped").wait()
 
     def scale(self, name: str, workers: int) -> None:
         """Change the number of workers: not there yet for templates of one process."""
@@ -198,14 +202,9 @@ class Cluster:
                 self._own = Client(self.address)
             return self._own
 
-    def _report(self, name: str, pid: int, reason: str, state: str) -> None:
-        """What the supervisor has seen, for the registry."""
-        if name != REGISTRY:
-            self._reports.put(name, pid, reason, state)
-
-    def _tell(self, name: str, pid: int, reason: str, state: str) -> None:
+    def _ask_registry(self, function: str, *values: Any) -> None:
         if not self._closed:
-            self._own_client()._directory.ask("left", name, pid, reason, state)
+            self._own_client()._directory.ask(function, *values)
 
     # ------------------------------------------------------------------------------------------------ the end
 
@@ -260,6 +259,8 @@ def parse_memory(text: str | None) -> int:
     """Bytes of ``"512MiB"``, ``"2GB"``, ``"1048576"``; 0 for None."""
     if text is None:
         return 0
+    if not isinstance(text, str):
+        raise TypeError(f'memory is text with a unit, as "512MiB" or "2GB", not {text!r}')
     units = {
         "": 1,
         "b": 1,

@@ -54,12 +54,17 @@ class RemoteError(PalmError):
         self.traceback, self.capsule = traceback, capsule
 
     def __str__(self) -> str:
-        text = f"{self.type}: {self.args[0]}" if self.type else str(self.args[0])
+        own = self.type in ("", type(self).__name__)  # the class says it
+        text = str(self.args[0]) if own else f"{self.type}: {self.args[0]}"
         if self.server:
             text += f" (in {self.server}.{self.function}, input {self.number})"
         if self.capsule:
             text += f"; palm replay {self.capsule}"
         return f"{text}\n\nRemote {self.traceback}" if self.traceback else text
+
+    def __repr__(self) -> str:
+        """On one line, with where it was, for lists of them."""
+        return f"<{type(self).__name__} {str(self).partition(chr(10))[0]}>"
 
     def __reduce__(self) -> tuple[Any, ...]:
         return _rebuild, (type(self), self.args[0], dict(self.__dict__))

@@ -27,7 +27,7 @@ from palm.making import Making
 from palm.message import Message, places
 from palm.outcomes import Outcomes
 from palm.outlets import Outlets
-from palm.remote import NO_MESSAGE, check_meaning, died_in
+from palm.remote import NO_MESSAGE, check_meaning, died_in, pid_of
 from palm.retries import Retries, Retry, pause
 from palm.step import To
 from palm.suspects import Suspect, of_job
@@ -83,6 +83,7 @@ class Host:
         self._backlog: collections.deque[core.Event] = collections.deque()
         self._cancelled_early: set[bytes] = set()  # jobs whose OPEN may still be in the backlog
         self._given_up_in: list[JobHere] = []
+        self._stopped_early: set[bytes] = set()  # likewise
         self._event: core.Event | None = None
         self._assignment: Assignment | None = None
         self._message_cache: tuple[int, Message] | None = None
@@ -127,6 +128,7 @@ class Host:
     def _forget_what_was_early(self) -> None:
         """All that had come before it has been worked on."""
         self._cancelled_early.clear()
+        self._stopped_early.clear()
         for job in self._given_up_in:
             job.given_up.clear()
         self._given_up_in.clear()
@@ -136,6 +138,8 @@ class Host:
             self._message(event)
         elif event.kind == core.GONE:
             self._gone(event.link)
+        elif event.kind == core.WAKE:
+            self._found()
         elif event.kind == core.STOP:
             self.stopping = True
 
@@ -172,19 +176,13 @@ class Host:
     def _open(self, event: core.Event) -> None:
         try:
             meaning = check_meaning(event.value(0), event.hop)
-            job = self._job(meaning["job"], meaning["client"])
-            if meaning["epoch"] < job.epoch:
+            a = self._assigned(meaning, event.hop)
+            job = a.job
+            if not self.node.stands(job.report.link):
+                self._end(job)  # its client has died while this lay in the queue
+                return
+            if a.epoch < job.epoch:
                 return  # what comes under this handle has been repeated, or will be
-            a = Assignment(
-                job,
-                meaning["epoch"],
-                meaning["client"],
-                meaning["seed"],
-                meaning["steps"],
-                meaning["pids"],
-                meaning["constants"],
-                event.hop,
-            )
             self._bind(a)
             for step in a.steps[1:2]:
                 self._outlets.link(a, step[2])  # while one can still say that it is none
@@ -194,15 +192,21 @@ class Host:
         if a.epoch > job.epoch:
             job.epoch = a.epoch
             self._assignments = {k: b for k, b in self._assignments.items() if b.job is not job}
-        job.cancelled |= a.job.key in self._cancelled_early
+        job.cancelled |= job.key in self._cancelled_early
+        job.stopped |= meaning["stopped"] or job.key in self._stopped_early
         self._assignments[event.link, event.handle] = a
+        if job.stopped:
+            self._generators.stop(job)
 
-    def _job(self, key: bytes, client: str) -> JobHere:
+    def _assigned(self, meaning: dict[str, Any], hop: int) -> Assignment:
+        key, client = meaning["job"], meaning["client"]
         job = self._jobs.get(key)
         if job is None:
-            job = JobHere(key, self._outlets.report(key, client))
+            pid = pid_of(client, meaning["pids"], meaning["where"])
+            job = JobHere(key, self._outlets.report(key, client, pid))
             self._jobs[key] = self._reports[job.report.handle] = job
-        return job
+        names = ("epoch", "client", "seed", "steps", "pids", "where", "constants", "owed")
+        return Assignment(job=job, hop=hop, **{name: meaning[name] for name in names})
 
     def _bind(self, a: Assignment) -> None:
         server, name, _, key = a.steps[0]
@@ -243,8 +247,8 @@ class Host:
         if key is None:
             return
         job, number, softly = self._jobs.get(key), event.number(0), event.children(0)
-        if job is None and self._backlog and not softly and number == NO_MESSAGE:
-            self._cancelled_early.add(key)
+        if job is None and self._backlog and number == NO_MESSAGE:
+            (self._stopped_early if softly else self._cancelled_early).add(key)
         if job is None:
             return
         if softly:
@@ -387,7 +391,8 @@ class Host:
         else:
             assert a.signature is not None
             value = self._event.value(i) if self._outcomes.keeps_inputs or a.signature.retry_on else None
-            self._generators.add(Making(result, a, *name, self._event.deadline(i), self.message(), value))
+            made = Making(result, a, *name, self._event.deadline(i), self.message(), value, owed=a.owed)
+            self._generators.add(made)
 
     def again(self, i: int) -> bool:
         """A message has come again, of which many were made here already. False: that was at another step."""
@@ -405,9 +410,19 @@ class Host:
     def _send_to(self, a: Assignment, name: Name, result: To, deadline: int) -> None:
         number, path = name
         try:
-            self._outlets.routed(a, result.route).batch.put_out_of(result, number, deadline, path)
+            outlet = self._outlets.routed(a, result.route)
+            outlet.batch.put_out_of(result, number, deadline, path)
         except Exception as e:
             self._outcomes.failed(a, name, e)
+            return
+        if outlet.waiting is not None:
+            outlet.waiting.names.append(name)
+
+    def _found(self) -> None:
+        """Servers to which messages wait to be sent."""
+        for a, name, error in self._outlets.found():
+            self._outcomes.failed(a, name, error)
+            self._outlets.flush(a.job.report)
 
     def _capsule(self, i: int, error: Exception) -> str | None:
         """The file in which record i is kept for `palm replay` (B7)."""

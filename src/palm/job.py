@@ -6,6 +6,7 @@ from __future__ import annotations
 import collections
 import functools
 import math
+import threading
 import time
 from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass
@@ -15,8 +16,9 @@ import numpy as np
 
 from palm.connection import finalise
 from palm.errors import Cancelled, Disconnected, RemoteError, Timeout
+from palm.journal import Journal
 from palm.message import places
-from palm.work import JobWork, Result
+from palm.work import INPUT_DONE, JobWork, Result
 
 if TYPE_CHECKING:
     from palm.client import Client
@@ -51,12 +53,18 @@ class Job:
         self._client, self._work, self._one_input = client, work, one_input
         self._began = time.monotonic()
         self._taken: collections.deque[Result] = collections.deque()
+        self._groups = None if work.journal is None else Groups(work.journal)
         self._bar: Any = None
         if progress:
             from palm.progress import Bar
 
             self._bar = Bar(" -> ".join(work.route.steps))
             work.on_end.append(lambda bar=self._bar: bar.close(_progress_of(work)))
+
+    def __repr__(self) -> str:
+        p = self.progress
+        over = "ended" if self._work.over else "under way"
+        return f"<palm.Job {' -> '.join(self._work.route.steps)}: {p.sent} inputs sent, {p.done} done, {over}>"
 
     @property
     def id(self) -> str:
@@ -84,27 +92,37 @@ class Job:
         return self
 
     def __next__(self) -> Any:
-        try:
-            return self._taken.popleft()[2]
-        except IndexError:
-            return self._next()[2]
+        while True:
+            try:
+                return self._taken.popleft()[2]
+            except IndexError:
+                pass  # so that what `_take` raises comes alone
+            self._take()
 
     def _next(self) -> Result:
         while True:
             try:
                 return self._taken.popleft()
             except IndexError:
-                self._take()
+                pass
+            self._take()
 
     def _take(self) -> None:
-        """All results that are there; StopIteration, or what ended the job, if no more will come."""
+        """All results that are there; StopIteration, or what ended the job, if no more will come. Any number of threads
+        may be here: what one has taken, another may get."""
         work = self._work
+        if self._groups is not None and self._groups.advance(self._taken):
+            return
         if not self._wait(self._left()):
             work.stop_with(work.timed_out())
-        self._taken = work.take()
+        taken = work.take()
         if self._bar is not None:
             self._bar.update(self.progress)
-        if not self._taken:
+        if self._groups is None:
+            self._taken.extend(taken)
+        else:
+            self._groups.add(taken)
+        if not taken and work.over and not work.results:  # in this order: what ends it comes after all results
             self._raise_end()
 
     def _left(self) -> float:
@@ -125,6 +143,7 @@ class Job:
             raise
 
     def _raise_end(self) -> None:
+        _close_journal(self._work)
         end = self._work.end
         if end is None:
             raise StopIteration
@@ -176,14 +195,24 @@ class Job:
         ----------
         out : (N, ...) ndarray
             A memmap too. Results have the shape ``out.shape[1:]`` and a dtype that casts to its own (``same_kind``).
+            Rows of inputs without a result stay as they are.
+
+        Raises
+        ------
+        ValueError, TypeError, IndexError
+            A result does not fit, an input has a second one, or `out` has no row for it; names the input. The job is
+            cancelled.
         """
-        for number, value in self.items():
-            if isinstance(value, RemoteError):
-                continue
-            if number >= len(out):
-                self.cancel()
-                raise IndexError(f"the result of input {number} has no place in an array of {len(out)} rows")
-            np.copyto(out[number : number + 1], np.asarray(value)[np.newaxis], casting="same_kind")
+        if self._groups is not None and isinstance(out, np.memmap):
+            self._groups.journal.sync = out.flush
+        written = np.zeros(len(out), bool)
+        try:
+            for number, value in self.items():
+                if not isinstance(value, RemoteError):
+                    _put(out, number, value, written)
+        except (IndexError, TypeError, ValueError):
+            self.cancel()
+            raise
         return out
 
     def wait(self, timeout: float | None = None) -> Progress:
@@ -195,11 +224,16 @@ class Job:
                 if self._left():
                     raise Timeout(f"not complete after {timeout:g} s: {work.so_far()}")
                 work.stop_with(work.timed_out())
-            work.take()
+            taken = work.take()
+            if self._groups is not None:
+                self._groups.add(taken)
+                while self._groups.advance(taken):
+                    taken.clear()
             if self._bar is not None:
                 self._bar.update(self.progress)
         if work.end is not None:
             self._raise_end()
+        _close_journal(work)
         return self.progress
 
     # ------------------------------------------------------------------------------------------------ ending
@@ -252,16 +286,69 @@ class Job:
         self._drop()
 
     def __del__(self) -> None:
-        if hasattr(self, "_began") and self._is_open():  # else __init__ has raised
-            finalise(functools.partial(_leave, self._work))
+        if hasattr(self, "_began"):  # else __init__ has raised
+            if self._is_open():
+                finalise(functools.partial(_leave, self._work))
+            elif self._groups is not None:
+                finalise(self._groups.journal.close)
 
     def _drop(self) -> None:
         if self._is_open():
             _leave(self._work)
+        else:
+            _close_journal(self._work)
 
     def _is_open(self) -> bool:
         connection = self._work.connection
         return not self._work.over and not connection.closed and not connection.is_forked()
+
+
+class Groups:
+    """The results of a job with a journal, in groups that end with an input's last one: who asks for the next group has
+    worked on the former."""
+
+    def __init__(self, journal: Journal) -> None:
+        self.journal = journal
+        self._lock = threading.Lock()
+        self._waiting: collections.deque[Result] = collections.deque()
+        self._done: int | None = None  # the input that the group ends
+
+    def add(self, taken: collections.deque[Result]) -> None:
+        with self._lock:
+            self._waiting.extend(taken)
+
+    def advance(self, group: collections.deque[Result]) -> bool:
+        """Adds the next group, perhaps an empty one; False if there is none yet."""
+        with self._lock:
+            if self._done is not None:
+                self.journal.add(self._done)
+                self._done = None
+            more = bool(self._waiting)
+            while self._waiting and self._done is None:
+                number, path, value = self._waiting.popleft()
+                if value is INPUT_DONE:
+                    self._done = number
+                else:
+                    group.append((number, path, value))
+            return more
+
+
+def _put(out: np.ndarray[Any, Any], number: int, value: Any, written: np.ndarray[Any, Any]) -> None:
+    """The result of an input into its row."""
+    if number >= len(out):
+        raise IndexError(f"the result of input {number} has no place in an array of {len(out)} rows")
+    if written[number]:
+        raise ValueError(f"input {number} has several results, and one row: iterate over job.items() instead")
+    if np.shape(value) != out.shape[1:]:
+        raise ValueError(f"the result of input {number} has shape {np.shape(value)}, a row of `out` {out.shape[1:]}")
+    try:
+        np.copyto(out[number : number + 1], np.asarray(value)[np.newaxis], casting="same_kind")
+    except TypeError:
+        what = f"dtype {value.dtype}" if hasattr(value, "dtype") else f"type {type(value).__name__}"
+        raise TypeError(
+            f"the result of input {number}, of {what}, does not cast to {out.dtype}, that of `out`"
+        ) from None
+    written[number] = True
 
 
 def _end_with(work: JobWork, error: BaseException) -> None:
@@ -271,6 +358,12 @@ def _end_with(work: JobWork, error: BaseException) -> None:
 
 def _leave(work: JobWork) -> None:
     _end_with(work, Cancelled("the job was left before it was complete"))
+    _close_journal(work)
+
+
+def _close_journal(work: JobWork) -> None:
+    if work.journal is not None:
+        work.journal.close()
 
 
 def _progress_of(work: JobWork) -> Progress:

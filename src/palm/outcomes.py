@@ -54,6 +54,7 @@ class Outcomes:
     ) -> None:
         """After so many children, which are on their way."""
         self._node.count("errors")
+        _advise(error)
         tree = tree_of_error(_trimmed(error), self._name, a.steps[0][1], capsule)
         a.job.report.batch.error(tree, *name, children)
 
@@ -70,6 +71,14 @@ class Outcomes:
             message=message,
             error=None if isinstance(error, Crashed) else _trimmed(error),
             reason=error.reason if isinstance(error, Crashed) else "",
+        )
+
+
+def _advise(error: BaseException) -> None:
+    """The first error that most people make gets a note in its traceback."""
+    if isinstance(error, ValueError) and "read-only" in str(error) and not getattr(error, "__notes__", None):
+        error.add_note(
+            "What a function gets it shares with others, and only reads: x = x.copy() makes one to write to."
         )
 
 

@@ -8,6 +8,7 @@ cluster that was killed as a whole has left behind is removed by whoever looks n
 
 from __future__ import annotations
 
+import functools
 import os
 import re
 import secrets
@@ -39,7 +40,7 @@ def base() -> Path:
 
 
 def check_name(name: str, what: str) -> str:
-    if not _NAME.match(name):
+    if not isinstance(name, str) or not _NAME.match(name):
         raise ConfigError(
             f"{what} is named {name!r}: a name has 1 to 31 letters, digits, - or _, and begins with a letter or digit"
         )
@@ -53,6 +54,13 @@ def start_time(pid: int) -> int:
     except OSError:
         return 0
     return 0 if after_name[0] in (b"Z", b"X") else int(after_name[19])
+
+
+@functools.cache
+def pid_namespace() -> bytes:
+    """Where pids mean what they mean here: 16 bytes of the kernel's boot id, and the inode of the pid namespace."""
+    boot_id = Path("/proc/sys/kernel/random/boot_id").read_text().strip().replace("-", "")
+    return bytes.fromhex(boot_id) + os.stat("/proc/self/ns/pid").st_ino.to_bytes(8, "little")
 
 
 def make(name: str | None) -> Path:
@@ -74,6 +82,11 @@ def owner(path: Path) -> int:
     except (OSError, ValueError):
         return 0
     return pid if start_time(pid) == began else 0
+
+
+def is_abandoned(registry: str) -> bool:
+    """True of a registry's endpoint on this host, if the owner of its cluster is dead: nobody starts it again."""
+    return registry.startswith("ipc://") and not owner(Path(registry.removeprefix("ipc://")).parent)
 
 
 def remove(path: Path) -> None:
@@ -126,7 +139,8 @@ def find(address: str | None) -> str:
             raise Disconnected(
                 f"no address was given, $PALM_CLUSTER is not set, and {base()} has "
                 + (
-                    f"{len(running)} running clusters: {', '.join(running)}; name one of them"
+                    f"{len(running)} running clusters: {', '.join(running)}; name one: palm.Client(NAME), "
+                    "$PALM_CLUSTER, or in the shell --cluster NAME (palm down NAME)"
                     if running
                     else "no running cluster: start one with `palm up` or palm.Cluster()"
                 )

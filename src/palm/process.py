@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import os
 import pickle
+import resource
 import select
 import signal
 import socket
@@ -49,6 +50,7 @@ class Order:
     is_registry: bool = False
     work_grace: float = WORK_GRACE
     suspects: list[Suspect] = field(default_factory=list)  # messages in which its predecessors have died
+    again: bool = False  # it has predecessors
 
 
 def load(template: Any) -> type[Server]:
@@ -73,6 +75,7 @@ def describe(server: Server, name: str, address: str, supervised: bool) -> dict[
         "template": base,
         "class": cls.__qualname__,
         "host": socket.gethostname(),
+        "where": places.pid_namespace(),
         "pid": os.getpid(),
         "began": places.start_time(os.getpid()),
         "supervised": supervised,
@@ -87,6 +90,7 @@ def run(order: Order, ready: Callable[[], None]) -> None:
     from palm.host import Host
 
     cls = load(order.template)
+    _allow_many_files()
     core_space.open_space(order.memory)
     endpoint = order.endpoint or places.endpoint(order.registry, order.name)
     if endpoint.startswith("ipc://"):
@@ -110,7 +114,7 @@ def run(order: Order, ready: Callable[[], None]) -> None:
     try:
         began = time.monotonic()
         with core_space.arena(shared=False):
-            server.setup(**order.setup)
+            server.setup(**order.setup, **({"again": order.again} if order.is_registry else {}))
         if not order.is_registry:
             host.node.limit(_work_grace(order, time.monotonic() - began))
         if membership:
@@ -134,6 +138,12 @@ def _work_grace(order: Order, setup_took: float) -> float:
     most twice the least cost. And functions that look at `cancelled` now and then need a moment. Without a supervisor
     nobody would replace it: no time is long enough."""
     return max(order.work_grace, setup_took) if order.owner_fd >= 0 else -1.0
+
+
+def _allow_many_files() -> None:
+    """A client takes four at each server, and libzmq aborts a process that has none left."""
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 
 
 def _serve(host: Any, order: Order) -> None:
@@ -188,9 +198,9 @@ def main() -> int:
     report = socket.socket(fileno=report_fd)
     try:
         with open(order_fd, "rb") as f:
-            sys.path[:], order_bytes, suspects = pickle.load(f)
+            sys.path[:], order_bytes, suspects, again = pickle.load(f)
         order = _order_of(order_bytes)
-        order.suspects, order.owner_fd = suspects, owner_fd
+        order.suspects, order.again, order.owner_fd = suspects, again, owner_fd
         run(order, lambda: _say_ready(report))
     except BaseException as e:
         if report.fileno() < 0:

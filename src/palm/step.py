@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Sequence
 from typing import Any, Literal
 
@@ -19,6 +20,9 @@ class Step(str):
         self = super().__new__(cls, name)
         self.constants = constants or {}
         return self
+
+    def __repr__(self) -> str:
+        return f"palm.step({', '.join([str.__repr__(self), *(f'{k}={v!r}' for k, v in self.constants.items())])})"
 
     @property
     def server(self) -> str:
@@ -47,18 +51,38 @@ def step(name: str, /, **constants: Any) -> Step:
     made = Step(name, constants)
     if not made.server or not made.function:
         raise ValueError(f'a step is "server.function", not {name!r}')
+    if ":" in name and "=" in name:
+        raise ValueError(
+            f'{name!r} is how the shell writes constants: palm.step("{name.partition(":")[0]}", name=value)'
+        )
+    if any(between in name for between in ("->", ",", " ")):
+        raise ValueError(f'{name!r} is no step: a route of several is a list, as ["denoise.median", "spectrum.power"]')
     return made
 
 
 def route_of(route: str | Sequence[str]) -> list[Step]:
     """One or several steps, as a list; ValueError if one is none."""
+    if not isinstance(route, (str, Sequence)):
+        raise TypeError(f'a route is a list of steps, as ["server.function", ...], not {_kind(route)}')
     names = [route] if isinstance(route, str) else list(route)
     if not 0 < len(names) <= MAX_STEPS:
         raise ValueError(f"a route has 1 to {MAX_STEPS} steps, not {len(names)}")
-    for name in names:
-        if not isinstance(name, str):
-            raise TypeError(f'a step is a str, as "server.function", or palm.step(...), not {type(name).__name__}')
-    return [name if isinstance(name, Step) else step(name) for name in names]
+    return [one_step(name) for name in names]
+
+
+def one_step(name: object) -> Step:
+    """A step as users write it; TypeError or ValueError if it is none."""
+    if isinstance(name, Step):
+        return name
+    if isinstance(name, str):
+        return step(name)
+    if isinstance(name, Sequence) and not isinstance(name, (bytes, bytearray)):
+        raise TypeError(f"this takes one step, not a list of {len(name)}: pipelines are for client.job")
+    raise TypeError(f'a step is a str, as "server.function", or palm.step(...), not {_kind(name)}')
+
+
+def _kind(value: object) -> str:
+    return f"the function {value.__qualname__}" if inspect.isroutine(value) else type(value).__name__
 
 
 class To:
@@ -73,7 +97,9 @@ class To:
 def to(route: str | Sequence[str], value: Any, *, slow: Literal["block", "drop-oldest", "reject"] = "block") -> To:
     """To return or yield from a function: `value` takes this route instead of the rest of the pipeline.
 
-    What leaves its last step is a result of the job. `slow` other than "block" is not there yet (NotImplementedError).
+    What leaves its last step is a result of the job. Constants of its steps are compared by content, each time, and
+    sent once a job to each process: that takes a few us where they are small, and more than 1 ms a MiB. `slow`
+    other than "block" is not there yet (NotImplementedError).
     """
     if slow != "block":
         raise NotImplementedError(f'slow={slow!r}: this version has "block" alone')

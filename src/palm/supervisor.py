@@ -37,12 +37,13 @@ class Supervisor:
     directory : Path
         With the cluster's sockets.
     tell : callable
-        Told of each death: the server's name, pid, reason, and "restarting" or "failed". Must not wait.
+        Called with a function of the registry and what it gets: `left` after each death, `started` when the registry
+        itself was started again. Must not wait.
     births : Births
         Of all its children; its own from now on.
     """
 
-    def __init__(self, directory: Path, tell: Callable[[str, int, str, str], object], births: Births) -> None:
+    def __init__(self, directory: Path, tell: Callable[..., object], births: Births) -> None:
         self._directory, self._tell, self._births = directory, tell, births
         self._children: dict[str, Child] = {}
         self._lock = threading.RLock()  # of the children and all that is known of them
@@ -165,9 +166,11 @@ class Supervisor:
 
     def _tell_again(self) -> None:
         """A new registry does not know who is missing; those that are there tell it themselves."""
-        for child in self._children.values():
+        others = [c for c in self._children.values() if c.name != REGISTRY and c.started.done()]
+        self._tell("started", [c.name for c in others])
+        for child in others:
             if child.end_told is not None:
-                self._tell(child.name, *child.end_told)
+                self._tell("left", child.name, *child.end_told)
 
     def _died(self, child: Child) -> None:
         assert child.process is not None and child.process.returncode is not None
@@ -208,7 +211,8 @@ class Supervisor:
         if delay is None:
             print(f"palm: {child.name!r} is given up: {reason}", file=sys.stderr)
         child.end_told = child.pid, reason, "failed" if delay is None else "restarting"
-        self._tell(child.name, *child.end_told)
+        if child.name != REGISTRY:
+            self._tell("left", child.name, *child.end_told)
 
     # ------------------------------------------------------------------------------------------------ the end
 

@@ -106,7 +106,7 @@ class Signature:
         if inspect.iscoroutinefunction(method) or inspect.isasyncgenfunction(method):
             raise TypeError(f"{where} is async: a server runs one function at a time; write a plain function")
         parameters = list(inspect.signature(method).parameters.values())
-        if not parameters:
+        if not parameters or (len(parameters) == 1 and parameters[0].name != "self"):
             raise TypeError(f"{where} has no `self`")
         for p in parameters[1:]:
             if p.kind in (p.VAR_POSITIONAL, p.VAR_KEYWORD):
@@ -138,9 +138,10 @@ class Signature:
         if type(values) is tuple and len(values) == count:
             return values
         what = f"a tuple of {len(value)}" if type(value) is tuple else f"one {type(value).__name__}"
+        advice = f"; send a tuple of {count}" if count > 1 and type(value) is not tuple else ""
         raise PayloadError(
-            f"{server}.{self.name}{self.text} has {count} positional parameters, but the message is "
-            f"{'an empty message' if value is NOTHING else what}"
+            f"{server}.{self.name}{self.text} has {count} positional parameter{'s' * (count != 1)}, but the message is "
+            f"{'an empty message' if value is NOTHING else what}{advice}"
         )
 
     def describe(self) -> dict[str, Any]:
@@ -164,6 +165,10 @@ class Server:
         super().__init_subclass__(**kwargs)
         exposed = dict(cls._exposed)
         for name, value in vars(cls).items():
+            if getattr(getattr(value, "__wrapped__", None), _MARK, None) and isinstance(
+                value, (staticmethod, classmethod)
+            ):
+                raise TypeError(f"{cls.__qualname__}.{name} is a {type(value).__name__}: expose a plain method")
             if getattr(value, _MARK, None) is not None:
                 if name in _OF_THE_TEMPLATE:
                     raise TypeError(f"{cls.__qualname__}.{name} is exposed, but {name!r} is a name of the template")

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import collections
 import heapq
+import itertools
 import threading
 import time
 from collections.abc import AsyncIterable, Callable, Generator, Iterable, Iterator, Sized
@@ -23,6 +24,7 @@ from palm.connection import Connection
 from palm.delivery import Delivery, Path
 from palm.directory import Directory
 from palm.errors import Disconnected, PalmError, PayloadError, RemoteError, Timeout
+from palm.journal import Journal
 from palm.remote import Route, contradiction, error_of
 from palm.window import Window
 
@@ -31,6 +33,8 @@ FOR_LONG = 0.25  # seconds: whoever receives need not look at this job sooner
 LOOK = 0.02  # seconds: while an input may be waited for with others held
 
 Result = tuple[int, Path, Any]  # number of the input, path, value
+INPUT_DONE = object()  # with a journal, the value of a result that stands behind all others of an input
+LAST: Path = (2**64 - 1,)  # behind all paths
 
 
 @dataclass(frozen=True)
@@ -53,8 +57,9 @@ class JobWork:
         route: Route,
         options: Options,
         inputs: Iterable[Any] | AsyncIterable[Any] | None,
+        journal: Journal | None = None,
     ) -> None:
-        self.connection, self.options = connection, options
+        self.connection, self.options, self.journal = connection, options, journal
         self.delivery = Delivery(connection, directory, route, options.seed, self._cannot_go_on)
         self.key, self.book = self.delivery.key, self.delivery.book
         self._window = Window(self.book, options.window)
@@ -109,12 +114,17 @@ class JobWork:
         self.connection.wait(lambda: self.over or self.connection.node.ready(self.route.link))
         number, ended = 0, False
         while not ended and self._wait_for_room():
+            known = self.journal.next_done(number) if self.journal is not None else None
+            if known is not None and known[0] <= number:
+                skipped = self._skip(source, known[1] - number)
+                number, ended = number + skipped, number + skipped < known[1]
+                continue
             self._held_since = time.monotonic()
             try:
                 added, ended = self._batch.fill(
                     source,
                     number,
-                    self._slots(),
+                    self._slots() if known is None else min(self._slots(), known[0] - number),
                     self.options.deadline,
                     self.book,
                     self.delivery.lock,
@@ -123,6 +133,14 @@ class JobWork:
                 raise PayloadError(f"input {self.sent + len(self._batch)}: {e}") from None
             number += added
             self._flush()
+
+    def _skip(self, source: Iterator[Any], n: int) -> int:
+        """Inputs that the journal knows; returns how many there were."""
+        found = sum(1 for _ in itertools.islice(source, n))
+        with self.delivery.lock, self.connection.changed:
+            self.delivery.skip(found)
+            self.done += found
+        return found
 
     def _slots(self) -> int:
         return self._window.free(self._untaken()) - len(self._batch)
@@ -164,7 +182,7 @@ class JobWork:
             return
         if len(event):
             self._window.weigh(event.nbytes / len(event))
-        if self.options.ordered:
+        if self.options.ordered or self.journal is not None:
             outcomes = event.outcomes()
         else:
             taken, outcomes = event.take_plain(self.book, self.results)
@@ -246,6 +264,9 @@ class JobWork:
 
     def _give(self, number: int, path: Path, value: Any) -> None:
         self._with_result.add(number)
+        self._append(number, path, value)
+
+    def _append(self, number: int, path: Path, value: Any) -> None:
         if self.options.ordered:
             heapq.heappush(self._early, (number, path, len(self._early), value))
             self._give_what_is_next()
@@ -261,7 +282,12 @@ class JobWork:
         self.done += 1
         self.dropped += number not in self._with_result and number not in self.failed
         self._with_result.discard(number)
+        if self.journal is not None and number not in self.failed:
+            self._append(number, LAST, INPUT_DONE)
         self._give_what_is_next()
+
+    def broken(self, error: BaseException) -> None:
+        self._finish(error)
 
     def lost(self, link: int, reason: int) -> None:
         if not self.over:
@@ -288,7 +314,7 @@ class JobWork:
         self.stopping = True
         self.connection.nudge()
         if self._no_inputs and not self.over:
-            self.delivery.tell(stop=True)
+            self.delivery.stop()
 
     def timed_out(self) -> Timeout:
         return Timeout(f"the job was not complete within {self.options.timeout:g} s: {self.so_far()}")

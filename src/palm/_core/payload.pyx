@@ -471,6 +471,9 @@ cdef str unsupported(object value):
     if isinstance(value, ndarray):
         return (f"{name}, a subclass of ndarray, cannot be sent, since what it adds would be lost; "
                 "send np.asarray(x), or its parts in a tuple")
+    for plain in (bytes, bool, int, float, complex, str, tuple, list, dict):
+        if isinstance(value, (bytearray, memoryview) if plain is bytes else plain):
+            return f"{name} is no plain {plain.__name__}, and cannot be sent as one; send {plain.__name__}(x)"
     return (f"{name} cannot be sent; what can is ndarray, numpy scalars, bytes, str, int, float, complex, bool, None in a "
             "tree of tuple, list and dict")
 
