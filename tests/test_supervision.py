@@ -250,6 +250,19 @@ def test_a_server_that_does_not_is_given_up(cluster):
     assert cluster.client().call("fragile.same", 1) == 1
 
 
+def test_a_death_is_counted_once(cluster):
+    """What tells of it is seen twice at the same moment, when a process dies as soon as it is ready."""
+    cluster.start(Fragile)
+    supervisor = cluster._supervisor
+    child = supervisor._children["fragile"]
+    with supervisor._lock:
+        os.kill(child.pid, signal.SIGUSR1)
+        eventually(lambda: child.process.poll() is not None)
+        supervisor._look_at(child)
+        supervisor._look_at(child)
+        assert child.restarts._deaths == 1
+
+
 def test_a_setup_that_raises(cluster, tmp_path, capfd):
     """At first it is the caller's; later it is tried some times, and the reason is told."""
     broken = tmp_path / "broken"

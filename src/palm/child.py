@@ -184,7 +184,8 @@ class Child:
     # ------------------------------------------------------------------------------------------------ its end
 
     def is_dead(self) -> bool:
-        return self.process is not None and self.process.poll() is not None
+        """And `forget` has not been called since."""
+        return self.pidfd >= 0 and self.process is not None and self.process.poll() is not None
 
     def failure(self) -> str:
         """Why it did not get ready, though nobody has killed it; empty if that is not so."""

@@ -110,6 +110,12 @@ class Directory:
         pids = {server["address"]: pid_here(server) for server in servers.values()}
         return Route(list(steps), servers, links[steps[0].server], links, pids)
 
+    def route_to(self, server: dict[str, Any], function: str) -> Route:
+        """To a server as the registry describes it, unchecked."""
+        name = server["name"]
+        link = self._link(name, server)
+        return Route([Step(f"{name}.{function}")], {name: server}, link, {name: link}, {})
+
     def servers_of(self, steps: Sequence[Step], patience: float | None = None) -> dict[str, dict[str, Any]]:
         """What is known of the servers of these steps, each checked to have the function and the constants."""
         names = sorted({s.server for s in steps})

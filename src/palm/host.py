@@ -35,6 +35,7 @@ from palm.template import Server
 
 if TYPE_CHECKING:
     from palm.capsule import Store
+    from palm.faults import Faults
     from palm.membership import Membership
 
 log = logging.getLogger("palm")
@@ -95,6 +96,7 @@ class Host:
         self.observed: dict[str, list[float]] = {}
         self.stopping = False
         self.on_gone: Callable[[], None] | None = None  # called when a peer has gone
+        self.faults: Faults | None = None  # of `palm.testing.chaos`
         server._host = self
         server.name = name
 
@@ -174,6 +176,9 @@ class Host:
     # ---------------------------------------------------------------------------------- what a handle means
 
     def _open(self, event: core.Event) -> None:
+        if self.faults is not None and self.faults.look():
+            for a in self._assignments.values():
+                self._bind(a)
         try:
             meaning = check_meaning(event.value(0), event.hop)
             a = self._assigned(meaning, event.hop)
@@ -220,6 +225,8 @@ class Host:
         method = getattr(self.server, name)
         constants = a.constants[key] if key is not None else {}
         a.function = (lambda *values: method(*values, **constants)) if constants else method
+        if self.faults is not None:
+            a.function = self.faults.around(a.function, a.job.key, a.hop, self._name_at_work)
         a.signature, a.parameters = signature, len(signature.parameters)
         a.work = core.Work(a.job.key, a.hop, self._functions.index(name), a.job.report.link, signature.timeout)
         a.tried = a.job.tried.setdefault(a.hop, {})
@@ -406,6 +413,10 @@ class Host:
     def _record(self, i: int) -> tuple[Assignment, Name]:
         assert self._assignment is not None and self._event is not None
         return self._assignment, (self._event.number(i), self._event.path(i))
+
+    def _name_at_work(self) -> Name:
+        m = self._generators.running  # its function is called once more
+        return m.name if m is not None else self._record(self.at)[1]
 
     def _send_to(self, a: Assignment, name: Name, result: To, deadline: int) -> None:
         number, path = name

@@ -87,6 +87,7 @@ def describe(server: Server, name: str, address: str, supervised: bool) -> dict[
 
 def run(order: Order, ready: Callable[[], None]) -> None:
     """Runs the server until it is stopped."""
+    from palm.faults import Faults
     from palm.host import Host
 
     cls = load(order.template)
@@ -110,6 +111,8 @@ def run(order: Order, ready: Callable[[], None]) -> None:
     host = Host(server, order.name, endpoint, membership, order.suspects, capsules)
     if order.is_registry and endpoint.startswith("ipc://"):  # all clients have a link to it: it sees who is killed
         host.on_gone = lambda: places.remove_dead_sockets(Path(endpoint.removeprefix("ipc://")).parent)
+    if order.owner_fd >= 0 and not order.is_registry:  # else nobody would start it again
+        host.faults = Faults(Path(order.registry.removeprefix("ipc://")).parent, order.name)
     signal.signal(signal.SIGTERM, lambda *_: host.node.stop())
     try:
         began = time.monotonic()

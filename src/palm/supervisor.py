@@ -48,6 +48,7 @@ class Supervisor:
         self._children: dict[str, Child] = {}
         self._lock = threading.RLock()  # of the children and all that is known of them
         self._suspects = Suspects()
+        self._excused: set[int] = set()
         self._ooms = OomKills()
         self._sweep_at = 0.0
         self._closed = False
@@ -100,6 +101,10 @@ class Supervisor:
             if not found.started.done():
                 found.started.set_exception(PalmError(f"{name!r} was stopped before it was ready"))
             return found
+
+    def excuse(self, pid: int) -> None:
+        """Its death, which is at hand, says nothing against its message nor against its server."""
+        self._excused.add(pid)  # seen by who finds it dead: it lives until its killer has called this
 
     def _wake(self) -> None:
         os.write(self._wake_write, b"x")
@@ -186,6 +191,7 @@ class Supervisor:
         if end is not None:
             reason = end.reason
         delay = child.restarts.failed() if failure else self._blame(child, reason, end)
+        self._excused.discard(child.pid)
         child.forget()
         if failure:
             print(f"palm: {child.name!r} did not start:\n{failure}", file=sys.stderr)
@@ -199,11 +205,12 @@ class Supervisor:
             if suspect is not None and end.to_blame:
                 self._suspects.blame(child.name, suspect[0], reason, suspect[1], final=True)
             return child.restarts.ended()
-        if suspect is not None:
+        excused = child.pid in self._excused
+        if suspect is not None and not excused:
             self._suspects.blame(child.name, suspect[0], reason, suspect[1])
         # No process ends itself by SIGKILL while it does nothing: that came from outside, and says nothing against it.
-        killed_idle = suspect is None and reason == "SIGKILL"
-        return child.restarts.died(killed_idle or child.made_progress())
+        harmless = excused or (suspect is None and reason == "SIGKILL")
+        return child.restarts.died(harmless or child.made_progress())
 
     def _again(self, child: Child, reason: str, delay: float | None) -> None:
         """Starts it again after `delay` seconds; None: gives it up."""
