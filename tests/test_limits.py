@@ -614,8 +614,10 @@ def test_what_is_no_matter_of_luck_is_not_run_again(client, tmp_path, function, 
 @pytest.mark.parametrize("failures", [1, 2])
 def test_a_generator_begins_anew_and_sends_nothing_twice(client, tmp_path, at, failures):
     ran = tmp_path / "ran"
-    job = client.job("flaky.yields", [(300, at, failures, str(ran))], ordered=True, seed=5)
+    steps = ["flaky.yields", "limited.same"]
+    job = client.job(steps, [(300, at, failures, str(ran))], ordered=True, seed=5)
     found = list(job)
+    assert counters_of(client, "limited")["functions"]["same"]["calls"] == 300
     plain = list(client.job("flaky.yields", [(300, 0, 0, str(tmp_path / "plain"))], ordered=True, seed=5))
     assert found == plain and [k for k, _ in found] == list(range(300)) and not job.errors
     assert ran.read_text() == "x" * (failures + 1)
