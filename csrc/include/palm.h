@@ -451,6 +451,9 @@ uint64_t palm_node_id(const palm_node *node);
  * sent before the hand-shake is over waits, as long as the process `pid` of this host lives (0: not known): a server that
  * is busy with a function answers when that is over. */
 palm_err palm_node_link(palm_node *node, const char *endpoint, int32_t pid, uint32_t *link);
+/* The same to an endpoint that a peer has named. Of those that nobody has answered from, a node keeps 256: the oldest goes
+ * when one more comes. */
+palm_err palm_node_link_named(palm_node *node, const char *endpoint, int32_t pid, uint32_t *link);
 typedef enum palm_link_state { PALM_LINK_GONE = 0, PALM_LINK_OPENING, PALM_LINK_READY } palm_link_state;
 palm_link_state palm_node_link_state(palm_node *node, uint32_t link, bool *mapped);
 /* Sends the content of the batch as one envelope, or a copy of it when the link is ready; never blocks. The batch is as it

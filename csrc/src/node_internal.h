@@ -41,6 +41,7 @@ typedef struct palmi_link {
     palm_identity identity;    /* of the peer */
     int pidfd;                 /* -1: other host, or not yet known */
     bool mapped;               /* the peer can map our arena: send descriptors, else frames */
+    bool named;                /* a peer has named it: nobody here has asked for it, nor has anybody answered */
     bool stranger;             /* it came by itself, and no process of this host vouches for it */
     bool in_use;               /* more than HELLOs has come from there, or somebody here has asked for it */
     bool broken;               /* half a message is in the socket: the link has to be lost */
@@ -49,7 +50,9 @@ typedef struct palmi_link {
     uint32_t word, tag;        /* of our arena: where the peer tells what it has taken */
     uint32_t peer_word, peer_tag;
     uint8_t begun_anew;        /* how often the peer has introduced itself again */
+    uint8_t gaps;              /* how often it was told that something has not arrived */
     uint64_t seq;              /* of the envelope sent last */
+    uint64_t heard;            /* of the envelope that came last; 0: none yet */
     uint64_t taken;            /* by the peer, as far as seen */
     PALMI_VECTOR(palmi_flight) flight; /* in order of seq */
     uint32_t flight_first;     /* entries before it are settled */
@@ -107,12 +110,18 @@ enum { PALMI_NO_PIDFD = -1, PALMI_DEAD = -2 };
 int palmi_pidfd(pid_t pid);
 /* Takes over the pidfd, which may be PALMI_NO_PIDFD; a link that is watched already stays so. */
 void palmi_link_watch(palm_node *node, palmi_link *link, int pidfd);
+/* The batch stays as it is; what is sent before the hand-shake is over waits. PALM_ECLOSED: the link is lost, and freed. */
+palm_err palmi_link_send(palm_node *node, palmi_link *link, palm_kind kind, uint32_t handle, uint16_t hop,
+                         const palm_batch *batch);
 palm_err palmi_link_hello(palm_node *node, palmi_link *link);
 palm_err palmi_link_flush(palm_node *node, palmi_link *link);
 /* The batch is empty afterwards, or as it was; then the caller has to see whether the link is broken. */
 palm_err palmi_link_transmit(palm_node *node, palmi_link *link, palm_kind kind, uint32_t handle, uint16_t hop,
                              const palm_batch *batch);
 void palmi_link_settle(palm_node *node, palmi_link *link);
+/* An envelope has come on the link's other direction: a gap before it is told to its sender, who else would not know that
+ * something is lost. A HELLO of number 1 begins anew, and is none. False: the link is lost, and freed. */
+bool palmi_link_follow(palm_node *node, palmi_link *link, const palm_envelope *e);
 /* Any thread, with the lock held: the one in palm_node_next sees it at once. */
 void palmi_node_note(palm_node *node, palm_event_kind kind, uint32_t link, uint32_t reason);
 

@@ -536,6 +536,92 @@ static void test_strangers_in_use(void)
     peer_close(&a);
 }
 
+/* Peers may name endpoints without end: of those that nobody answers from, the last ones stay, and whoever has answered, or
+ * was asked for here. */
+static void test_named_links(void)
+{
+    enum { MANY = 600 };
+    peer a = peer_open("a", false), b = peer_open("b", false);
+    forger f = forger_of(&a);
+    uint32_t asked, again, answered, link, lost = 0;
+    palm_event event;
+    CHECK_OK(palm_node_link(a.node, place(0), 0, &asked));
+    CHECK_OK(palm_node_link_named(a.node, place(0), 0, &again));
+    CHECK(again == asked);
+    CHECK_OK(palm_node_link_named(a.node, palm_node_endpoint(b.node), 0, &answered));
+    event = expect(&a, &b, PALM_EVENT_READY);
+    CHECK(event.link == answered);
+    for (unsigned i = 1; i < MANY; i++)
+        CHECK_OK(palm_node_link_named(a.node, place(i), 0, &link));
+    CHECK(a.node->links.n == 256 + 2);
+    while (palm_node_next(a.node, 0, &event) == PALM_OK)
+        lost += event.kind == PALM_EVENT_GONE;
+    CHECK(lost == MANY - 1 - 256);
+    CHECK(palm_node_link_state(a.node, asked, NULL) != PALM_LINK_GONE);
+    CHECK(palm_node_link_state(a.node, answered, NULL) == PALM_LINK_READY);
+    CHECK(palm_node_link_state(a.node, link, NULL) != PALM_LINK_GONE);
+    for (unsigned i = 0; i < MANY; i++) /* who answers from a place that was named is a stranger like others */
+        forge_hello(&f, &a, 2 * i + 1, 0, place(i));
+    read_all(&f, &a);
+    CHECK(a.node->links.n <= 256 + 2);
+    forger_close(&f);
+    peer_close(&a);
+    peer_close(&b);
+}
+
+static void skip(peer *p, uint32_t link)
+{
+    pthread_mutex_lock(&p->node->lock);
+    palmi_link_get(p->node, link)->seq++;
+    pthread_mutex_unlock(&p->node->lock);
+}
+
+/* Envelopes that have not arrived are seen by the next one's number, and their sender is told, each time; what comes then is
+ * taken as ever. */
+static void test_gap(void)
+{
+    peer a = peer_open("a", false), b = peer_open("b", false);
+    uint32_t link = connect_to(&a, &b);
+    palm_batch *batch;
+    CHECK_OK(palm_batch_new(&batch));
+    for (int i = 0; i < 3; i++) {
+        skip(&a, link);
+        put_block(&a, batch, 1);
+        send_all(a.node, link, 7, 0, batch);
+        palm_event event = next_message(&b, &a);
+        CHECK(event.envelope.handle == 7);
+        palm_event_done(b.node, &event);
+        event = next_message(&a, &b);
+        const palm_envelope *e = &event.envelope;
+        CHECK(event.link == link && e->kind == PALM_DATA && e->handle == 0);
+        CHECK(e->n_records == 1 && e->records[0].form == PALM_LOST && e->records[0].number == UINT64_MAX);
+        palm_event_done(a.node, &event);
+    }
+    put_bytes(batch, 1, "whole");
+    send_all(a.node, link, 7, 0, batch);
+    palm_event event = next_message(&b, &a);
+    palm_event_done(b.node, &event);
+    CHECK_ERR(palm_node_next(a.node, 20, &event), PALM_EAGAIN);
+    wait_until_free(&a);
+    palm_batch_free(batch);
+    peer_close(&a);
+    peer_close(&b);
+}
+
+/* Who leaves gaps and reads nothing does not fill our memory. */
+static void test_gaps_without_end(void)
+{
+    peer a = peer_open("a", false);
+    forger f = forger_of(&a);
+    forge_hello(&f, &a, 5, 0, place(0));
+    for (uint64_t seq = 3; seq < 1000; seq += 2)
+        forge(&f, &(palm_envelope){.kind = PALM_CANCEL, .sender = 5, .seq = seq});
+    read_all(&f, &a);
+    CHECK(palmi_link_by_peer(a.node, 5)->seq < 150);
+    forger_close(&f);
+    peer_close(&a);
+}
+
 static void *waker(void *node)
 {
     usleep(20000);
@@ -794,6 +880,9 @@ int main(int argc, char **argv)
     test_strangers(0);
     test_strangers(getpid());
     test_strangers_in_use();
+    test_named_links();
+    test_gap();
+    test_gaps_without_end();
     test_kept_events();
     test_wake_and_stop();
     test_to_oneself();

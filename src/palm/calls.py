@@ -119,9 +119,9 @@ class Calls:
 
     def end(self) -> None:
         """No more calls: the server may forget what the handle means."""
-        self.connection.remove(self)
+        links = self.connection.remove(self)
         if not self.connection.closed:
-            self.delivery.end()
+            self.delivery.end(links)
 
     # ---------------------------------------------------------------- what comes, with the connection's lock
 
@@ -192,6 +192,12 @@ class Calls:
             self.delivery.lost(link, reason)
         elif self.route.server_of(link) is not None:
             self._retire()  # nobody waits: there is nothing to repeat
+
+    def missed(self, link: int) -> None:
+        if self.futures:
+            self.delivery.missed(link)
+        elif self.route.server_of(link) is not None:
+            self._retire()
 
     def _retire(self) -> None:
         self.retired = True

@@ -16,7 +16,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from palm._core import node as core
-from palm._core.book import OVER, Book
+from palm._core.book import OPEN, OVER, Book
 from palm.errors import Crashed, NotFound, PalmError
 from palm.remote import NO_MESSAGE, Route
 
@@ -147,6 +147,15 @@ class Delivery:
             if name in self._keepers and self.book.ranges(*name)[0] == OVER:
                 self._release(*name, 0)
 
+    def prune(self, number: int, path: Path) -> int:
+        """A message has ended, and all below it: who keeps something of that may let it go. The book's verdict."""
+        has_children = self.book.ranges(number, path)[0] == OPEN
+        verdict = self.book.prune(number, path)
+        if has_children:
+            for name in [name for name in self._keepers if name[0] == number and name[1][: len(path)] == path]:
+                self._release(*name, 0)
+        return verdict
+
     def _release(self, number: int, path: Path, granted: int) -> None:
         keeper = self._keepers.get((number, path))
         if keeper is None:
@@ -171,17 +180,15 @@ class Delivery:
         for name in [name for name in self._keepers if name[0] == number]:
             self._release(*name, 0)
 
-    def end(self) -> None:
-        """The job is over: all who have something of it may forget it. Without the lock."""
-        over = core.Batch()
-        over.job(self.key)
+    def end(self, links: set[int]) -> None:
+        """The job is over: all who have something of it may forget it. Without the lock. links: to those who have said
+        that they do, which `palm.to` may have brought to it."""
         with self.lock:  # after a repeat that has begun, whose OPEN it ends too
             with self.connection.changed:
                 self.over = True
                 self._kept.clear()
-                links = set(self.route.links.values())
-            for link in links:
-                self.connection.send_kept(link, core.FORGET, 0, 0, over)
+                links = links.union(self.route.links.values())
+            self.connection.forget(links, self.key)
 
     def stop(self) -> None:
         """The generator of the first step ends, that of a later epoch too."""
@@ -207,6 +214,13 @@ class Delivery:
             self._fail(lambda number: self.route.crashed(server, number, reason))
         elif server is not None:
             self._recover(reason)
+
+    def missed(self, link: int) -> None:
+        """Not all that was sent over a link has arrived there; with the connection's lock."""
+        if link in self.route.links.values():
+            self.lost(link, 1)
+        elif any(keeper[0] == link for keeper in self._keepers.values()):
+            self._recover(1)
 
     def reported(self, number: int, path: Path, epoch: int) -> bool:
         """A link was lost, or (with a number) a message whose block could not be taken; with the connection's lock.

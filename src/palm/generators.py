@@ -86,6 +86,8 @@ class Generators:
             return
         if m.ended:
             self._outcomes.closed(a.job, m.name, m.sent)
+        elif m.asked:
+            self._ask(m)  # the answer may have been lost
 
     def drop(self, m: Making) -> None:
         """What it keeps is not wanted any more, nor what it would make."""

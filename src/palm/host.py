@@ -287,6 +287,13 @@ class Host:
         if self.on_gone is not None:
             self.on_gone()
 
+    def _missed(self, event: core.Event) -> None:
+        """Not all that was sent over a link has arrived there."""
+        if len(event) and event.form(0) == core.LOST:
+            for job in self._jobs.values():
+                if event.link == job.report.link or event.link in job.downstream:
+                    self._outcomes.lost(job)
+
     def _release(self, event: core.Event) -> None:
         job = self._reports.get(event.handle)
         if job is None or job.report.link != event.link:
@@ -304,6 +311,8 @@ class Host:
         a = self._assignments.get((event.link, event.handle))
         if len(event) > 1:
             self._look()  # it may have been cancelled while it lay in the queue
+        if a is None and not event.handle:
+            self._missed(event)
         if a is not None and not a.stale:
             self._work(event, a, 0, len(event))
 

@@ -36,7 +36,7 @@ class Outlets:
 
     def report(self, job: bytes, client: str, pid: int) -> Outlet:
         """To the client of a job. pid: of its process, if that is known here; else 0."""
-        return self._new(self._node.link(client, pid), 0, {"job": job})
+        return self._new(self._node.link(client, pid, named=True), 0, {"job": job})
 
     def onward(self, a: Assignment) -> Outlet:
         """To the next step, after the last one to the client."""
@@ -120,7 +120,7 @@ class Outlets:
 
     def link(self, a: Assignment, endpoint: str) -> int:
         """The number of the link to a server that the job is handed on to."""
-        link = self._node.link(endpoint, pid_of(endpoint, a.pids, a.where))
+        link = self._node.link(endpoint, pid_of(endpoint, a.pids, a.where), named=True)
         a.job.downstream.add(link)
         return link
 

@@ -248,7 +248,7 @@ class JobWork:
 
     def _failed(self, number: int, path: Path, error: RemoteError, children: int = 0) -> None:
         """A message has failed, after so many children were sent, which are on their way."""
-        verdict = self.book.close(number, path, children) if children else self.book.prune(number, path)
+        verdict = self.book.close(number, path, children) if children else self.delivery.prune(number, path)
         self._contradicts(number, verdict)
         if not verdict & NEW:
             return
@@ -292,6 +292,10 @@ class JobWork:
     def lost(self, link: int, reason: int) -> None:
         if not self.over:
             self.delivery.lost(link, reason)
+
+    def missed(self, link: int) -> None:
+        if not self.over:
+            self.delivery.missed(link)
 
     def _cannot_go_on(self, why: Callable[[int], PalmError]) -> None:
         if self.over:
@@ -339,13 +343,13 @@ class JobWork:
 
     def _leave(self) -> None:
         """Tells the servers, unless it is all over anyway. Without the lock."""
-        self.connection.remove(self)
+        links = self.connection.remove(self)
         with self.delivery.lock:
             self._batch.clear()
         try:
             if self.end is not None:
                 self.delivery.tell()
-            self.delivery.end()
+            self.delivery.end(links)
         except (Disconnected, ValueError):
             pass  # closed meanwhile
         for call in self.on_end:

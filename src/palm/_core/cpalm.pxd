@@ -273,6 +273,7 @@ cdef extern from "palm.h" nogil:
     const char *palm_node_endpoint(const palm_node *node)
     uint64_t palm_node_id(const palm_node *node)
     palm_err palm_node_link(palm_node *node, const char *endpoint, int32_t pid, uint32_t *link)
+    palm_err palm_node_link_named(palm_node *node, const char *endpoint, int32_t pid, uint32_t *link)
     ctypedef enum palm_link_state:
         PALM_LINK_GONE
         PALM_LINK_OPENING

@@ -246,8 +246,9 @@ cdef class Node:
     def id(self):
         return palm_node_id(self.live())
 
-    def link(self, str endpoint, int pid=0):
-        """The number of the link to `endpoint`, opened if there is none. pid: whose death is its end, on this host."""
+    def link(self, str endpoint, int pid=0, bint named=False):
+        """The number of the link to `endpoint`, opened if there is none. pid: whose death is its end, on this host. named: a
+        peer wants it; of such, 256 are kept that nobody answers from."""
         cdef uint32_t number = 0
         cdef bytes e = endpoint.encode()
         cdef const char *at = e
@@ -255,7 +256,7 @@ cdef class Node:
         cdef palm_err err
         self.inside += 1
         with nogil:
-            err = palm_node_link(node, at, pid, &number)
+            err = palm_node_link_named(node, at, pid, &number) if named else palm_node_link(node, at, pid, &number)
         self.inside -= 1
         if err == PALM_ECLOSED:
             self.live()
