@@ -458,6 +458,11 @@ def test_opens_with_garbage_and_messages_to_them(stranger, n):
         stranger.say(value, kind=g.DATA, handle=n + 1, records=[record])
     stranger.say(kind=g.CANCEL, records=[g.record()])
     stranger.say(body, kind=g.CANCEL, records=[g.record(form=g.TREE, body_size=len(body))])
+    for size in (0, 15, 16, 17):
+        for number in (0, (1 << 64) - 1):
+            end = g.record(number=number, form=g.BYTES, body_size=size)
+            stranger.say(bytes(size), kind=g.CANCEL, records=[end])
+            stranger.say(bytes(size), kind=g.FORGET, records=[end])
     stranger.say(kind=g.FORGET, handle=n + 1)
     assert stranger.server.answers()
 

@@ -180,6 +180,8 @@ typedef enum palm_kind {  /* of an envelope */
     PALM_BYE              /* the sender ends in good order: nothing more will come */
 } palm_kind;
 
+#define PALM_NO_NUMBER UINT64_MAX /* of no message: in a LOST of a link, in a CANCEL or FORGET of a whole job */
+
 typedef enum palm_form {  /* of a record: what it says, or the payload's form */
     PALM_NOTHING = 0,     /* an empty message: no payload */
     PALM_BYTES,           /* body: the bytes themselves; or, if array_count is 1, one array of bytes out of band */
@@ -323,11 +325,20 @@ typedef struct palm_function_counters {
 typedef struct palm_at_work {
     uint64_t since_ns;             /* CLOCK_MONOTONIC; 0: idle, and what follows up to `completed` says nothing */
     uint64_t number, function;
-    uint8_t job[16];
+    uint64_t job[2];               /* its 16 bytes as they are */
     uint32_t hop;
     uint32_t together;             /* messages in this execution: of several, one cannot say which is to blame */
-    uint32_t path_count, reserved;
+    uint32_t path_count;
+    uint32_t attempt;              /* 1 at the first execution */
     uint64_t path[PALM_MAX_PATH];
+    uint64_t limit_ns;             /* that this execution may take; 0: any time */
+    uint64_t spent_ns;             /* of it, before since_ns: in former steps of a generator */
+    uint64_t deadline_ns;          /* CLOCK_REALTIME; 0: none */
+    uint32_t client;               /* the link to who waits for it; 0: none */
+    uint32_t ended;                /* palm_end: why the process has ended itself */
+    uint64_t ended_since;          /* since_ns of the execution for which it did */
+    uint64_t unwanted_since;       /* since_ns of the execution that nobody waits for any more ... */
+    uint64_t unwanted_ns;          /* ... and when that was seen, CLOCK_MONOTONIC; by the thread itself or the pulse */
     uint64_t completed;            /* executions that came to their end, and steps of generators; since start */
 } palm_at_work;
 /* The peer that has left the most envelopes of ours where they came, of those on this host; as of the last beat. */
@@ -341,6 +352,12 @@ typedef struct palm_waiting {
     uint64_t since_ns;             /* CLOCK_MONOTONIC; 0: nobody, and the names say nothing */
     char servers[PALM_WAITING_BYTES];
 } palm_waiting;
+typedef enum palm_end {
+    PALM_END_NONE = 0,
+    PALM_END_OVERRUN,              /* it has taken longer than its limit */
+    PALM_END_LATE,                 /* its deadline has passed, and the time of grace */
+    PALM_END_UNWANTED              /* nobody waits for it any more, and the time of grace is over */
+} palm_end;
 typedef struct palm_counters {
     uint64_t messages_in, messages_out, bytes_in, bytes_out, bytes_copied;
     uint64_t batches, errors, retries, rejected, dropped;             /* rejected: envelopes; dropped: by slow branches */
@@ -372,7 +389,23 @@ void palm_count_call(palm_function_counters *function, uint64_t ns);
 #define PALM_TRACKED 1
 #endif
 /* What the executions have in common that begin from now on; while none is under way. */
-void palm_work_on(palm_at_work *work, const uint8_t job[16], uint32_t hop, uint32_t function, uint32_t together);
+void palm_work_on(palm_at_work *work, const uint8_t job[16], uint32_t hop, uint32_t function, uint32_t together,
+                  uint32_t client);
+/* Pairs with the acquire by which the pulse reads it before it looks at since_ns again: if it has seen this store, it sees
+ * too that the execution before has ended. */
+static inline void palm_work_term(uint64_t *term, uint64_t value)
+{
+    __atomic_store_n(term, value, __ATOMIC_RELEASE);
+}
+/* What the next execution may take; before palm_work_begin. */
+static inline void palm_work_terms(palm_at_work *work, uint32_t attempt, uint64_t limit_ns, uint64_t spent_ns,
+                                   uint64_t deadline_ns)
+{
+    __atomic_store_n(&work->attempt, attempt, __ATOMIC_RELAXED);
+    palm_work_term(&work->limit_ns, limit_ns);
+    palm_work_term(&work->spent_ns, spent_ns);
+    palm_work_term(&work->deadline_ns, deadline_ns);
+}
 /* since_ns is stored last and cleared first, and nothing of the execution is moved out from between by the compiler. The
  * processor may: but of a process that was killed, all stores are seen that it came to, in their order. Path: at most
  * PALM_MAX_PATH components. */
@@ -380,7 +413,7 @@ static inline void palm_work_begin(palm_at_work *work, uint64_t number, const ui
 {
     if (!PALM_TRACKED)
         return;
-    palm_gauge(&work->number, number);
+    palm_work_term(&work->number, number);
     for (uint32_t i = 0; i < n; i++)
         palm_gauge(&work->path[i], path[i]);
     __atomic_store_n(&work->path_count, n, __ATOMIC_RELAXED);
@@ -404,6 +437,12 @@ bool palm_wait_read(const palm_waiting *waiting, palm_waiting *out);
 /* A copy; false: idle, and only `completed` says anything. Exact if the process is dead; of one that lives, a glance.
  * What the page says is not believed: path_count is within its bounds afterwards. */
 bool palm_work_read(const palm_at_work *work, palm_at_work *out);
+/* Nobody waits any more for the execution that began at `since_ns`, if it is still under way. The first time counts. */
+void palm_work_unwanted(palm_at_work *work, uint64_t since_ns, uint64_t now_ns);
+/* Whether the execution under way is to be ended, and its since_ns; for the pulse of its process. grace_ns: for what is
+ * late or unwanted; UINT64_MAX: such are not ended. */
+palm_end palm_work_judge(const palm_at_work *work, uint64_t now_ns, uint64_t realtime_ns, uint64_t grace_ns,
+                         uint64_t *since_ns);
 
 /* ------------------------------------------------------------------------------------------------- zmq and node */
 
@@ -482,6 +521,9 @@ const char *palm_node_rejected(palm_node *node);
 /* What a pulse does for a node: gives back blocks that peers have taken. *unread: replaced if a peer of this node has left
  * more. */
 void palm_node_tick(palm_node *node, palm_unread *unread);
+/* While a function runs, nobody is in palm_node_next: the pulse receives what has come, to be given out later, and sees
+ * whether the execution that began at `since_ns` is unwanted: by a CANCEL or FORGET, or since its client is gone. */
+void palm_node_attend(palm_node *node, palm_at_work *work, uint64_t since_ns, uint64_t now_ns);
 
 /* -------------------------------------------------------------------------------------------------------- pulse */
 
@@ -493,6 +535,11 @@ palm_err palm_pulse_start(palm_space *space, palm_pulse **out);
 void palm_pulse_add(palm_pulse *pulse, palm_node *node);
 void palm_pulse_remove(palm_pulse *pulse, palm_node *node); /* returns when the pulse does not use it any more */
 void palm_pulse_watch_owner(palm_pulse *pulse, int owner_fd, int grace_ms, const char *unlink_path);
+/* The functions of this process get their messages from `node`: one that takes longer than it may ends the process, which
+ * then says why on its page (palm_at_work.ended), and exits with PALM_EXIT_ENDED. grace_ms: of what is late or unwanted;
+ * -1: since nobody starts this process again, only what overruns its own limit ends it, and a line on stderr says so. */
+enum { PALM_EXIT_ENDED = 124 };
+void palm_pulse_limit(palm_pulse *pulse, palm_node *node, int grace_ms);
 void palm_pulse_stop(palm_pulse *pulse);
 
 /* --------------------------------------------------------------------------------------------------------- book */

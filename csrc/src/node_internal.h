@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: BSD-3-Clause
  *
- * What node.c, hello.c, receive.c and link.c (sending) share. Everything below node->lock is guarded by it; the fields
- * above are written once, or belong to the thread in palm_node_next. */
+ * What node.c, hello.c, receive.c, attend.c (receiving) and link.c (sending) share. Everything below node->lock and
+ * node->receiving is guarded by these, of which receiving is taken first; the fields above are written once. */
 #ifndef PALM_NODE_INTERNAL_H
 #define PALM_NODE_INTERNAL_H
 
@@ -73,11 +73,15 @@ struct palm_node {
     pid_t pid;
     bool frames;
     int bell, watch;           /* eventfd; epoll over the bell, libzmq's fd of the socket, and the pidfds of peers */
-    palm_reader *reader;       /* these four: the thread in palm_node_next */
+    atomic_bool woken, stopped, closed;
+
+    pthread_mutex_t receiving; /* who receives: the thread in palm_node_next, or the pulse while a function runs */
+    palm_reader *reader;
     uint32_t since_look;
     bool stop_told;
     char rejected[160];
-    atomic_bool woken, stopped, closed;
+    PALMI_VECTOR(palm_event) held; /* what the pulse has received */
+    uint32_t held_first;
 
     pthread_mutex_t lock;
     palm_writer *writer;
@@ -86,6 +90,12 @@ struct palm_node {
     PALMI_VECTOR(palmi_note) notes;
     uint32_t notes_first;
 };
+
+/* With `receiving` held. Waits up to ms for the socket, the bell or a death. */
+palm_err palmi_node_look(palm_node *node, int ms);
+/* The oldest of what the pulse has received. */
+bool palmi_node_held(palm_node *node, palm_event *event);
+void palmi_node_drop_held(palm_node *node);
 
 /* All with the lock held. */
 palmi_link *palmi_link_get(palm_node *node, uint32_t number);
@@ -115,7 +125,7 @@ bool palmi_link_follow(palm_node *node, palmi_link *link, const palm_envelope *e
 /* Any thread, with the lock held: the one in palm_node_next sees it at once. */
 void palmi_node_note(palm_node *node, palm_event_kind kind, uint32_t link, uint32_t reason);
 
-/* Without the lock, in the thread of palm_node_next. */
+/* Without the lock, with `receiving` held. */
 /* False: it cannot be answered. */
 bool palmi_hello_received(palm_node *node, const palm_envelope *e);
 /* The next message, if there is one (else PALM_EAGAIN). *given: it is an event to give out, and not our own affair. */

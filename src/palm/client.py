@@ -20,7 +20,7 @@ from palm._core import space as core_space
 from palm.calls import Answer, Calls, Retired, settle
 from palm.connection import Connection, finalise
 from palm.directory import Directory
-from palm.errors import Crashed, Disconnected, Timeout
+from palm.errors import Cancelled, Crashed, Disconnected, Timeout
 from palm.job import Job
 from palm.journal import Journal
 from palm.remote import Route
@@ -85,7 +85,8 @@ class Client(concurrent.futures.Executor):
         *values
             None: an empty message; one: itself; several: a tuple.
         timeout : float, optional
-            Seconds; None: however long, while the server lives.
+            Seconds; None: however long, while the server lives. What is not begun by then is not begun any more; a
+            function that runs sees `cancelled`, and is ended with its process if it goes on (`Job.cancel`).
 
         Returns
         -------
@@ -133,7 +134,10 @@ class Client(concurrent.futures.Executor):
     def submit(  # type: ignore[override]  # takes a step where other executors take a callable
         self, step: str, /, *values: Any, timeout: float | None = None
     ) -> concurrent.futures.Future[Any]:
-        """Call a function without waiting; the future has what `call` would return or raise."""
+        """Call a function without waiting; the future has what `call` would return or raise.
+
+        To cancel the future cancels the call, running or not: softly, then hard, as `Job.cancel` does.
+        """
         timeout = arguments.seconds("timeout", timeout)
         inner: concurrent.futures.Future[Any] = concurrent.futures.Future()
         calls, once, number = self._send(step, values, inner, timeout)
@@ -157,11 +161,17 @@ class Client(concurrent.futures.Executor):
             calls.give_up(number)
             settle(inner, None, calls.timed_out(timeout))
 
+        def cancel(done: concurrent.futures.Future[Any]) -> None:
+            if done.cancelled():
+                calls.cancel(number)
+                settle(inner, None, Cancelled("the call was cancelled"))
+
         if timeout is not None:
             timer = threading.Timer(timeout, give_up)
             timer.daemon = True
             timer.start()
         inner.add_done_callback(finish)
+        outer.add_done_callback(cancel)
         self._pump_in_background()
         return outer
 

@@ -254,13 +254,13 @@ class Connection:
 
     def _forget(self, link: int, job: Any) -> None:
         """Who has opened a handle for a job that is over has not heard of its end, or has lost who should have told."""
-        with contextlib.suppress(Disconnected, ValueError):
+        with contextlib.suppress(Disconnected, ValueError, TypeError):  # the last: no name of a job
             self.forget({link}, job)
 
     def forget(self, links: Iterable[int], job: bytes) -> None:
         """Tells those that a job is over. Without the lock."""
         over = core.Batch()
-        over.put({"job": job}, 0)
+        over.job(job)
         for link in links:
             self.send_kept(link, core.FORGET, 0, 0, over)
 

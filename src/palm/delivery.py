@@ -202,11 +202,12 @@ class Delivery:
             self.stopped = True
             self.tell(stop=True)
 
-    def tell(self, **how: bool) -> None:
-        """All servers of the route are told to stop working on the job, or how to go on."""
+    def tell(self, number: int = NO_MESSAGE, *, stop: bool = False) -> None:
+        """All servers of the route are told to stop working on the job, or on one input of it; or, to `stop`, that
+        its first generators have to come to their end."""
         for link in set(self.route.links.values()):
             batch = core.Batch()
-            batch.put({"job": self.key, **how}, 0)
+            batch.job(self.key, number, stop)
             self.connection.send(link, core.CANCEL, 0, 0, batch)
 
     # ------------------------------------------------------------------------------------------------ losses

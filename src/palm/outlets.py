@@ -182,6 +182,6 @@ class Outlets:
     def forget(self, job: JobHere) -> None:
         """Tells those to whom the job was handed on that it is over; each does so once."""
         over = core.Batch()
-        over.put({"job": job.key}, 0)
+        over.job(job.key)
         for link in job.downstream:
             self._node.send_kept(link, core.FORGET, 0, 0, over)

@@ -67,11 +67,19 @@ class Route:
         }
 
 
-def died_in(times: int, reason: str) -> str:
+def died_in(times: int, reason: str, final: bool = False) -> str:
     """What a `Crashed` says of a message that is set aside."""
+    if final:
+        return f"it {reason}, and was ended with its process"
     if times == 1:
         return f"its process has died while it worked on it: {reason}"
     return f"{times} processes have died while they worked on it, the last one of: {reason}"
+
+
+def overrun(timeout: float) -> Crashed:
+    """What a message ends with whose function took longer than it may, and has come back all the same."""
+    reason = f"overran its timeout of {timeout:g} s"
+    return Crashed(f"it {reason}", reason=reason)
 
 
 def check_meaning(tree: Any, hop: int = 0) -> dict[str, Any]:

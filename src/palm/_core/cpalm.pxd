@@ -97,6 +97,7 @@ cdef extern from "palm.h" nogil:
         PALM_CANCEL
         PALM_RELEASE
         PALM_BYE
+    uint64_t PALM_NO_NUMBER
     ctypedef enum palm_form:
         PALM_NOTHING
         PALM_BYTES
@@ -210,12 +211,22 @@ cdef extern from "palm.h" nogil:
         uint64_t since_ns
         uint64_t number
         uint64_t function
-        uint8_t job[16]
+        uint64_t job[2]
         uint32_t hop
         uint32_t together
         uint32_t path_count
+        uint32_t attempt
         uint64_t path[32]
+        uint64_t limit_ns
+        uint32_t ended
+        uint64_t ended_since
+        uint64_t unwanted_since
         uint64_t completed
+    ctypedef enum palm_end:
+        PALM_END_NONE
+        PALM_END_OVERRUN
+        PALM_END_LATE
+        PALM_END_UNWANTED
     ctypedef struct palm_counters:
         uint64_t messages_in
         uint64_t messages_out
@@ -251,13 +262,17 @@ cdef extern from "palm.h" nogil:
     void palm_gauge(uint64_t *gauge, uint64_t value)
     void palm_count_call(palm_function_counters *function, uint64_t ns)
     int PALM_TRACKED
-    void palm_work_on(palm_at_work *work, const uint8_t *job, uint32_t hop, uint32_t function, uint32_t together)
+    void palm_work_on(palm_at_work *work, const uint8_t *job, uint32_t hop, uint32_t function, uint32_t together,
+                      uint32_t client)
+    void palm_work_terms(palm_at_work *work, uint32_t attempt, uint64_t limit_ns, uint64_t spent_ns,
+                         uint64_t deadline_ns)
     void palm_work_begin(palm_at_work *work, uint64_t number, const uint64_t *path, uint32_t n, uint64_t now_ns)
     void palm_work_end(palm_at_work *work, bint completed)
     void palm_wait_begin(palm_waiting *waiting, const char *servers, size_t size, uint64_t now_ns)
     void palm_wait_end(palm_waiting *waiting)
     bint palm_wait_read(const palm_waiting *waiting, palm_waiting *out)
     bint palm_work_read(const palm_at_work *work, palm_at_work *out)
+    void palm_work_unwanted(palm_at_work *work, uint64_t since_ns, uint64_t now_ns)
 
     palm_err palm_zmq_load(const char *path, const char **missing)
     void palm_zmq_version(int *major, int *minor, int *patch)
@@ -318,6 +333,7 @@ cdef extern from "palm.h" nogil:
     void palm_pulse_add(palm_pulse *pulse, palm_node *node)
     void palm_pulse_remove(palm_pulse *pulse, palm_node *node)
     void palm_pulse_watch_owner(palm_pulse *pulse, int owner_fd, int grace_ms, const char *unlink_path)
+    void palm_pulse_limit(palm_pulse *pulse, palm_node *node, int grace_ms)
     void palm_pulse_stop(palm_pulse *pulse)
 
     ctypedef struct palm_book

@@ -129,6 +129,11 @@ cdef class Batch:
         put_value(self.batch, struct.pack(f"<{2 * len(ranges)}Q", *[end for r in ranges for end in r]), 0, number, 0, path, over)
         palm_batch_set_form(self.batch, PALM_BYTES, granted)
 
+    def job(self, bytes key, uint64_t number=PALM_NO_NUMBER, bint stop=False):
+        """Add what CANCEL and FORGET say: the end of a job, or of one of its inputs, or of its first generators."""
+        put_value(self.batch, key, 0, number, 0, None, 0)
+        palm_batch_set_form(self.batch, PALM_BYTES, stop)
+
     def add(self, Batch other not None, uint32_t i):
         """Add record i of another batch; what that lends is lent once more, not copied."""
         check(palm_batch_add(self.batch, other.batch, i))
@@ -337,6 +342,21 @@ cdef class Node:
         """(how many messages were rejected, why the last one was)"""
         return self.c.rejected, (<bytes> palm_node_rejected(self.live())).decode("utf-8", "replace")
 
+    def limit(self, double grace):
+        """From now on a function of this node that takes longer than it may ends the process; `grace`: seconds, of what is
+        late or unwanted; negative: such is not ended (palm.h, palm_pulse_limit)."""
+        palm_pulse_limit(pulse(), self.live(), -1 if grace < 0 else <int> (grace * 1000))
+
+    def unwanted(self):
+        """True if the pulse has seen that nobody waits for the message at work."""
+        cdef uint64_t since = self.c.at_work.since_ns
+        return since != 0 and self.c.at_work.unwanted_since == since
+
+    def give_up(self):
+        """Nobody waits for the message at work: its time of grace begins, if it has not."""
+        if self.c.at_work.since_ns:
+            palm_work_unwanted(&self.c.at_work, self.c.at_work.since_ns, now_ns())
+
     def name_functions(self, names):
         """Name the places in which service times are counted; at most 64."""
         cdef bytes n
@@ -515,31 +535,61 @@ cdef tuple path_of(const palm_event *event, const palm_record *r):
     return tuple([event.envelope.paths[r.path_at + k] for k in range(r.path_count)])
 
 
-def run(Event event not None, function, int parameters, int index, Batch out not None, host, special,
-        bytes job not None, uint32_t hop, kept, dict refused=None):
-    """Call `function` with each message of the event and put what it returns into `out`.
+cdef class Work:
+    """What executions of one step of a job have in common.
+
+    Parameters
+    ----------
+    job : bytes
+        16 of them.
+    hop, index : int
+        The step's, and the function's number, by which it is counted.
+    client : int
+        The link to who waits for it; 0: nobody knows.
+    limit : float
+        Seconds that an execution may take; 0: any time.
+    """
+
+    def __cinit__(self, bytes job not None, uint32_t hop, uint32_t index, uint32_t client=0, double limit=0):
+        if len(job) != 16:
+            raise ValueError(f"a job's name has 16 bytes, not {len(job)}")
+        self.job, self.hop, self.index, self.client = job, hop, index, client
+        self.limit_ns = <uint64_t> (limit * 1e9)
+
+    cdef void on(self, palm_counters *c) noexcept:
+        palm_work_on(&c.at_work, <const uint8_t *> <const char *> self.job, self.hop, self.index, 1, self.client)
+
+
+def run(Event event not None, uint32_t first, uint32_t end, function, int parameters, Work work not None,
+        Batch out not None, host, special, kept, dict refused, dict tried, given_up):
+    """Call `function` with the messages `first` to `end` - 1 of the event and put what it returns into `out`.
 
     What is not simple is the host's: ``host.make(i, generator or instance of special)``, ``host.drop(i)``,
     ``host.fail(i, exception)``, ``host.late(i)`` where the deadline has passed before it was begun; the host's `at` is
     the number of the record while its function runs. ``host.flush()`` is called when `out` should go; False: the rest is
     not wanted any more. Messages whose (number, path) is in `kept`, since this server may have made many of them already,
-    are not run if ``host.again(i)`` says so; those in `refused` are ``host.refuse(i)``'s.
+    are not run if ``host.again(i)`` says so; those in `refused` are ``host.refuse(i)``'s. `tried`: how often a message has
+    been run before, by (number, path), where that is not never. Inputs whose number is in `given_up` are passed over.
 
-    While a message is at work, its name stands in the page of counters: `job`, `hop`, number and path. It stays there
+    While a message is at work, its name stands in the page of counters: job, hop, number and path. It stays there
     when the process dies of it, by an exception too that is none of Exception.
     """
     cdef palm_counters *c = event.node.c
-    cdef palm_function_counters *f = &c.functions[min(index, PALM_MAX_FUNCTIONS - 1)]  # the last place is for all others
+    cdef palm_function_counters *f = &c.functions[min(work.index, PALM_MAX_FUNCTIONS - 1)]  # the last is for all others
     cdef const palm_record *r
-    cdef uint32_t i
-    cdef uint64_t began, ended, first = now_ns()
+    cdef uint32_t i, attempt
+    cdef uint64_t began, ended, flushed = now_ns()
     cdef bint fine, completed
-    work_on(c, job, hop, index)
-    for i in range(event.event.envelope.n_records):
+    if end > event.event.envelope.n_records:
+        raise IndexError(f"record {end} of {event.event.envelope.n_records}")
+    work.on(c)
+    for i in range(first, end):
         r = &event.event.envelope.records[i]
         if r.form > PALM_TREE:
             continue
         host.at = i
+        if given_up and r.number in given_up:
+            continue
         if kept and (r.number, path_of(&event.event, r)) in kept and host.again(i):
             continue
         if is_late(r.deadline):
@@ -549,10 +599,12 @@ def run(Event event not None, function, int parameters, int index, Batch out not
             host.refuse(i)
             palm_work_end(&c.at_work, True)  # a message less that kills: the server gets on
             continue
+        attempt = 1 + tried.get((r.number, path_of(&event.event, r)), 0) if tried else 1
+        palm_work_terms(&c.at_work, attempt, work.limit_ns, 0, r.deadline)
         began = now_ns()
         palm_work_begin(&c.at_work, r.number, event.event.envelope.paths + r.path_at if r.path_count else NULL,
                         r.path_count, began)
-        palm_gauge(&c.queue_depth, event.event.envelope.n_records - i - 1)
+        palm_gauge(&c.queue_depth, end - i - 1)
         value = result = None
         fine, completed = False, True
         try:
@@ -582,26 +634,20 @@ def run(Event event not None, function, int parameters, int index, Batch out not
                     host.fail(i, e)
         result = None
         palm_work_end(&c.at_work, completed)
-        if ended - first > FLUSH_NS or palm_batch_full(out.batch):
+        if ended - flushed > FLUSH_NS or palm_batch_full(out.batch):
             if not host.flush():
                 break
-            first = ended
+            flushed = ended
     host.at = -1
 
 
-cdef int work_on(palm_counters *c, bytes job, uint32_t hop, uint32_t index) except -1:
-    if len(job) != 16:
-        raise ValueError(f"a job's name has 16 bytes, not {len(job)}")
-    palm_work_on(&c.at_work, <const uint8_t *> <const char *> job, hop, index, 1)
-    return 0
-
-
 def advance(generator, Batch out not None, uint64_t number, tuple path not None, uint64_t deadline, special,
-            Node node not None, bytes job not None, uint32_t hop, uint32_t index):
+            Node node not None, Work work not None, uint32_t attempt, uint64_t spent_ns):
     """Add what the generator yields next, under `path`; StopIteration when it ends. Returns what it yielded instead if
     that is None or an instance of `special`, which the caller has to deal with; else True.
 
-    The message at work, as `run` has it, is the generator's own: its path is `path` without the last component.
+    The message at work, as `run` has it, is the generator's own: its path is `path` without the last component. `spent_ns`:
+    of the time that its execution may take.
     """
     cdef palm_counters *c = node.c
     cdef uint64_t[PALM_MAX_PATH] parent
@@ -610,7 +656,8 @@ def advance(generator, Batch out not None, uint64_t number, tuple path not None,
         raise ValueError(f"a path of {len(path)} components")
     for k in range(n):
         parent[k] = path[k]
-    work_on(c, job, hop, index)
+    work.on(c)
+    palm_work_terms(&c.at_work, attempt, work.limit_ns, spent_ns, deadline)
     palm_work_begin(&c.at_work, number, parent, <uint32_t> n, now_ns())
     try:
         value = next(generator)

@@ -252,6 +252,9 @@ def read_counters() -> dict:
     return counters_dict(counters())
 
 
+cdef tuple _ENDS = ("", "overrun", "late", "unwanted")  # by palm_end
+
+
 cdef class Page:
     """The page of counters of another process of this host, mapped: it can be read without disturbing that process, and
     after its death.
@@ -297,19 +300,35 @@ cdef class Page:
         """Executions that came to their end, and steps of generators."""
         return self.live().at_work.completed
 
+    def ended(self):
+        """Why the process has ended itself; exact when it is dead.
+
+        Returns
+        -------
+        tuple or None
+            "overrun", "late" or "unwanted"; True if what was at work then is to blame, and not what had begun in this very
+            moment; and in how many seconds it had to be done. None: it has not.
+        """
+        cdef palm_at_work w
+        palm_work_read(&self.live().at_work, &w)
+        if not 0 < w.ended < len(_ENDS):
+            return None
+        return _ENDS[w.ended], w.since_ns != 0 and w.ended_since == w.since_ns, w.limit_ns / 1e9
+
     def at_work(self):
         """The message that is running, or was when the process died.
 
         Returns
         -------
         tuple or None
-            Its name: job (16 bytes), hop, number, path as on the wire; then how many were executed together. None: idle.
+            Its name: job (16 bytes), hop, number, path as on the wire; then how many were executed together, and which
+            attempt it is. None: idle.
         """
         cdef palm_at_work w
         if not palm_work_read(&self.live().at_work, &w):
             return None
         path = tuple([w.path[i] for i in range(w.path_count)])
-        return (<const char *> w.job)[:16], w.hop, w.number, path, w.together
+        return (<const char *> w.job)[:16], w.hop, w.number, path, w.together, w.attempt
 
 
 def read_counters_of(int32_t pid, int32_t fd, uint64_t arena_hi, uint64_t arena_lo) -> dict:
