@@ -23,9 +23,12 @@ from palm import places
 from palm._core import space
 
 # Clusters of this run alone, so that runs beside each other do not see each other's. Short: paths of sockets are.
-# Processes that tests start import this too, and stay with the run's directory.
-MINE = "PALM_TESTS_IN" not in os.environ
-RUNTIME = os.environ.setdefault("PALM_TESTS_IN", "") or tempfile.mkdtemp(prefix="pt-", dir="/tmp")
+# Processes that tests start import this too, and stay with the directory of the process that runs the tests, of which
+# pytest-xdist has several.
+WHO = f"worker {os.environ.get('PYTEST_XDIST_WORKER', '')}"
+MINE = os.environ.get("PALM_TESTS_OF") != WHO
+RUNTIME = tempfile.mkdtemp(prefix="pt-", dir="/tmp") if MINE else os.environ["PALM_TESTS_IN"]
+os.environ["PALM_TESTS_OF"] = WHO
 os.environ["PALM_TESTS_IN"] = os.environ["XDG_RUNTIME_DIR"] = RUNTIME
 os.environ["PALM_CAPSULES"] = f"{RUNTIME}/capsules"
 # A shell that starts tests in the background has them ignore Ctrl-C, which some of them are about.

@@ -60,6 +60,13 @@ class Limited(palm.Server):
             time.sleep(0.01)
             yield n
 
+    @palm.function(timeout=0.2)
+    def long_at_the_end(self, n):
+        """Yields in the end, a little too late: mostly between two looks of the pulse."""
+        yield from range(n)
+        time.sleep(0.21)
+        yield n
+
     @palm.function
     def any_time(self, how, path):
         """Hangs, unless `how` is a path that is there."""
@@ -260,6 +267,17 @@ def test_the_steps_of_a_generator_count_together(client):
     assert caught.value.reason == REASON
     assert client.call("limited.long_in_all", 2) == [0, 1]
     assert pid_of(client) == pid
+
+
+def test_a_generator_that_overruns_between_two_children(cluster):
+    """What it has made by then is counted with what it had made before: it fails once, of that alone."""
+    cluster.start(Limited)
+    with cluster.client() as client:
+        job = client.job("limited.long_at_the_end", [3] * 8, on_error="skip")
+        results = [value for _, value in job.items()]
+        assert {value for value in results} <= {0, 1, 2, 3} and job.progress.failed == 8
+        assert [e.type for e in job.errors] == ["Crashed"] * 8
+        assert all("overran its timeout of 0.2 s" in str(e) for e in job.errors)
 
 
 def test_the_wait_of_a_generator_for_room_does_not_count(client):

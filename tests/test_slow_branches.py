@@ -7,6 +7,7 @@ import contextlib
 import os
 import signal
 import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -46,6 +47,14 @@ class Flat(palm.Server):
     def fan(self, x):
         yield x
         yield palm.to(["viewer.many", "viewer.same"], x, slow="drop-oldest")
+
+    @palm.function(retry_on=(OSError,))
+    def second_time(self, x):
+        """Every other one fails at first, after a while in which the viewer has told how far it is."""
+        if x % 2 and self.message.attempt == 1:
+            time.sleep(0.003)
+            raise OSError("not yet")
+        return palm.to("viewer.show", x, slow="drop-oldest")
 
     @palm.function
     def nowhere(self, x):
@@ -93,6 +102,18 @@ def server(cluster: palm.Cluster, name: str) -> dict:
 
 def dropped(cluster: palm.Cluster) -> int:
     return server(cluster, "flat")["counters"]["dropped"]
+
+
+def test_what_is_run_again_beside_a_branch(shop):
+    """What a branch is told between two messages ends neither the message that waits for its second execution, nor the
+    count of its executions."""
+    pid = server(shop, "flat")["pid"]
+    with shop.client() as client:
+        job = client.job("flat.second_time", range(60), timeout=60)
+        assert list(job) == [] and job.errors == []
+        assert job.progress.done == 60
+        assert len(client.call("viewer.had")) + dropped(shop) == 61  # with the one that opened the link
+    assert server(shop, "flat")["pid"] == pid
 
 
 @contextlib.contextmanager

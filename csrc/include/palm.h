@@ -362,7 +362,8 @@ typedef struct palm_counters {
     uint64_t messages_in, messages_out, bytes_in, bytes_out, bytes_copied;
     uint64_t batches, errors, retries, rejected, dropped;             /* rejected: envelopes; dropped: by slow branches */
     uint64_t queue_depth, in_flight, busy_ns;                         /* the first two are gauges */
-    uint64_t backlog;                                                 /* gauge: messages taken off the queue in advance */
+    uint64_t backlog, held;                                           /* gauges: messages taken off the queue in advance,
+                                                                        * by the server's loop and by the pulse */
     uint64_t sent_arena, sent_inline, sent_frames;                    /* arrays, by the way they left */
     uint64_t copied_kept, copied_foreign, copied_thread;              /* arrays copied first: kept by the function, not
                                                                        * numpy's memory, made where the arena is not set */

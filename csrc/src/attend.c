@@ -12,6 +12,7 @@ bool palmi_node_held(palm_node *node, palm_event *event)
     if (node->held_first == node->held.n)
         return false;
     *event = node->held.at[node->held_first++];
+    palm_gauge(&node->counters->held, node->counters->held - event->envelope.n_records);
     if (node->held_first == node->held.n)
         node->held_first = node->held.n = 0;
     return true;
@@ -38,15 +39,18 @@ static bool room_for_one(palm_node *node)
     return true;
 }
 
+enum { MOST_OF_A_BEAT = 1024 }; /* envelopes: the pulse has other duties, whatever peers send */
+
 static void receive_all(palm_node *node)
 {
     bool given;
-    while (room_for_one(node)) {
+    for (int i = 0; i < MOST_OF_A_BEAT && room_for_one(node); i++) {
         palm_event *event = &node->held.at[node->held.n];
         memset(event, 0, sizeof *event);
         if (palmi_receive(node, event, &given))
             return;
         node->held.n += given;
+        palm_gauge(&node->counters->held, node->counters->held + (given ? event->envelope.n_records : 0));
     }
 }
 

@@ -13,7 +13,7 @@ import math
 import time
 from collections.abc import Callable
 from types import GeneratorType
-from typing import Any
+from typing import Any, Literal
 
 from palm._core import node as core
 from palm.assignment import Assignment, JobHere
@@ -97,9 +97,11 @@ class Generators:
             for kept in list(m.kept):  # what a branch drops is kept no longer
                 self._send(m, kept)
         except Exception as e:  # where `palm.to` sent them cannot be found any more
-            self._outcomes.failed(a, m.name, e, m.sent)
-            return
-        if m.ended:
+            m.failure = e, None
+        if m.failure is not None:
+            m.ended = True
+            self._outcomes.failed(a, m.name, m.failure[0], m.sent, m.failure[1])
+        elif m.ended:
             self._outcomes.closed(a.job, m.name, m.sent)
         elif m.asked:
             self._ask(m)  # the answer may have been lost
@@ -163,8 +165,8 @@ class Generators:
 
     def _fail(self, m: Making, error: Exception) -> None:
         m.ended = True
-        capsule = self._outcomes.capsule(m.assignment, m.value, m.message, error)
-        self._outcomes.failed(m.assignment, m.name, error, m.sent, capsule)
+        m.failure = error, self._outcomes.capsule(m.assignment, m.value, m.message, error)
+        self._outcomes.failed(m.assignment, m.name, error, m.sent, m.failure[1])
 
     def _begin_again(self, m: Making, error: Exception) -> bool:
         """True if its function says that it is to be run again after this exception, and it can be."""
@@ -185,29 +187,32 @@ class Generators:
 
     def _advance(self, m: Making, made: dict[int | None, Kept]) -> None:
         """The next child, into what goes along its route; one that was settled before is only counted."""
-        a, kept = m.assignment, made[None]
-        known = m.is_known(m.made)
-        out = core.Batch() if known else kept.batch
+        a, known = m.assignment, m.is_known(m.made)
+        out = core.Batch() if known else made[None].batch
         path = child(m.path, m.message.stage, m.made)
         assert a.work is not None and a.signature is not None
         began = time.monotonic_ns() if a.signature.timeout else 0
         value = core.advance(
             m.generator, out, m.number, path, m.deadline, To, self._node, a.work, m.message.attempt, m.spent
         )
+        if value is not None:  # which is never sent, in any position
+            self._count(m, made, value, known, path)
         if began:
             m.spent += time.monotonic_ns() - began
             if m.spent > a.signature.timeout * 1e9:
                 raise overrun(a.signature.timeout)
-        if value is None:
-            return  # never sent, in any position
-        if known:
-            m.made += 1
-            return
-        if value is not True:
-            outlet = self._outlets.routed(a, value.route, value.slow)  # while its failure is the function's
+
+    def _count(
+        self, m: Making, made: dict[int | None, Kept], value: To | Literal[True], known: bool, path: tuple[int, ...]
+    ) -> None:
+        """What has been made, and is in its batch already unless it goes another way."""
+        kept = made[None]
+        if value is not True and not known:
+            outlet = self._outlets.routed(m.assignment, value.route, value.slow)  # while its failure is the function's
             kept = made.setdefault(outlet.handle, Kept(outlet.route, value.slow, [], core.Batch()))
             kept.batch.put_out_of(value, m.number, m.deadline, path)
-        kept.indices.append(m.made)
+        if not known:
+            kept.indices.append(m.made)
         m.made += 1
 
     def _keep(self, m: Making, kept: Kept) -> None:
@@ -238,6 +243,7 @@ class Generators:
 
     def _close(self, m: Making) -> None:
         m.ended, m.value = True, None
+        m.assignment.tried.pop(m.name, None)
         if m in self._turns:
             self._turns.remove(m)
         try:

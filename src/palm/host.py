@@ -80,7 +80,7 @@ class Host:
         self._branches = Branches(self.node, self._outlets, self._outcomes)
         self._generators = Generators(self.node, self._outlets, self._outcomes, self._branches, self._call)
         self._retries = Retries()
-        self._is_kept = False  # the event at work, for a retry
+        self._kept: core.Event | None = None  # for a retry: the event at work, or one below it
         self._assignments: dict[tuple[int, int], Assignment] = {}
         self._jobs: dict[bytes, JobHere] = {}
         self._reports: dict[int, JobHere] = {}  # by the handle under which its client hears from here
@@ -173,8 +173,8 @@ class Host:
             self._over(event)
         elif event.says == core.CANCEL:
             self._cancel(event)
-        if self._is_kept:
-            self._is_kept = False
+        if self._kept is event:
+            self._kept = None
         else:
             event.done()
 
@@ -198,6 +198,8 @@ class Host:
                 self._bind(a)
         try:
             meaning = check_meaning(event.value(0), event.hop)
+            if not event.hop and not self.node.stands(event.link):
+                return  # its client has closed its node while this lay in the queue
             a = self._assigned(meaning, event.hop)
             job = a.job
             if not self.node.stands(job.report.link):
@@ -366,11 +368,11 @@ class Host:
         retry = self._retries.take(time.monotonic())
         if retry is None or retry.assignment.stale:
             return
-        a, name = retry.assignment, (retry.event.number(retry.record), retry.event.path(retry.record))
+        a, name = retry.assignment, retry.name
         self.node.count("retries")
         self._work(retry.event, a, retry.record, retry.record + 1)
-        if self._is_kept:
-            self._is_kept = False
+        if self._kept is retry.event:
+            self._kept = None
         elif name not in a.job.making:  # else it is a generator, which may fail as well
             a.tried.pop(name, None)
 
@@ -404,7 +406,7 @@ class Host:
         elif a.signature is not None and a.tries_again(name, error):
             tried = a.tried[name]
             assert self._event is not None
-            self._is_kept = True
+            self._kept = self._event
             self._retries.add(time.monotonic() + pause(tried), Retry(self._event, i, a))
             self._complain(f"{a.steps[0][1]}, input {name[0]}: {error!r}; it is run again, attempt {tried + 1}")
         else:

@@ -63,6 +63,7 @@ class Making:
     step: int = 0  # of the last grant
     asked: bool = False
     ended: bool = False
+    failure: tuple[Exception, str | None] | None = None  # what it has ended with, and the file of its input
     unwanted: bool = False  # to be closed as soon as it does not run
     owed: int = 0  # children that a former execution may have made: so many have to be there
     settled: Ranges = field(default_factory=list)
@@ -93,6 +94,7 @@ class Making:
             if kept.indices == [index]:
                 self.kept.remove(kept)
                 return
+
     def is_known(self, index: int) -> bool:
         """True of a child that a former execution has made."""
         return index < self.before or self.is_settled(index)

@@ -13,7 +13,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from palm._core import node as core
-from palm.assignment import Assignment, JobHere
+from palm.assignment import Assignment, JobHere, Name
 
 FIRST, LONGEST = 0.05, 1.6  # seconds before the first repeat, each further one twice as long: a file server's hiccup
 
@@ -30,6 +30,10 @@ class Retry:
     event: core.Event
     record: int
     assignment: Assignment
+
+    @property
+    def name(self) -> Name:
+        return self.event.number(self.record), self.event.path(self.record)
 
 
 class Retries:
@@ -59,8 +63,11 @@ class Retries:
 
     def drop(self, job: JobHere, number: int) -> None:
         """Those of one input."""
-        self._keep(lambda r: r.assignment.job is not job or r.event.number(r.record) != number)
+        self._keep(lambda r: r.assignment.job is not job or r.name[0] != number)
 
     def _keep(self, wanted: Callable[[Retry], bool]) -> None:
+        for _, _, retry in self._heap:
+            if not wanted(retry):
+                retry.assignment.tried.pop(retry.name, None)
         self._heap = [entry for entry in self._heap if wanted(entry[2])]
         heapq.heapify(self._heap)

@@ -241,7 +241,7 @@ cdef extern from "palm.h" nogil:
         uint64_t queue_depth
         uint64_t in_flight
         uint64_t busy_ns
-        uint64_t backlog
+        uint64_t backlog, held
         uint64_t sent_arena
         uint64_t sent_inline
         uint64_t sent_frames

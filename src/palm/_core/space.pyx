@@ -212,7 +212,7 @@ cdef dict counters_dict(const palm_counters *c):
         "copied_kept": c.copied_kept, "copied_foreign": c.copied_foreign, "copied_thread": c.copied_thread,
         "alloc_arena": c.alloc_arena, "alloc_small": c.alloc_small, "alloc_full": c.alloc_full,
         "stale": c.stale, "lost_links": c.lost_links, "pulse_ns": c.pulse_ns,
-        "backlog": c.backlog, "unread": c.unread.envelopes, "unread_pid": c.unread.pid,
+        "backlog": c.backlog + c.held, "unread": c.unread.envelopes, "unread_pid": c.unread.pid,
         "running_since_ns": c.at_work.since_ns, "running_number": c.at_work.number, "completed": c.at_work.completed,
     }
     cdef palm_waiting waiting
