@@ -5,7 +5,10 @@ from __future__ import annotations
 
 import datetime
 import decimal
+import json
+import os
 import pathlib
+import random
 import struct
 from collections import OrderedDict, namedtuple
 from collections.abc import Iterator
@@ -16,11 +19,14 @@ import hypothesis.strategies as st
 import numpy as np
 import pytest
 from helpers_arrays import settle
+from helpers_dtypes import mutant_of_dtype, random_dtype
 from hypothesis import example, given, settings
 
 import palm
 from palm._core import node, payload
+from palm._core.frame import pack, unpack
 
+SEED = int(os.environ.get("PALM_SEED", "1"))
 Point = namedtuple("Point", "x y")
 
 
@@ -303,28 +309,69 @@ def test_same_array_twice(client: palm.Client) -> None:
 # -------------------------------------------------------------------------------------------------------------- dtypes
 
 
-@pytest.mark.parametrize(
-    "text",
-    [
-        b"",
-        b"no",
-        b"[",
-        b"{}",
-        b'{"names": 1}',
-        b"[1]",
-        b'[["a"]]',
-        b"O",
-        b'[["a", "O"]]',
-        b"T",
-        b'"f8"',
-        b"\xff",
-        b"[[[[[",
-    ]
-    + [b"[" * 10_000, b'{"names": ["a"], "formats": [], "shapes": [], "offsets": [], "titles": [], "itemsize": 1}'],
-)
-def test_hostile_dtypes(text: bytes) -> None:
-    with pytest.raises((ValueError, TypeError)):
-        payload.dtype_of_text(text)
+LAYOUT = {"names": ["a"], "formats": ["<f8"], "shapes": [[]], "offsets": [0], "titles": [None], "itemsize": 8}
+NOT_LAYOUTS = [
+    {},
+    {"names": 1},
+    {"names": [], "formats": [], "shapes": [], "offsets": [], "titles": []},
+    LAYOUT | {"more": 1},
+    *(LAYOUT | {"names": names} for names in (["a", "b"], [1], [["a"]], {"a": 1})),
+    *(LAYOUT | {"formats": formats} for formats in ([], [8], [["<f8"]], ["|O"], ["(2,)<f8"])),
+    *(LAYOUT | {"shapes": shapes} for shapes in ([], [None], [8], [[-1]], [["x"]], [[1 << 31]], [[2]], [[1] * 65])),
+    *(LAYOUT | {"offsets": offsets} for offsets in ([], [-1], [1], [True], [1.5], [1 << 70])),
+    *(LAYOUT | {"titles": titles} for titles in ([], [1], [["t"]], ["a"])),
+    *(LAYOUT | {"itemsize": size} for size in (7, -1, None, "8", True, 1.5, 1e400, 1 << 70)),
+]
+NO_DTYPES = [
+    *("", "no", "O", "T", '"f8"', "f8", "=f8", "<f9", "<f8\n", " <f8", "<i4,<f8", "<f8[2]", "|b2", "<U-1", "<U03"),
+    *("<U2147483647", "|V99999999999999999999", "|T16", "<M8[s/0]", "<M8[s/7]", "<M8[0s]", "<M8[]", "<M8[2147483648s]"),
+    *("<M8[99999999999999999999s]", "<M8[generic]", "(1,,2)i4", "1 2i4", "08i4", "(2,)<f8", "()<f8", "{'a': 'O'}"),
+    *("[", "[[[[[", "[" * 4000, "[1]", "[null]", "[[]]", '[["a"]]', '[["a",[[]]]]', '[["a","O"]]', '[["a","T"]]'),
+    *('[["a","<f8",2]]', '[["a","<f8",[2],[2]]]', '[["a","<f8",["2"]]]', '[["a","<f8",[-1]]]', '[["a","<f8",[1e400]]]'),
+    *('[["a","<f8",[true]]]', '[["a","<f8",[2147483648]]]', '[["a","|V2147483647",[2]]]', '[[1,"<f8"]]'),
+    *('[["a","|V2147483647"],["b","|V2147483647"]]', '[[["t"],"<f8"]]', '[[["t","a","b"],"<f8"]]', '[[["t",5],"<f8"]]'),
+    *('[["a","<f8"],["a","<f8"]]', '[["a","<f8"]] x', '[["a",{}]]', f'[["a","<f8",[{"1," * 64}1]]]', '[{"a":1}]'),
+    *map(json.dumps, NOT_LAYOUTS),
+]
+
+
+def test_texts_that_are_no_dtypes() -> None:
+    for text in (*(t.encode() for t in NO_DTYPES), b"\xff", b"[" * 10_000, b"|S" + b"1" * 5000):
+        with pytest.raises(ValueError):
+            payload.dtype_of_text(text)
+            pytest.fail(f"{text!r} is a dtype")
+
+
+def test_mutants_of_dtypes() -> None:
+    """A dtype, or a ValueError; and what is a dtype can be used and sent."""
+    chance, taken = random.Random(SEED), 0
+    for _ in range(5000):
+        text = mutant_of_dtype(chance)
+        try:
+            dtype = payload.dtype_of_text(text.encode())
+        except ValueError:
+            continue
+        taken += 1
+        assert not dtype.hasobject
+        assert payload.dtype_of_text(payload.dtype_text(dtype)) == dtype
+        if dtype.itemsize < 1 << 20:
+            a = np.zeros(2, dtype)
+            assert unpack(pack(a)).dtype == a.dtype
+    assert 50 < taken < 4000
+
+
+def test_dtypes_of_all_kinds_come_back() -> None:
+    chance = random.Random(SEED)
+    for n in range(5000):
+        dtype = random_dtype(chance)
+        text = payload.dtype_text(dtype)
+        got = payload.dtype_of_text(text)
+        assert got == dtype and got.fields == dtype.fields and got.itemsize == dtype.itemsize, text
+        if n % 10 == 0:
+            a = np.frombuffer(bytes(2 * dtype.itemsize) or b"x", dtype, 2) if dtype.itemsize else np.zeros(2, dtype)
+            for x in (a, a[0]):
+                got = unpack(pack(x))
+                assert type(got) is type(x) and got.tobytes() == x.tobytes()
 
 
 def test_metadata_is_no_obstacle(client: palm.Client, recwarn: pytest.WarningsRecorder) -> None:
