@@ -174,16 +174,16 @@ cdef bint let_go(PyObject *a, Py_ssize_t expected) noexcept:
         expected = 1
 
 
-cdef bint nobody_can_write(cnp.ndarray a):
+cdef bint was_received(cnp.ndarray a):
+    """True if nobody can ever write: only arrays over a Holder stay read-only. Others are as long as their owner likes."""
     cdef PyObject *at = <PyObject *> a
-    while True:
+    while isinstance(<object> at, ndarray):
         if cnp.PyArray_ISWRITEABLE(<cnp.ndarray> at):
             return False
         at = base_of(at)
         if at == NULL:
-            return True
-        if not isinstance(<object> at, ndarray):
-            return type(<object> at) is Holder
+            return False
+    return type(<object> at) is Holder
 
 
 cdef object owner_of(object at):
@@ -317,7 +317,7 @@ cdef int put_array(palm_batch *b, cnp.ndarray a, Py_ssize_t expected) except -1:
         palm_block_drop(arena, index)
         return put_inline(b, a, text, e, dense)
     # a peer's memory cannot be written from here, whatever views it
-    if (not palm_space_owns(space(), first) or let_go(<PyObject *> a, expected) or nobody_can_write(a)
+    if (not palm_space_owns(space(), first) or let_go(<PyObject *> a, expected) or was_received(a)
             or on_the_users_word(a)):
         return lend(b, a, text, e, arena, index, first)
     palm_block_drop(arena, index)
