@@ -10,6 +10,8 @@ import os
 import pathlib
 import random
 import struct
+import sys
+import threading
 from collections import OrderedDict, namedtuple
 from collections.abc import Iterator
 from typing import Any
@@ -34,11 +36,17 @@ class Subclass(np.ndarray):
     pass
 
 
+class Real(np.float64):
+    pass
+
+
 REFUSED = {
     "object array": lambda: np.array([None, 1]),
     "records with objects": lambda: np.zeros(2, "i4,O"),
     "scalar with objects": lambda: np.zeros(2, "i4,O")[0],
     "StringDType": lambda: np.array(["a", "bc"], np.dtypes.StringDType()),
+    "record": lambda: np.rec.array([(1, 2.0)], dtype="i4,f8")[0],
+    "scalar of a subclass": lambda: Real(1.5),
     "masked array": lambda: np.ma.masked_less(np.arange(3), 1),
     "matrix": lambda: np.eye(2).view(np.matrix),
     "recarray": lambda: np.rec.array([(1, 2.0)], dtype="i4,f8"),
@@ -158,6 +166,7 @@ def test_says_what_to_do() -> None:
 
     assert "strings of fixed width" in said(np.array(["a"], object))
     assert "np.asarray(x)" in said(np.eye(2).view(np.matrix))
+    assert "x.view((np.void, x.dtype))" in said(REFUSED["record"]())
     assert "keys have to be str or int" in said({1.5: 1})
     assert "ndarray, numpy scalars, bytes" in said(object())
 
@@ -304,6 +313,41 @@ def test_same_array_twice(client: palm.Client) -> None:
     assert same(first, a) and same(second, a)
     view, whole = client.call("mirror.same", [a[5:9000], a])
     assert same(view, a[5:9000]) and same(whole, a)
+
+
+@pytest.mark.parametrize("kind", [list, dict])
+def test_containers_that_change_while_they_are_sent(kind: type) -> None:
+    """What arrives was there at one moment: copying an array that is not dense lets other threads run."""
+    grid = np.zeros((64, 2000))
+    tree: Any = kind()
+    changes, stop = 0, threading.Event()
+
+    def change() -> None:
+        nonlocal changes
+        while not stop.is_set():
+            if kind is list:
+                tree.append((changes, grid[:, ::7]))
+            else:
+                tree[changes] = changes, grid[:, ::7]
+            if len(tree) > 20:
+                tree.pop(0 if kind is list else changes - 20)
+            changes += 1
+
+    interval = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    thread = threading.Thread(target=change)
+    thread.start()
+    try:
+        for _ in range(200):
+            got = unpack(pack({"tree": tree}))["tree"]
+            numbers = [n for n, _ in (got if kind is list else got.values())]
+            assert numbers == list(range(numbers[0], numbers[0] + len(numbers))) if numbers else len(got) == 0
+            assert len(numbers) <= 21
+    finally:
+        stop.set()
+        thread.join()
+        sys.setswitchinterval(interval)
+    assert changes > 200
 
 
 # -------------------------------------------------------------------------------------------------------------- dtypes

@@ -84,6 +84,7 @@ cdef object Ext = msgspec.msgpack.Ext
 cdef object ndarray = np.ndarray
 cdef object memmap = np.memmap
 cdef object generic = np.generic
+cdef frozenset SCALARS = frozenset(np.sctypeDict.values())  # numpy's own, without np.record
 # ------------------------------------------------------------------------------------------------------------ dtypes
 
 cdef dict texts = {}   # dtype -> bytes
@@ -336,10 +337,7 @@ cdef class _Tree:
     cdef object plain(self, PyObject *at, Py_ssize_t expected, str place, int depth):
         # `at` is borrowed from its container, so that reference counts tell who else has it
         cdef object value = <object> at   # one reference more from here on
-        cdef PyObject *k = NULL
-        cdef PyObject *v = NULL
-        cdef Py_ssize_t pos = 0
-        cdef dict out
+        cdef list items
         cdef bint mine
         t = type(value)
         if value is None or t is bool or t is float or t is bytes:
@@ -355,21 +353,16 @@ cdef class _Tree:
         inner = 1 if mine else -1 if expected < 0 else 0
         if (t is list or t is tuple or t is dict) and depth >= PALM_MAX_DEPTH:
             raise PayloadError(f"{place}: nested deeper than {PALM_MAX_DEPTH}")
+        # copying an array lets go of the GIL: who else has a list or dict may change it meanwhile
         if t is list:
-            return [self.plain(PyList_GET_ITEM(value, i), inner, f"{place}[{i}]", depth + 1)
-                    for i in range(PyList_GET_SIZE(value))]
+            items = <list> value if mine else list(value)
+            return [self.plain(PyList_GET_ITEM(items, i), inner, f"{place}[{i}]", depth + 1)
+                    for i in range(PyList_GET_SIZE(items))]
+        if t is dict:
+            return self.plain_dict(<dict> value if mine else (<dict> value).copy(), inner, place, depth)
         if t is tuple:
             return Ext(EXT_TUPLE, encode([self.plain(PyTuple_GET_ITEM(value, i), inner, f"{place}[{i}]", depth + 1)
                                           for i in range(PyTuple_GET_SIZE(value))]))
-        if t is dict:
-            out = {}
-            while PyDict_Next(value, &pos, &k, &v):
-                if type(<object> k) is not str and type(<object> k) is not int:
-                    raise PayloadError(f"{place}: the key {<object> k!r} is of type {type(<object> k).__name__}; "
-                                       "keys have to be str or int")
-                check_key(<object> k, place)
-                out[<object> k] = self.plain(v, inner, f"{place}[{<object> k!r}]", depth + 1)
-            return out
         if isinstance(value, generic):
             try:
                 return Ext(EXT_SCALAR, scalar_bytes(value))
@@ -388,8 +381,23 @@ cdef class _Tree:
             return Ext(EXT_ARRAY, (self.arrays - 1).to_bytes(4, "big"))
         raise PayloadError(f"{place}: {unsupported(value)}")
 
+    cdef dict plain_dict(self, dict value, Py_ssize_t inner, str place, int depth):
+        cdef PyObject *k = NULL
+        cdef PyObject *v = NULL
+        cdef Py_ssize_t pos = 0
+        cdef dict out = {}
+        while PyDict_Next(value, &pos, &k, &v):
+            key = <object> k
+            if type(key) is not str and type(key) is not int:
+                raise PayloadError(f"{place}: the key {key!r} is of type {type(key).__name__}; keys have to be str or int")
+            check_key(key, place)
+            out[key] = self.plain(v, inner, f"{place}[{key!r}]", depth + 1)
+        return out
+
 
 cdef bytes scalar_bytes(object value):
+    if type(value) not in SCALARS:
+        raise PayloadError(unsupported(value))
     # as Python sees them: numpy's own bytes of strings lack what is empty, or NULs at the end
     if isinstance(value, bytes):
         return f"|S{len(value)}".encode() + b"\0" + bytes(value)
@@ -421,6 +429,9 @@ cdef str unsupported(object value):
     if isinstance(value, ndarray):
         return (f"{name}, a subclass of ndarray, cannot be sent, since what it adds would be lost; "
                 "send np.asarray(x), or its parts in a tuple")
+    if isinstance(value, generic):
+        return (f"{name}, a subclass of numpy's scalars, cannot be sent, since what it adds would be lost; "
+                "send x.item(), or x.view((np.void, x.dtype)) of a record")
     for plain in (bytes, bool, int, float, complex, str, tuple, list, dict):
         if isinstance(value, (bytearray, memoryview) if plain is bytes else plain):
             return f"{name} is no plain {plain.__name__}, and cannot be sent as one; send {plain.__name__}(x)"
