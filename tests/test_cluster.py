@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import concurrent.futures
 import os
+import resource
 import signal
 import stat
 import time
@@ -29,6 +30,10 @@ class Tool(palm.Server):
     @palm.function
     def environment(self, name):
         return os.environ.get(name)
+
+    @palm.function
+    def files(self):
+        return list(resource.getrlimit(resource.RLIMIT_NOFILE))
 
     @palm.function
     def who(self):
@@ -144,6 +149,14 @@ def test_replace(cluster):
     assert client.call("tool.scale", 1) == 3
     assert cluster.start(Tool, "new", replace=True) == "new", "or there is none"
     assert len(children()) == 4
+
+
+@pytest.mark.parametrize("env", [{}, {"MINE": "yes"}], ids=["born", "executed"])
+def test_a_server_may_open_as_many_files_as_is_allowed(cluster, env):
+    """libzmq aborts a process that has none left for who connects."""
+    cluster.start(Tool, env=env)
+    soft, hard = cluster.client().call("tool.files")
+    assert soft == hard == resource.getrlimit(resource.RLIMIT_NOFILE)[1]
 
 
 def test_environment_cores_and_memory(cluster):

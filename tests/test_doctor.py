@@ -63,6 +63,13 @@ def test_limits(shell):
     assert line_of(lines, "shared memory:").startswith("WARN")
 
 
+@pytest.mark.parametrize(("hard", "level"), [(512, "WARN"), (4096, "OK"), (resource.RLIM_INFINITY, "OK")])
+def test_open_files(monkeypatch, hard, level):
+    monkeypatch.setattr(resource, "getrlimit", lambda kind: (256, hard))
+    [found] = doctor.open_files()
+    assert found.level == level and bool(found.advice) == (level == "WARN")
+
+
 @pytest.mark.parametrize(
     ("threads", "quota", "level"), [(1, 1.0, "OK"), (2, 1.0, "WARN"), (9999, float("inf"), "WARN")]
 )

@@ -16,6 +16,9 @@ import pytest
 from conftest import eventually
 
 import palm
+from palm._core import node as core
+from palm.calls import Calls
+from palm.directory import REGISTRY
 
 
 class Work(palm.Server):
@@ -60,6 +63,13 @@ class Work(palm.Server):
         yield n
         yield None
         raise KeyError(n)
+
+    @palm.function
+    def claims(self, index):
+        """Yields, and has a child that is beyond all that could have been yielded."""
+        running = self._host._generators.running
+        running.assignment.job.report.batch.event(core.DROP, running.number, (index,))
+        yield from range(1000)
 
 
 class Second(palm.Server):
@@ -580,19 +590,24 @@ def test_jobs_in_threads(client):
         assert list(pool.map(run, range(12))) == [list(range(k, k + 500)) for k in range(12)]
 
 
-def test_one_job_read_by_threads(client):
-    job = client.job("work.same", range(3000))
-    lock, found = threading.Lock(), []
+@pytest.mark.parametrize("size", [1, 20_000])
+def test_one_job_read_by_threads(client, size):
+    """Readers that let go of the interpreter take turns within what one of them has taken."""
+    lock = threading.Lock()
 
-    def read():
-        for value in job:
+    def read(job, found):
+        for x in job:
+            mean = x.mean()
             with lock:
-                found.append(value)
+                found.append(mean)
 
-    with concurrent.futures.ThreadPoolExecutor(4) as pool:
-        for f in [pool.submit(read) for _ in range(4)]:
-            f.result(30)
-    assert sorted(found) == list(range(3000))
+    for _ in range(5):
+        found = []
+        job = client.job("work.same", (np.full(size, float(i)) for i in range(400)))
+        with concurrent.futures.ThreadPoolExecutor(4) as pool:
+            for f in [pool.submit(read, job, found) for _ in range(4)]:
+                f.result(30)
+        assert sorted(found) == list(range(400))
 
 
 def test_arrays_of_all_sizes_through_two_servers(client):
@@ -617,3 +632,32 @@ def test_a_job_of_large_arrays_is_bounded_by_bytes(client):
     made.set()
     assert sum(x.nbytes for x in job) == 40 * (64 << 20)
     assert max(under_way) <= 8
+
+
+@pytest.mark.parametrize("index", [(1 << 32) - 1, 1 << 32, 1 << 40, (1 << 48) - 1])
+def test_a_child_that_cannot_be_fails_its_input_alone(client, index):
+    """A peer may write any index, but tells and is told of 2^32 - 1 children at most."""
+    job = client.job("work.claims", [index, index], on_error="skip")
+    assert set(job) <= set(range(1000))
+    assert [e.type for e in job.errors] == ["Nondeterministic"] * 2
+    assert client.call("work.same", 1) == 1
+
+
+def test_what_receiving_raises_ends_the_job_it_belongs_to(client):
+    """Whoever's thread receives; the others go on."""
+    client.call("work.same", 1)
+    job, other = client.job("work.same", range(1000)), client.job("work.same", range(1000))
+
+    def receive(event):
+        raise ZeroDivisionError("on purpose")
+
+    job._work.receive = receive
+    assert sorted(other) == list(range(1000))
+    with pytest.raises(ZeroDivisionError, match="on purpose"):
+        list(job)
+    works = [w for w in client._connection.works.values() if isinstance(w, Calls)]
+    [calls] = [w for w in works if w.route.steps[0].server != REGISTRY]
+    calls.receive = receive
+    with pytest.raises(palm.PalmError, match="on purpose"):
+        client.call("work.same", 1)
+    assert client.call("work.same", 1) == 1, "by other calls"

@@ -287,7 +287,6 @@ palm_err palm_batch_record(palm_batch *batch, palm_form form, uint64_t number, p
 void palm_batch_set_form(palm_batch *batch, palm_form form, uint32_t count);
 /* Adds record i of another batch: what it lends is lent once more. */
 palm_err palm_batch_add(palm_batch *batch, const palm_batch *from, uint32_t i);
-const palm_record *palm_batch_at(const palm_batch *batch, uint32_t i); /* until the next record is begun */
 /* Gives up the record begun last and all that was added to it. */
 void palm_batch_undo(palm_batch *batch);
 palm_err palm_batch_path(palm_batch *batch, const uint64_t *components, uint32_t n);
@@ -415,14 +414,10 @@ uint64_t palm_node_id(const palm_node *node);
 palm_err palm_node_link(palm_node *node, const char *endpoint, int32_t pid, uint32_t *link);
 typedef enum palm_link_state { PALM_LINK_GONE = 0, PALM_LINK_OPENING, PALM_LINK_READY } palm_link_state;
 palm_link_state palm_node_link_state(palm_node *node, uint32_t link, bool *mapped);
-/* Envelopes sent and not yet taken, as far as known: of use to those who can wait. */
-uint64_t palm_node_backlog(palm_node *node, uint32_t link);
 /* Sends the content of the batch as one envelope, or a copy of it when the link is ready; never blocks. The batch is as it
  * was, to be cleared, or kept and sent again. PALM_ECLOSED: the link is gone. */
 palm_err palm_node_send(palm_node *node, uint32_t link, palm_kind kind, uint32_t handle, uint16_t hop,
                         const palm_batch *batch);
-/* Closes a link: what waits is dropped. */
-void palm_node_unlink(palm_node *node, uint32_t link);
 
 /* What has come. */
 typedef enum palm_event_kind {

@@ -492,19 +492,6 @@ palm_link_state palm_node_link_state(palm_node *node, uint32_t number, bool *map
     return state;
 }
 
-uint64_t palm_node_backlog(palm_node *node, uint32_t number)
-{
-    pthread_mutex_lock(&node->lock);
-    palmi_link *link = palmi_link_get(node, number);
-    uint64_t n = 0;
-    if (link && link->has_word && link->mapped) {
-        palmi_link_settle(node, link);
-        n = link->seq - link->taken;
-    }
-    pthread_mutex_unlock(&node->lock);
-    return n;
-}
-
 static palm_err transmit_or_lose(palm_node *node, palmi_link *link, palm_kind kind, uint32_t handle, uint16_t hop,
                                  const palm_batch *batch)
 {
@@ -531,15 +518,6 @@ palm_err palm_node_send(palm_node *node, uint32_t number, palm_kind kind, uint32
         err = wait_for_hello(link, kind, handle, hop, batch);
     pthread_mutex_unlock(&node->lock);
     return err;
-}
-
-void palm_node_unlink(palm_node *node, uint32_t number)
-{
-    pthread_mutex_lock(&node->lock);
-    palmi_link *link = palmi_link_get(node, number);
-    if (link)
-        palmi_link_close(node, link, 0);
-    pthread_mutex_unlock(&node->lock);
 }
 
 void palm_node_tick(palm_node *node)

@@ -260,6 +260,13 @@ static void test_half_a_message_that_waited(void)
     peer_close(&b);
 }
 
+static void close_link(peer *p, uint32_t link)
+{
+    pthread_mutex_lock(&p->node->lock);
+    palmi_link_close(p->node, palmi_link_get(p->node, link), 0);
+    pthread_mutex_unlock(&p->node->lock);
+}
+
 /* Who closes its link and opens it again is answered, and told which blocks have been taken. */
 static void test_link_again(void)
 {
@@ -268,7 +275,7 @@ static void test_link_again(void)
     palm_batch *batch;
     CHECK_OK(palm_batch_new(&batch));
     for (int i = 0; i < 3; i++) {
-        palm_node_unlink(a.node, link);
+        close_link(&a, link);
         link = connect_to(&a, &b);
         put_block(&a, batch, 1);
         send_all(a.node, link, 1, 0, batch);

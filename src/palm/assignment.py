@@ -9,11 +9,20 @@ from typing import TYPE_CHECKING, Any
 
 from palm._core import node as core
 from palm.errors import PalmError
+from palm.step import Step
 
 if TYPE_CHECKING:
     from palm.making import Making
 
 Name = tuple[int, tuple[int, ...]]  # of a message in its job: number of the input, path
+
+
+@dataclass
+class Waiting:
+    """What an outlet holds while its server is looked for."""
+
+    batches: list[core.Batch] = field(default_factory=list)
+    names: list[Name] = field(default_factory=list)  # of the messages in them
 
 
 @dataclass
@@ -24,6 +33,8 @@ class Outlet:
     handle: int
     hop: int
     batch: core.Batch = field(default_factory=core.Batch)
+    route: list[Step] = field(default_factory=list)  # that `palm.to` has named
+    waiting: Waiting | None = None  # None: it is open
 
 
 @dataclass
@@ -38,6 +49,7 @@ class JobHere:
     report: Outlet  # to the client: results, and what became of messages that have none
     epoch: int = 0
     cancelled: bool = False
+    stopped: bool = False  # generators of the first step are to end
     making: dict[Name, Making] = field(default_factory=dict)  # whose children are kept here
     downstream: set[int] = field(default_factory=set)  # links on which this job was handed on
 
@@ -51,8 +63,10 @@ class Assignment:
     client: str  # endpoint
     seed: int
     steps: list[list[Any]]  # [server, function, endpoint, key of constants], this step first
-    pids: dict[str, int]  # of endpoints on this host: whose death is to be noticed
+    pids: dict[str, int]  # of endpoints: whose death is to be noticed
+    where: bytes  # the pid namespace that they are of
     constants: dict[str, dict[str, Any]]
+    owed: int  # children that the generator of the first step has to make before it may be stopped
     hop: int
     function: Callable[..., Any] | None = None
     index: int = 0
@@ -61,7 +75,8 @@ class Assignment:
     suspects: dict[Name, tuple[int, str]] = field(default_factory=dict)  # as of_job has them
     refused: dict[Name, tuple[int, str]] | None = None  # those that are not run again
     onward: Outlet | None = None
-    routed: dict[tuple[Any, ...], Outlet] = field(default_factory=dict)
+    found: dict[str, str] = field(default_factory=dict)  # servers that the job has not named: their endpoints
+    routed: dict[tuple[tuple[str, str | None], ...], Outlet] = field(default_factory=dict)  # step, key of constants
 
     @property
     def stale(self) -> bool:

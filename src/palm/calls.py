@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from palm.directory import Directory
 
 Future = concurrent.futures.Future[Any]
-BLOCK = 4096  # children of a function that yields, granted at a time
+GRANT_OF_A_CALL = 4096  # children granted at a time: the caller wants a list of all of them
 
 
 class Retired(Exception):
@@ -126,7 +126,7 @@ class Calls:
     def _receive(self, event: core.Event, form: int, number: int, path: Path, value: Any, count: int) -> None:
         if form == core.ASK:
             if self.delivery.asked(event, number, path, count):
-                self.delivery.grant(number, path, BLOCK)  # the caller wants a list of all of them
+                self.delivery.grant(number, path, GRANT_OF_A_CALL)
         elif form == core.ERROR:
             self._failed(number, error_of(value, number))
         elif isinstance(value, BlockLost):
@@ -169,6 +169,11 @@ class Calls:
             self._fanned.discard(number)
             return [value for _, value in sorted(results, key=lambda r: r[0])]
         return results[0][1] if results else None
+
+    def broken(self, error: BaseException) -> None:
+        why = PalmError(f"an answer could not be taken in: {error!r}")
+        why.__cause__ = error
+        self._cannot_go_on(lambda number: why)
 
     def lost(self, link: int, reason: int) -> None:
         if self.futures:

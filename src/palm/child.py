@@ -73,12 +73,13 @@ class Child:
 
     def spawn(self, suspects: Sequence[Suspect]) -> None:
         """Starts a process; OSError if there can be none."""
+        again = self.process is not None
         order = os.memfd_create("order")  # a pipe would hold less than some orders have
         ours, theirs = socket.socketpair()
         try:
             with open(order, "wb", closefd=False) as f:
                 f.write(bytes(PID_BYTES))
-                pickle.dump((sys.path, self._order, list(suspects)), f)
+                pickle.dump((sys.path, self._order, list(suspects), again), f)
             os.lseek(order, PID_BYTES, os.SEEK_SET)
             self.process = self._born(order, theirs.fileno()) or self._executed(order, theirs.fileno())
             self.pidfd = self._opened_pidfd()
@@ -167,7 +168,8 @@ class Child:
     # ------------------------------------------------------------------------------------------------ its end
 
     def is_dead(self) -> bool:
-        return self.process is not None and self.process.poll() is not None
+        """And `forget` has not been called since."""
+        return self.pidfd >= 0 and self.process is not None and self.process.poll() is not None
 
     def failure(self) -> str:
         """Why it did not get ready, though nobody has killed it; empty if that is not so."""

@@ -57,9 +57,9 @@ class Cluster:
         self._closed = False
         self._pid = os.getpid()
         self._owner_read, self._owner_write = os.pipe()  # nobody writes: it breaks when this process ends
-        self._reports = Reports(self._tell)
+        self._reports = Reports(self._ask_registry)
         self._births = Births()
-        self._supervisor = Supervisor(self._directory, self._report, self._births)
+        self._supervisor = Supervisor(self._directory, self._reports.put, self._births)
         try:
             self._launch(
                 Order(
@@ -177,7 +177,7 @@ class Cluster:
             there = ", ".join(n for n in self._supervisor.names() if n != REGISTRY) or "none"
             raise LookupError(f"there is no server {name!r} here; there are: {there}")
         child.end(timeout)
-        self._reports.put(name, child.pid, "stopped", "stopped").wait()
+        self._reports.put("left", name, child.pid, "stopped", "stopped").wait()
 
     def scale(self, name: str, workers: int) -> None:
         """Change the number of workers: not there yet for templates of one process."""
@@ -202,14 +202,9 @@ class Cluster:
                 self._own = Client(self.address)
             return self._own
 
-    def _report(self, name: str, pid: int, reason: str, state: str) -> None:
-        """What the supervisor has seen, for the registry."""
-        if name != REGISTRY:
-            self._reports.put(name, pid, reason, state)
-
-    def _tell(self, name: str, pid: int, reason: str, state: str) -> None:
+    def _ask_registry(self, function: str, *values: Any) -> None:
         if not self._closed:
-            self._own_client()._directory.ask("left", name, pid, reason, state)
+            self._own_client()._directory.ask(function, *values)
 
     # ------------------------------------------------------------------------------------------------ the end
 

@@ -36,6 +36,9 @@ class Work(Protocol):
     def receive(self, event: core.Event) -> None:
         """Something has come; with the lock. The event is the work's until this returns."""
 
+    def broken(self, error: BaseException) -> None:
+        """To receive an event has raised, and what was in it is lost; with the lock."""
+
     def lost(self, link: int, reason: int) -> None:
         """A link is gone: reason 0 in good order, 1 the peer died; with the lock."""
 
@@ -107,6 +110,10 @@ class Connection:
 
     def is_gone(self, link: int) -> bool:
         return link in self._gone
+
+    def has_left(self, link: int) -> bool:
+        """True if its peer has ended in good order."""
+        return self._gone.get(link) == 0
 
     def open(self, link: int, handle: int, meaning: dict[str, Any]) -> None:
         """Tell the peer what a handle means."""
@@ -222,7 +229,7 @@ class Connection:
         if event.says == core.DATA:
             work = self._incoming.get(key)
             if work is not None:
-                work.receive(event)
+                self._receive(work, event)
         elif event.says == core.OPEN:
             try:
                 meaning = event.value(0)
@@ -235,6 +242,15 @@ class Connection:
         elif event.says == core.FORGET:
             self._incoming.pop(key, None)
         event.done()
+
+    def _receive(self, work: Work, event: core.Event) -> None:
+        """What it raises is its own, not that of others whose thread happens to receive: but Ctrl-C is everybody's."""
+        try:
+            work.receive(event)
+        except BaseException as e:
+            work.broken(e)
+            if not isinstance(e, Exception):
+                raise
 
     # -------------------------------------------------------------------------------------------------- work
 

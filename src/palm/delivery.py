@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from palm.directory import Directory
 
 SWEEP = 64  # envelopes kept beyond those that have to be, before they are looked through
+MAX_CHILDREN = (1 << 32) - 1  # of a message: a RELEASE counts no further, whatever place a peer has made up
 RANGES = 256  # of settled children that a keeper is told at a time: 4 KiB
 LOSSES = 8  # of the same message, in a row, while nothing dies: then its block cannot be had, and it has failed
 BREATH = 0.002  # seconds between a loss and the repeat: reports within it are one
@@ -62,6 +63,7 @@ class Delivery:
         self.book = Book()
         self.sent = 0
         self.over = False
+        self.stopped = False  # with `lock`
         self.lock = threading.Lock()  # of sending; taken before the connection's, never after
         self.epoch = 0
         self._handle = connection.handle()
@@ -73,7 +75,10 @@ class Delivery:
 
     def open(self) -> None:
         """Tells the first server of the job: what comes back may come at once."""
-        meaning = self.route.meaning(self.key, self.epoch, self.connection.endpoint, self._seed)
+        owed = self.book.granted(0) if self.epoch else 0  # of a job without inputs, whose generator may be told to stop
+        meaning = self.route.meaning(
+            self.key, self.epoch, self.connection.endpoint, self._seed, stopped=self.stopped, owed=owed
+        )
         self.connection.open(self.route.link, self._handle, meaning)
 
     # ----------------------------------------------------------------------------------------------- sending
@@ -131,7 +136,7 @@ class Delivery:
 
     def grant(self, number: int, path: Path, more: int) -> None:
         """So many more children of this message may be made."""
-        granted = self.book.granted(number, path) + more
+        granted = min(self.book.granted(number, path) + more, MAX_CHILDREN)
         self.book.grant(number, path, granted)
         self._release(number, path, granted)
 
@@ -178,6 +183,12 @@ class Delivery:
             for link in links:
                 self.connection.send_kept(link, core.FORGET, 0, 0, over)
 
+    def stop(self) -> None:
+        """The generator of the first step ends, that of a later epoch too."""
+        with self.lock:  # before a repeat's OPEN, which says it then, or after it
+            self.stopped = True
+            self.tell(stop=True)
+
     def tell(self, **how: bool) -> None:
         """All servers of the route are told to stop working on the job, or how to go on."""
         for link in set(self.route.links.values()):
@@ -221,8 +232,7 @@ class Delivery:
             while self._lost_again and not self.over:
                 time.sleep(BREATH)
                 self._lost_again = False
-                assert self._directory is not None
-                self._repeat(self._directory.route(self.route.steps, math.inf))
+                self._repeat(self._find_again())
                 with self.connection.changed:
                     gone = any(self.connection.is_gone(link) for link in self.route.links.values())
                     self._lost_again |= gone
@@ -234,6 +244,11 @@ class Delivery:
                     self._fail(self._why(e, reason))
             self.connection.call_later()
             self.connection.nudge()
+
+    def _find_again(self) -> Route:
+        directory = self._directory
+        assert directory is not None
+        return directory.patiently(lambda: directory.route(self.route.steps, math.inf), lambda: self.over)
 
     def _repeat(self, route: Route) -> None:
         with self.lock:

@@ -20,6 +20,7 @@ from palm.template import Server, function
 
 ENOUGH = 256 << 20  # bytes of shared memory, below which streams of images soon travel in frames
 CGROUPS = Path("/sys/fs/cgroup")
+FILES_OF_A_SERVER = 64  # about so many it has open by itself
 PROBE = 1 << 20  # bytes of the array that goes to a second process and back
 
 
@@ -59,6 +60,7 @@ def diagnose() -> Iterator[Finding]:
         directory,
         leftovers,
         memory_limits,
+        open_files,
         arena,
         huge_pages,
         cores,
@@ -149,6 +151,19 @@ def memory_limits() -> Iterator[Finding]:
                 f"{what}: limited to {soft >> 20} MiB, shared memory is smaller for it",
                 f"ulimit {option} unlimited, or ask the batch system for more",
             )
+
+
+def open_files() -> Iterator[Finding]:
+    """How many a server may have: it raises its own limit as far as it is allowed."""
+    hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+    clients = "any number of" if hard == resource.RLIM_INFINITY else f"some {max(0, hard - FILES_OF_A_SERVER) // 4}"
+    few = hard != resource.RLIM_INFINITY and hard < 1024
+    yield Finding(
+        "WARN" if few else "OK",
+        "files",
+        f"a server can have {clients} clients and peers (hard limit of open files: {hard})",
+        "ulimit -H -n 65536, or ask the administrator for more" if few else "",
+    )
 
 
 def cgroup_limits(own: Path = Path("/proc/self/cgroup"), root: Path = CGROUPS) -> list[tuple[str, int]]:

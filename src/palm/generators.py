@@ -9,7 +9,6 @@ from __future__ import annotations
 import collections
 import logging
 import time
-from typing import Any
 
 from palm._core import node as core
 from palm.assignment import Assignment, JobHere
@@ -41,7 +40,10 @@ class Generators:
     def add(self, m: Making) -> None:
         m.assignment.job.making[m.name] = m
         self._turns.append(m)
-        self._ask(m)
+        if m.is_to_stop():
+            self._stop(m)
+        else:
+            self._ask(m)
 
     def make_more(self) -> None:
         """Each generator for a slice of time, those that have room."""
@@ -80,10 +82,9 @@ class Generators:
 
     def stop(self, job: JobHere) -> None:
         """Those of the first step end where they are, as if they had come to their end."""
-        for m in [m for m in job.making.values() if not m.assignment.hop and not m.ended]:
-            if m is self.running:  # and has just looked
-                m.stopped = True
-            else:
+        job.stopped = True
+        for m in job.making.values():
+            if m.is_to_stop() and m is not self.running:  # that one has just looked
                 self._stop(m)
         self._outlets.flush(job.report)
 
@@ -99,17 +100,17 @@ class Generators:
             self.running = None
         if m.unwanted or m.ended:
             self._close(m)
-        elif m.stopped:
+        elif m.is_to_stop():
             self._stop(m)
         elif m.wants():
             self._ask(m)
         self._outlets.flush(m.assignment.job.report)
 
     def _run(self, m: Making) -> None:
-        made: dict[tuple[Any, ...] | None, Kept] = {None: Kept(None, [], core.Batch())}  # by route
+        made: dict[int | None, Kept] = {None: Kept(None, [], core.Batch())}  # by the handle of `palm.to`
         end, most = time.monotonic() + SLICE, m.made + GENERATED
         try:
-            while time.monotonic() < end and m.made < most and m.has_room() and not (m.unwanted or m.stopped):
+            while time.monotonic() < end and m.made < most and m.has_room() and not (m.unwanted or m.is_to_stop()):
                 self._advance(m, made)
                 if any(kept.batch.full for kept in made.values()):
                     break
@@ -124,7 +125,7 @@ class Generators:
             for kept in made.values():
                 self._keep(m, kept)
 
-    def _advance(self, m: Making, made: dict[tuple[Any, ...] | None, Kept]) -> None:
+    def _advance(self, m: Making, made: dict[int | None, Kept]) -> None:
         """The next child, into what goes along its route; one that was settled before is only counted."""
         a, kept = m.assignment, made[None]
         known = m.is_settled(m.made)
@@ -139,9 +140,8 @@ class Generators:
             m.made += 1
             return
         if value is not True:
-            name = tuple(id(s) if s.constants else str(s) for s in value.route)
-            self._outlets.routed(a, value.route)  # while its failure is the function's
-            kept = made.setdefault(name, Kept(value.route, [], core.Batch()))
+            outlet = self._outlets.routed(a, value.route)  # while its failure is the function's
+            kept = made.setdefault(outlet.handle, Kept(outlet.route, [], core.Batch()))
             kept.batch.put_out_of(value, m.number, m.deadline, path)
         kept.indices.append(m.made)
         m.made += 1
@@ -153,9 +153,10 @@ class Generators:
 
     def _send(self, m: Making, kept: Kept) -> None:
         a = m.assignment
-        self._outlets.send_kept(
-            self._outlets.onward(a) if kept.route is None else self._outlets.routed(a, kept.route), kept.batch
-        )
+        outlet = self._outlets.onward(a) if kept.route is None else self._outlets.routed(a, kept.route)
+        if outlet.waiting is not None:
+            outlet.waiting.names += [(m.number, child(m.path, m.message.stage, i)) for i in kept.indices]
+        self._outlets.send_kept(outlet, kept.batch)
 
     def _ask(self, m: Making) -> None:
         m.asked = True

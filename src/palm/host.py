@@ -26,13 +26,14 @@ from palm.making import Making
 from palm.message import Message, places
 from palm.outcomes import Outcomes
 from palm.outlets import Outlets
-from palm.remote import check_meaning, died_in
+from palm.remote import check_meaning, died_in, pid_of
 from palm.step import To
 from palm.suspects import Suspect, of_job
 from palm.template import Server
 
 if TYPE_CHECKING:
     from palm.capsule import Store
+    from palm.faults import Faults
     from palm.membership import Membership
 
 log = logging.getLogger("palm")
@@ -78,6 +79,7 @@ class Host:
         self._reports: dict[int, JobHere] = {}  # by the handle under which its client hears from here
         self._backlog: collections.deque[core.Event] = collections.deque()
         self._cancelled_early: set[bytes] = set()  # jobs whose OPEN may still be in the backlog
+        self._stopped_early: set[bytes] = set()  # likewise
         self._event: core.Event | None = None
         self._assignment: Assignment | None = None
         self._message_cache: tuple[int, Message] | None = None
@@ -89,6 +91,7 @@ class Host:
         self.observed: dict[str, list[float]] = {}
         self.stopping = False
         self.on_gone: Callable[[], None] | None = None  # called when a peer has gone
+        self.faults: Faults | None = None  # of `palm.testing.chaos`
         server._host = self
         server.name = name
 
@@ -109,6 +112,7 @@ class Host:
         if self._backlog:
             return self._backlog.popleft()
         self._cancelled_early.clear()
+        self._stopped_early.clear()
         return self.node.next(0.0 if self.stopping or self._generators.can_make() else IDLE)
 
     def _dispatch(self, event: core.Event) -> None:
@@ -116,6 +120,8 @@ class Host:
             self._message(event)
         elif event.kind == core.GONE:
             self._gone(event.link)
+        elif event.kind == core.WAKE:
+            self._found()
         elif event.kind == core.STOP:
             self.stopping = True
 
@@ -147,21 +153,18 @@ class Host:
     # ---------------------------------------------------------------------------------- what a handle means
 
     def _open(self, event: core.Event) -> None:
+        if self.faults is not None and self.faults.look():
+            for a in self._assignments.values():
+                self._bind(a)
         try:
             meaning = check_meaning(event.value(0), event.hop)
-            job = self._job(meaning["job"], meaning["client"])
-            if meaning["epoch"] < job.epoch:
+            a = self._assigned(meaning, event.hop)
+            job = a.job
+            if not self.node.stands(job.report.link):
+                self._end(job)  # its client has died while this lay in the queue
+                return
+            if a.epoch < job.epoch:
                 return  # what comes under this handle has been repeated, or will be
-            a = Assignment(
-                job,
-                meaning["epoch"],
-                meaning["client"],
-                meaning["seed"],
-                meaning["steps"],
-                meaning["pids"],
-                meaning["constants"],
-                event.hop,
-            )
             self._bind(a)
             for step in a.steps[1:2]:
                 self._outlets.link(a, step[2])  # while one can still say that it is none
@@ -171,15 +174,21 @@ class Host:
         if a.epoch > job.epoch:
             job.epoch = a.epoch
             self._assignments = {k: b for k, b in self._assignments.items() if b.job is not job}
-        job.cancelled |= a.job.key in self._cancelled_early
+        job.cancelled |= job.key in self._cancelled_early
+        job.stopped |= meaning["stopped"] or job.key in self._stopped_early
         self._assignments[event.link, event.handle] = a
+        if job.stopped:
+            self._generators.stop(job)
 
-    def _job(self, key: bytes, client: str) -> JobHere:
+    def _assigned(self, meaning: dict[str, Any], hop: int) -> Assignment:
+        key, client = meaning["job"], meaning["client"]
         job = self._jobs.get(key)
         if job is None:
-            job = JobHere(key, self._outlets.report(key, client))
+            pid = pid_of(client, meaning["pids"], meaning["where"])
+            job = JobHere(key, self._outlets.report(key, client, pid))
             self._jobs[key] = self._reports[job.report.handle] = job
-        return job
+        names = ("epoch", "client", "seed", "steps", "pids", "where", "constants", "owed")
+        return Assignment(job=job, hop=hop, **{name: meaning[name] for name in names})
 
     def _bind(self, a: Assignment) -> None:
         server, name, _, key = a.steps[0]
@@ -193,6 +202,8 @@ class Host:
         method = getattr(self.server, name)
         constants = a.constants[key] if key is not None else {}
         a.function = (lambda *values: method(*values, **constants)) if constants else method
+        if self.faults is not None:
+            a.function = self.faults.around(a.function, a.job.key, a.hop, lambda: self._record(self.at)[1])
         a.index = self._functions.index(name)
         a.parameters = len(signature.parameters)
         a.suspects = of_job(self._suspects, a.job.key, a.hop)
@@ -221,8 +232,8 @@ class Host:
             job = self._jobs.get(key)
         except (BlockLost, LookupError, TypeError, AttributeError, ValueError):
             return
-        if job is None and self._backlog and not softly and type(key) is bytes:
-            self._cancelled_early.add(key)
+        if job is None and self._backlog and type(key) is bytes:
+            (self._stopped_early if softly else self._cancelled_early).add(key)
         if job is not None and softly:
             self._generators.stop(job)
         elif job is not None:
@@ -324,7 +335,8 @@ class Host:
             self._outcomes.failed(a, name, PalmError(f"more than {core.MAX_PATH} fan-outs on one way"))
         else:
             value = self._event.value(i) if self._outcomes.keeps_inputs else None
-            self._generators.add(Making(result, a, *name, self._event.deadline(i), self.message(), value))
+            made = Making(result, a, *name, self._event.deadline(i), self.message(), value, owed=a.owed)
+            self._generators.add(made)
 
     def again(self, i: int) -> bool:
         """A message has come again, of which many were made here already. False: that was at another step."""
@@ -342,9 +354,19 @@ class Host:
     def _send_to(self, a: Assignment, name: Name, result: To, deadline: int) -> None:
         number, path = name
         try:
-            self._outlets.routed(a, result.route).batch.put_out_of(result, number, deadline, path)
+            outlet = self._outlets.routed(a, result.route)
+            outlet.batch.put_out_of(result, number, deadline, path)
         except Exception as e:
             self._outcomes.failed(a, name, e)
+            return
+        if outlet.waiting is not None:
+            outlet.waiting.names.append(name)
+
+    def _found(self) -> None:
+        """Servers to which messages wait to be sent."""
+        for a, name, error in self._outlets.found():
+            self._outcomes.failed(a, name, error)
+            self._outlets.flush(a.job.report)
 
     def _capsule(self, i: int, error: Exception) -> str | None:
         """The file in which record i is kept for `palm replay` (B7)."""

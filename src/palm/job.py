@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import collections
 import functools
+import threading
 import time
 from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass
@@ -90,20 +91,26 @@ class Job:
         return self
 
     def __next__(self) -> Any:
-        while not self._taken:
+        while True:
+            try:
+                return self._taken.popleft()[2]
+            except IndexError:
+                pass  # so that what `_take` raises comes alone
             self._take()
-        return self._taken.popleft()[2]
 
     def _next(self) -> Result:
-        while not self._taken:
+        while True:
+            try:
+                return self._taken.popleft()
+            except IndexError:
+                pass
             self._take()
-        return self._taken.popleft()
 
     def _take(self) -> None:
-        """All results that are there; StopIteration, or what ended the job, if no more will come."""
+        """All results that are there; StopIteration, or what ended the job, if no more will come. Any number of threads
+        may be here: what one has taken, another may get."""
         work = self._work
-        if self._groups is not None and self._groups.advance():
-            self._taken = self._groups.group
+        if self._groups is not None and self._groups.advance(self._taken):
             return
         timeout = work.options.timeout
         left = None if timeout is None else max(0.0, self._began + timeout - time.monotonic())
@@ -112,12 +119,12 @@ class Job:
         taken = work.take()
         if self._bar is not None:
             self._bar.update(self.progress)
-        if not taken:
-            self._raise_end()
         if self._groups is None:
-            self._taken = taken
+            self._taken.extend(taken)
         else:
             self._groups.add(taken)
+        if not taken and work.over and not work.results:  # in this order: what ends it comes after all results
+            self._raise_end()
 
     def _raise_end(self) -> None:
         _close_journal(self._work)
@@ -203,8 +210,8 @@ class Job:
             taken = work.take()
             if self._groups is not None:
                 self._groups.add(taken)
-                while self._groups.advance():
-                    pass
+                while self._groups.advance(taken):
+                    taken.clear()
             if self._bar is not None:
                 self._bar.update(self.progress)
         if work.end is not None:
@@ -281,27 +288,28 @@ class Groups:
 
     def __init__(self, journal: Journal) -> None:
         self.journal = journal
-        self.group: collections.deque[Result] = collections.deque()
+        self._lock = threading.Lock()
         self._waiting: collections.deque[Result] = collections.deque()
         self._done: int | None = None  # the input that the group ends
 
     def add(self, taken: collections.deque[Result]) -> None:
-        self._waiting.extend(taken)
+        with self._lock:
+            self._waiting.extend(taken)
 
-    def advance(self) -> bool:
-        """Goes on to the next group, perhaps an empty one; False if there is none yet."""
-        if self._done is not None:
-            self.journal.add(self._done)
-            self._done = None
-        self.group = collections.deque()
-        more = bool(self._waiting)
-        while self._waiting and self._done is None:
-            number, path, value = self._waiting.popleft()
-            if value is INPUT_DONE:
-                self._done = number
-            else:
-                self.group.append((number, path, value))
-        return more
+    def advance(self, group: collections.deque[Result]) -> bool:
+        """Adds the next group, perhaps an empty one; False if there is none yet."""
+        with self._lock:
+            if self._done is not None:
+                self.journal.add(self._done)
+                self._done = None
+            more = bool(self._waiting)
+            while self._waiting and self._done is None:
+                number, path, value = self._waiting.popleft()
+                if value is INPUT_DONE:
+                    self._done = number
+                else:
+                    group.append((number, path, value))
+            return more
 
 
 def _put(out: np.ndarray[Any, Any], number: int, value: Any, written: np.ndarray[Any, Any]) -> None:

@@ -53,13 +53,18 @@ class Making:
     asked: bool = False
     ended: bool = False
     unwanted: bool = False  # to be closed as soon as it does not run
-    stopped: bool = False  # likewise, as if it had come to its end
+    owed: int = 0  # children that a former execution may have made: so many have to be there
     settled: Ranges = field(default_factory=list)
     kept: collections.deque[Kept] = field(default_factory=collections.deque)
 
     @property
     def name(self) -> tuple[int, tuple[int, ...]]:
         return self.number, self.path
+
+    def is_to_stop(self) -> bool:
+        """As if it had come to its end."""
+        a = self.assignment
+        return a.job.stopped and not a.hop and self.made >= self.owed and not self.ended
 
     def has_room(self) -> bool:
         return self.made < self.granted and not self.assignment.stale

@@ -15,7 +15,7 @@ from palm.remote import NO_MESSAGE, tree_of_error
 if TYPE_CHECKING:
     from palm.capsule import Store
 
-_OWN_FRAMES = ("palm/host.py", "palm/generators.py", "palm/_core/node.pyx")
+_OWN_FRAMES = ("palm/host.py", "palm/generators.py", "palm/faults.py", "palm/_core/node.pyx")
 
 
 class Outcomes:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import os
 import pickle
+import resource
 import select
 import signal
 import socket
@@ -47,6 +48,7 @@ class Order:
     path: list[str] = field(default_factory=list)
     is_registry: bool = False
     suspects: list[Suspect] = field(default_factory=list)  # messages in which its predecessors have died
+    again: bool = False  # it has predecessors
 
 
 def load(template: Any) -> type[Server]:
@@ -71,6 +73,7 @@ def describe(server: Server, name: str, address: str, supervised: bool) -> dict[
         "template": base,
         "class": cls.__qualname__,
         "host": socket.gethostname(),
+        "where": places.pid_namespace(),
         "pid": os.getpid(),
         "began": places.start_time(os.getpid()),
         "supervised": supervised,
@@ -82,9 +85,11 @@ def describe(server: Server, name: str, address: str, supervised: bool) -> dict[
 
 def run(order: Order, ready: Callable[[], None]) -> None:
     """Runs the server until it is stopped."""
+    from palm.faults import Faults
     from palm.host import Host
 
     cls = load(order.template)
+    _allow_many_files()
     core_space.open_space(order.memory)
     endpoint = order.endpoint or places.endpoint(order.registry, order.name)
     if endpoint.startswith("ipc://"):
@@ -104,10 +109,12 @@ def run(order: Order, ready: Callable[[], None]) -> None:
     host = Host(server, order.name, endpoint, membership, order.suspects, capsules)
     if order.is_registry and endpoint.startswith("ipc://"):  # all clients have a link to it: it sees who is killed
         host.on_gone = lambda: places.remove_dead_sockets(Path(endpoint.removeprefix("ipc://")).parent)
+    if order.owner_fd >= 0 and not order.is_registry:  # else nobody would start it again
+        host.faults = Faults(Path(order.registry.removeprefix("ipc://")).parent, order.name)
     signal.signal(signal.SIGTERM, lambda *_: host.node.stop())
     try:
         with core_space.arena(shared=False):
-            server.setup(**order.setup)
+            server.setup(**order.setup, **({"again": order.again} if order.is_registry else {}))
         if membership:
             membership.join()
         ready()
@@ -122,6 +129,12 @@ def run(order: Order, ready: Callable[[], None]) -> None:
             path.unlink(missing_ok=True)
         if orphan:
             _last_one_out(path.parent, GRACE + 0.3 if order.is_registry else 0.3)
+
+
+def _allow_many_files() -> None:
+    """A client takes four at each server, and libzmq aborts a process that has none left."""
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 
 
 def _serve(host: Any, order: Order) -> None:
@@ -176,9 +189,9 @@ def main() -> int:
     report = socket.socket(fileno=report_fd)
     try:
         with open(order_fd, "rb") as f:
-            sys.path[:], order_bytes, suspects = pickle.load(f)
+            sys.path[:], order_bytes, suspects, again = pickle.load(f)
         order = _order_of(order_bytes)
-        order.suspects, order.owner_fd = suspects, owner_fd
+        order.suspects, order.again, order.owner_fd = suspects, again, owner_fd
         run(order, lambda: _say_ready(report))
     except BaseException as e:
         if report.fileno() < 0:

@@ -16,7 +16,7 @@ from palm.message import places
 
 SLOTS = 4096  # messages; bounds the queues of client and servers (docs/decisions/batching.md)
 BYTES = 1 << 29  # of payload under way; at least one message is, whatever its size
-BLOCK = 256  # children that are granted at a time, at most; as many as an envelope carries
+GRANT = 256  # children that are granted at a time, at most; as many as an envelope carries
 UNKNOWN = 16  # children that are granted before it is known how large they are
 
 Name = tuple[int, tuple[int, ...]]
@@ -85,7 +85,7 @@ class Window:
             return 0
         free = self.free(held)
         if free > 0:
-            return max(1, min(free // (2 * len(self._asking)), BLOCK if self._footprint else UNKNOWN))
+            return max(1, min(free // (2 * len(self._asking)), GRANT if self._footprint else UNKNOWN))
         # The reserve: whose next child is the smallest name that is not settled goes on whatever else is full, or two
         # levels of fan-out could wait for each other. Not while results wait to be taken: they would have no bound.
         number, path = name

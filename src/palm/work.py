@@ -286,6 +286,9 @@ class JobWork:
             self._append(number, LAST, INPUT_DONE)
         self._give_what_is_next()
 
+    def broken(self, error: BaseException) -> None:
+        self._finish(error)
+
     def lost(self, link: int, reason: int) -> None:
         if not self.over:
             self.delivery.lost(link, reason)
@@ -311,7 +314,7 @@ class JobWork:
         self.stopping = True
         self.connection.nudge()
         if self._no_inputs and not self.over:
-            self.delivery.tell(stop=True)
+            self.delivery.stop()
 
     def timed_out(self) -> Timeout:
         return Timeout(f"the job was not complete within {self.options.timeout:g} s: {self.so_far()}")

@@ -170,7 +170,6 @@ cdef extern from "palm.h" nogil:
     palm_err palm_batch_record(palm_batch *batch, palm_form form, uint64_t number, palm_record **out)
     void palm_batch_set_form(palm_batch *batch, palm_form form, uint32_t count)
     palm_err palm_batch_add(palm_batch *batch, const palm_batch *from_, uint32_t i)
-    const palm_record *palm_batch_at(const palm_batch *batch, uint32_t i)
     void palm_batch_undo(palm_batch *batch)
     palm_err palm_batch_path(palm_batch *batch, const uint64_t *components, uint32_t n)
     palm_err palm_batch_body(palm_batch *batch, const void *bytes_, size_t n)
@@ -264,10 +263,8 @@ cdef extern from "palm.h" nogil:
         PALM_LINK_OPENING
         PALM_LINK_READY
     palm_link_state palm_node_link_state(palm_node *node, uint32_t link, cbool *mapped)
-    uint64_t palm_node_backlog(palm_node *node, uint32_t link)
     palm_err palm_node_send(palm_node *node, uint32_t link, palm_kind kind, uint32_t handle, uint16_t hop,
                             const palm_batch *batch)
-    void palm_node_unlink(palm_node *node, uint32_t link)
     ctypedef enum palm_event_kind:
         PALM_EVENT_MESSAGE
         PALM_EVENT_READY

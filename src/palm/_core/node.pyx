@@ -132,10 +132,6 @@ cdef class Batch:
         """Add record i of another batch; what that lends is lent once more, not copied."""
         check(palm_batch_add(self.batch, other.batch, i))
 
-    def number(self, uint32_t i):
-        """Of record i."""
-        return palm_batch_at(self.batch, i).number
-
     def fill(self, iterator, uint64_t number, Py_ssize_t most, uint64_t deadline, Book book not None, lock):
         """Add what the iterator gives, as messages `number`, `number` + 1, ..., as long as that is quick: until there are
         `most`, or the batch is full, or the iterator took its time over one, or the `book` is empty: nothing else
@@ -261,16 +257,13 @@ cdef class Node:
         check(err)
         return number
 
-    def unlink(self, uint32_t link):
-        palm_node_unlink(self.live(), link)
-
     def ready(self, uint32_t link):
         """True when the hand-shake is over."""
         return palm_node_link_state(self.live(), link, NULL) == PALM_LINK_READY
 
-    def backlog(self, uint32_t link):
-        """Envelopes sent and not yet taken, as far as known."""
-        return palm_node_backlog(self.live(), link)
+    def stands(self, uint32_t link):
+        """False when the peer is gone, or known to be dead."""
+        return palm_node_link_state(self.live(), link, NULL) != PALM_LINK_GONE
 
     def send(self, uint32_t link, int kind, uint32_t handle, uint16_t hop, Batch batch not None):
         """Send the batch, which is empty afterwards, gone or not. False: the link is gone."""

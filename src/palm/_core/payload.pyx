@@ -175,7 +175,7 @@ cdef bint let_go(PyObject *a, Py_ssize_t expected) noexcept:
         expected = 1
 
 
-cdef bint was_received(cnp.ndarray a):
+cdef bint was_received(cnp.ndarray a) noexcept:
     """True if nobody can ever write: only arrays over a Holder stay read-only. Others are as long as their owner likes."""
     cdef PyObject *at = <PyObject *> a
     while isinstance(<object> at, ndarray):
