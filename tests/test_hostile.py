@@ -463,16 +463,19 @@ def test_opens_with_garbage_and_messages_to_them(stranger, n):
     assert stranger.server.answers()
 
 
-def opened(stranger: Stranger, handle: int = 1) -> None:
-    g = stranger.wire.golden
-    meaning = {
+def meaning(stranger: Stranger) -> dict:
+    return {
         "job": secrets.token_bytes(16),
         "client": stranger.pull.getsockopt_string(zmq.LAST_ENDPOINT),
         "seed": 0,
         "steps": [["target", "same", stranger.server.address, None]],
         "constants": {},
     }
-    body = msgspec.msgpack.encode(meaning)
+
+
+def opened(stranger: Stranger, handle: int = 1, **fields) -> None:
+    g = stranger.wire.golden
+    body = msgspec.msgpack.encode(meaning(stranger) | fields)
     stranger.say(body, kind=g.OPEN, handle=handle, records=[g.record(form=g.TREE, body_size=len(body))])
 
 
@@ -485,6 +488,43 @@ def test_a_stranger_can_be_served(stranger):
     while not any(b"abc" in frame for frame in said):
         assert stranger.pull.poll(10_000), "no answer"
         said += stranger.pull.recv_multipart()
+
+
+def as_scalar(value: bytes | str) -> msgspec.msgpack.Ext:
+    """What arrives as numpy's bytes or str, which are subclasses of Python's."""
+    x = np.array(value)
+    return msgspec.msgpack.Ext(3, x.dtype.str.encode() + b"\0" + x.tobytes())
+
+
+def odd_meanings(stranger: Stranger) -> Iterator[dict]:
+    """All but what is said here is as it should be."""
+    m = meaning(stranger)
+    yield {"job": as_scalar(m["job"])}
+    yield {"client": as_scalar(m["client"])}
+    yield {"seed": as_scalar(b"x")}
+    yield {"seed": True}
+    yield {"epoch": True}
+    yield {"pids": {m["client"]: True}}
+    yield {"where": as_scalar(b"x")}
+    yield {"owed": 1 << 63}
+    for k in range(3):
+        [step] = meaning(stranger)["steps"]
+        step[k] = as_scalar(step[k])
+        yield {"steps": [step]}
+    yield {"steps": [[*m["steps"][0][:3], as_scalar("k")]], "constants": {"k": {}}}
+    yield {"steps": [[*m["steps"][0][:3], ["k"]]], "constants": {"k": {}}}
+
+
+def test_opens_with_types_that_are_nearly_right(stranger):
+    """What passes for str and bytes in Python does not in the core, which must not get to see it."""
+    g = stranger.wire.golden
+    for handle, fields in enumerate(odd_meanings(stranger), start=1):
+        opened(stranger, handle, **fields)
+        stranger.say(b"abc", kind=g.DATA, handle=handle, records=[g.record(form=g.BYTES, body_size=3)])
+        for kind in (g.CANCEL, g.FORGET):
+            body = msgspec.msgpack.encode(meaning(stranger) | fields)
+            stranger.say(body, kind=kind, records=[g.record(form=g.TREE, body_size=len(body))])
+        assert stranger.server.answers(), fields
 
 
 DEEP = b"\x91" * 100_000 + b"\xc0"

@@ -26,7 +26,7 @@ from palm.making import Making
 from palm.message import Message, places
 from palm.outcomes import Outcomes
 from palm.outlets import Outlets
-from palm.remote import check_meaning, died_in, pid_of
+from palm.remote import check_meaning, died_in, job_of, pid_of
 from palm.step import To
 from palm.suspects import Suspect, of_job
 from palm.template import Server
@@ -211,8 +211,8 @@ class Host:
 
     def _over(self, event: core.Event) -> None:
         try:
-            job = self._jobs.get(event.value(0)["job"])
-        except (BlockLost, LookupError, TypeError, ValueError):
+            job = self._jobs.get(job_of(event.value(0)))
+        except (BlockLost, LookupError, ValueError):  # or without a record
             return
         if job is not None:
             self._end(job)
@@ -228,11 +228,11 @@ class Host:
     def _cancel(self, event: core.Event) -> None:
         try:
             meaning = event.value(0)
-            key, softly = meaning["job"], meaning.get("stop") is True
-            job = self._jobs.get(key)
-        except (BlockLost, LookupError, TypeError, AttributeError, ValueError):
+            key, softly = job_of(meaning), meaning.get("stop") is True
+        except (BlockLost, LookupError, ValueError):  # or without a record
             return
-        if job is None and self._backlog and type(key) is bytes:
+        job = self._jobs.get(key)
+        if job is None and self._backlog:
             (self._stopped_early if softly else self._cancelled_early).add(key)
         if job is not None and softly:
             self._generators.stop(job)
@@ -334,7 +334,11 @@ class Host:
         elif len(name[1]) >= core.MAX_PATH:
             self._outcomes.failed(a, name, PalmError(f"more than {core.MAX_PATH} fan-outs on one way"))
         else:
-            value = self._event.value(i) if self._outcomes.keeps_inputs else None
+            try:
+                value = self._event.value(i) if self._outcomes.keeps_inputs else None
+            except BlockLost as e:
+                self.fail(i, e)
+                return
             made = Making(result, a, *name, self._event.deadline(i), self.message(), value, owed=a.owed)
             self._generators.add(made)
 
