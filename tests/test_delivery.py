@@ -25,9 +25,10 @@ from conftest import eventually
 
 import palm
 from palm import capsule, places
+from palm._core import node as core
 from palm._core import space
 from palm.directory import pid_here
-from palm.remote import pid_of
+from palm.remote import NO_MESSAGE, pid_of
 
 STORM = int(os.environ.get("PALM_STORM", "4000"))
 FAN = int(os.environ.get("PALM_FAN", "100000"))
@@ -144,6 +145,29 @@ class C(palm.Server):
         if x[0] == n:
             os.kill(os.getpid(), signal.SIGSEGV)
         return float(x[0])
+
+
+class Deaf(palm.Server):
+    @palm.function
+    def same(self, x):
+        return x
+
+    @palm.function
+    def many(self, n):
+        yield from range(n)
+
+    @palm.function
+    def misses(self, what):
+        """The next event of this kind, of which the sender is told as by the core (docs/wire.md, 8)."""
+        hears = getattr(self._host, what)
+
+        def missed(event):
+            setattr(self._host, what, hears)
+            said = core.Batch()
+            said.event(core.LOST, NO_MESSAGE)
+            self._host.node.send(event.link, core.DATA, 0, 0, said)
+
+        setattr(self._host, what, missed)
 
 
 @pytest.fixture
@@ -350,6 +374,16 @@ def test_a_generator_that_died_after_it_was_stopped_stays_so(abc):
     os.kill(pid, signal.SIGKILL)
     found += list(job)
     assert found == list(range(0, 2 * len(found), 2)) and len(found) < 1000
+
+
+@pytest.mark.parametrize(("what", "step"), [("_open", "same"), ("_data", "same"), ("_release", "many")])
+def test_what_did_not_arrive_is_repeated(cluster, what, step):
+    """Though both ends live."""
+    cluster.start(Deaf)
+    client = cluster.client()
+    client.call("deaf.misses", what)
+    job = client.job(f"deaf.{step}", [300], timeout=20)
+    assert list(job) == ([300] if step == "same" else list(range(300)))
 
 
 def test_executions_that_differ_are_told(abc, tmp_path):

@@ -523,18 +523,22 @@ def test_the_table_of_suspects():
     names = [(JOB, 0, n, ()) for n in range(3)]
     assert [table.blame("a", names[0], "SIGSEGV"), table.blame("a", names[0], "SIGKILL")] == [1, 2]
     assert table.blame("b", names[0], "SIGKILL") == 1
-    assert table.of("a") == [(JOB, 0, 0, (), 2, "SIGKILL")]
+    assert table.of("a") == [(JOB, 0, 0, (), 2, "SIGKILL", False)]
     table.blame("a", names[0], "SIGKILL")
     table.blame("a", names[1], "SIGKILL")
     assert [s.number for s in table.of("a")] == [0, 1] and table.of("b") == [], "blamed longest ago"
     table.forget("a")
     assert table.of("a") == []
+    assert table.blame("a", names[0], "SIGSEGV", attempt=3) == 3, "what it has tried without dying counts"
+    assert table.blame("a", names[0], "SIGSEGV", attempt=1) == 4
+    table.blame("a", names[2], "overran", final=True)
+    assert [s.final for s in table.of("a")] == [False, True]
 
 
 def test_of_several_at_once_none_is_blamed():
     child = Child(Order("nowhere:Nothing", "none", ""), {}, 1.0)
     child._page = Slot()
-    assert child.suspect() == (JOB, 0, 5, ())
+    assert child.suspect() == ((JOB, 0, 5, ()), 2)
     child._page.together = 2
     assert child.suspect() is None
     child._page = None
@@ -545,13 +549,13 @@ class Slot:
     together = 1
 
     def at_work(self):
-        return JOB, 0, 5, (), self.together
+        return JOB, 0, 5, (), self.together, 2
 
 
 def test_suspects_of_a_step_of_a_job():
     table = Suspects()
     table.blame("a", (JOB, 1, 5, (7,)), "SIGSEGV")
-    assert of_job(table.of("a"), JOB, 1) == {(5, (7,)): (1, "SIGSEGV")}
+    assert of_job(table.of("a"), JOB, 1) == {(5, (7,)): (1, "SIGSEGV", False)}
     assert of_job(table.of("a"), JOB, 2) == of_job(table.of("a"), bytes(16), 1) == {}
 
 
@@ -603,7 +607,7 @@ def test_path_and_hop_belong_to_the_name(by_hand):
         pid = running(by_hand.cluster)["other"]["pid"]
         by_hand.post(KILL, "fragile.onward", "other.die", number=5, epoch=epoch)
         eventually(lambda pid=pid: by_hand.has_heard() and has_successor(by_hand.cluster, "other", pid))
-    assert by_hand.cluster._supervisor._suspects.of("other") == [(JOB, 1, 5, (0,), 2, "SIGKILL")]
+    assert by_hand.cluster._supervisor._suspects.of("other") == [(JOB, 1, 5, (0,), 2, "SIGKILL", False)]
     assert by_hand.cluster._supervisor._suspects.of("fragile") == []
 
 

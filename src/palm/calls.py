@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import concurrent.futures
+import contextlib
 import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
@@ -13,7 +14,7 @@ from palm._core.book import CONTRADICTION, NEW
 from palm._core.payload import NOTHING, BlockLost
 from palm.connection import Connection
 from palm.delivery import Delivery, Path
-from palm.errors import PalmError, RemoteError, Timeout
+from palm.errors import Disconnected, PalmError, RemoteError, Timeout
 from palm.remote import Route, contradiction, error_of
 
 if TYPE_CHECKING:
@@ -85,7 +86,11 @@ class Calls:
         """One call, and what it returns or raises; Timeout after `timeout` seconds."""
         answer = Answer()
         number = self.send(values, answer, timeout)
-        self.connection.wait(lambda: answer.done, timeout)
+        try:
+            self.connection.wait(lambda: answer.done, timeout)
+        except KeyboardInterrupt:
+            self.cancel(number)
+            raise
         if not answer.done:
             self.give_up(number)
             raise self.timed_out(timeout)
@@ -102,14 +107,21 @@ class Calls:
             self._results.pop(number, None)
             self._fanned.discard(number)
 
+    def cancel(self, number: int) -> None:
+        """Give it up, and tell the server, which ends what runs. (Of one whose time is over the server knows by
+        itself.)"""
+        self.give_up(number)
+        with contextlib.suppress(Disconnected):
+            self.delivery.tell(number)
+
     def timed_out(self, timeout: float | None) -> Timeout:
         return Timeout(f"{' -> '.join(self.route.steps)} has not answered within {timeout or 0:g} s")
 
     def end(self) -> None:
         """No more calls: the server may forget what the handle means."""
-        self.connection.remove(self)
+        links = self.connection.remove(self)
         if not self.connection.closed:
-            self.delivery.end()
+            self.delivery.end(links)
 
     # ---------------------------------------------------------------- what comes, with the connection's lock
 
@@ -117,6 +129,8 @@ class Calls:
         for form, number, path, value, count in event.outcomes():
             if form == core.LOST:
                 self._lost(number, path, count, "what was lent to it could not be taken")
+            elif form == core.ASIDE:
+                pass  # the caller waits for all of it
             elif number in self.book:
                 self._receive(event, form, number, path, value, count)
                 self.delivery.settled(number, path)
@@ -180,6 +194,12 @@ class Calls:
             self.delivery.lost(link, reason)
         elif self.route.server_of(link) is not None:
             self._retire()  # nobody waits: there is nothing to repeat
+
+    def missed(self, link: int) -> None:
+        if self.futures:
+            self.delivery.missed(link)
+        elif self.route.server_of(link) is not None:
+            self._retire()
 
     def _retire(self) -> None:
         self.retired = True

@@ -15,16 +15,16 @@ from collections.abc import AsyncIterable, Iterable, Iterator, Sequence
 from os import PathLike
 from typing import Any, Literal
 
-from palm import arguments, places
+from palm import activity, arguments, places
 from palm._core import space as core_space
 from palm.calls import Answer, Calls, Retired, settle
 from palm.connection import Connection, finalise
 from palm.directory import Directory
-from palm.errors import Crashed, Disconnected, Timeout
+from palm.errors import Cancelled, Crashed, Disconnected, Timeout
 from palm.job import Job
 from palm.journal import Journal
+from palm.remote import Route
 from palm.step import one_step, route_of
-from palm.window import SLOTS
 from palm.work import JobWork, Options
 
 _open: weakref.WeakSet[Client] = weakref.WeakSet()
@@ -85,7 +85,8 @@ class Client(concurrent.futures.Executor):
         *values
             None: an empty message; one: itself; several: a tuple.
         timeout : float, optional
-            Seconds; None: however long, while the server lives.
+            Seconds; None: however long, while the server lives. What is not begun by then is not begun any more; a
+            function that runs sees `cancelled`, and is ended with its process if it goes on (`Job.cancel`).
 
         Returns
         -------
@@ -133,7 +134,10 @@ class Client(concurrent.futures.Executor):
     def submit(  # type: ignore[override]  # takes a step where other executors take a callable
         self, step: str, /, *values: Any, timeout: float | None = None
     ) -> concurrent.futures.Future[Any]:
-        """Call a function without waiting; the future has what `call` would return or raise."""
+        """Call a function without waiting; the future has what `call` would return or raise.
+
+        To cancel the future cancels the call, running or not: softly, then hard, as `Job.cancel` does.
+        """
         timeout = arguments.seconds("timeout", timeout)
         inner: concurrent.futures.Future[Any] = concurrent.futures.Future()
         calls, once, number = self._send(step, values, inner, timeout)
@@ -157,11 +161,17 @@ class Client(concurrent.futures.Executor):
             calls.give_up(number)
             settle(inner, None, calls.timed_out(timeout))
 
+        def cancel(done: concurrent.futures.Future[Any]) -> None:
+            if done.cancelled():
+                calls.cancel(number)
+                settle(inner, None, Cancelled("the call was cancelled"))
+
         if timeout is not None:
             timer = threading.Timer(timeout, give_up)
             timer.daemon = True
             timer.start()
         inner.add_done_callback(finish)
+        outer.add_done_callback(cancel)
         self._pump_in_background()
         return outer
 
@@ -189,9 +199,10 @@ class Client(concurrent.futures.Executor):
         self, step: str, /, *iterables: Iterable[Any], timeout: float | None = None, chunksize: int = 1
     ) -> Iterator[Any]:
         """The results for each input, in order; lazy. `chunksize` is ignored: messages are batched anyway."""
-        inputs: Iterable[Any] = iterables[0] if len(iterables) == 1 else zip(*iterables, strict=False)
-        job = self.job(step, inputs, ordered=True, timeout=timeout)
-        return job._one_for_each()
+        values: Iterable[Any] = iterables[0] if len(iterables) == 1 else zip(*iterables, strict=False)
+        inputs = arguments.inputs(values)
+        options = _options(ordered=True, timeout=arguments.seconds("timeout", timeout), all_in_order=True)
+        return self._job(self._directory.route(route_of(step)), inputs, options, progress=False)._one_for_each()
 
     def job(
         self,
@@ -218,7 +229,8 @@ class Client(concurrent.futures.Executor):
         ordered : bool
             Results by input and place, rather than as they come.
         window : int, optional
-            Most inputs under way or waiting to be taken; None: 4096, and 512 MiB.
+            Most messages under way or waiting to be taken. None: adapts, to what the servers do in half a second; 16 to
+            4096. In any case no more than 512 MiB of them.
         on_error : {"raise", "skip", "return"}
             What a failed message does: cancel and raise the first; stay in `errors`; be given in the result's place.
         timeout : float, optional
@@ -254,15 +266,20 @@ class Client(concurrent.futures.Executor):
         route = self._directory.route(steps)
         fresh = secrets.randbits(63) if seed is None else seed
         book = None if journal is None else Journal(journal, steps, seed, fresh)
-        options = Options(
-            ordered=ordered,
-            window=window or SLOTS,
-            on_error=on_error,
-            timeout=timeout,
-            deadline=0 if timeout is None else time.time_ns() + int(timeout * 1e9),
-            seed=fresh if book is None else book.seed,
-        )
-        work = JobWork(self._connection, self._directory, route, options, inputs, book)
+        seed = fresh if book is None else book.seed
+        options = _options(ordered=ordered, window=window, on_error=on_error, timeout=timeout, seed=seed)
+        return self._job(route, inputs, options, progress=progress, journal=book)
+
+    def _job(
+        self,
+        route: Route,
+        inputs: Iterable[Any] | AsyncIterable[Any] | None,
+        options: Options,
+        *,
+        progress: bool,
+        journal: Journal | None = None,
+    ) -> Job:
+        work = JobWork(self._connection, self._directory, route, options, inputs, journal)
         job = Job(self, work, progress=progress, one_input=inputs is None)
         self._jobs.add(job)
         return job
@@ -286,12 +303,18 @@ class Client(concurrent.futures.Executor):
     def status(self) -> dict[str, Any]:
         """The cluster, as ``palm status --json`` prints it."""
         status: dict[str, Any] = self._directory.ask("status")
-        for server in status["servers"]:
-            where = server.pop("page")
+        servers, clients = status["servers"], status["clients"]
+        for process in (*servers, *clients):
+            where = process.pop("page")
             try:
-                server["counters"] = core_space.read_counters_of(*where)
+                process["counters"] = core_space.read_counters_of(*where)
             except (OSError, core_space.CoreError):
-                server["counters"] = {}
+                process["counters"] = {}
+        queues, now = activity.queues_of(servers, clients), time.monotonic_ns()
+        for process in (*servers, *clients):
+            process["work"] = activity.describe(process, servers, queues, now)
+        for client in clients:
+            del client["counters"]
         return status
 
     def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
@@ -341,6 +364,26 @@ def _close_all() -> None:
     """While the threads that wait in them can still leave."""
     for client in list(_open):
         client.close(0)
+
+
+def _options(
+    *,
+    ordered: bool,
+    timeout: float | None,
+    window: int | None = None,
+    on_error: str = "raise",
+    seed: int | None = None,
+    all_in_order: bool = False,
+) -> Options:
+    return Options(
+        ordered=ordered,
+        window=window,
+        on_error=on_error,
+        timeout=timeout,
+        deadline=0 if timeout is None else time.time_ns() + int(timeout * 1e9),
+        seed=secrets.randbits(63) if seed is None else seed,
+        all_in_order=all_in_order,
+    )
 
 
 def _connect(address: str, timeout: float) -> tuple[Connection, Directory]:

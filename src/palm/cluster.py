@@ -164,7 +164,7 @@ class Cluster:
         return name
 
     def _launch(self, order: Order, env: dict[str, str], cores: int, timeout: float, attempts: int) -> None:
-        order.owner_fd = self._owner_read
+        order.owner_fd, order.work_grace = self._owner_read, process.WORK_GRACE
         threads = {k: str(cores) for k in THREADS if k not in os.environ}  # before numpy is imported there (R28)
         births = None if env else self._births  # nobody knows which of the modules there would have read it
         self._supervisor.start(Child(order, {**os.environ, **threads, **env}, timeout, attempts, births))
@@ -301,6 +301,10 @@ def serve(
     setup: Mapping[str, Any] | None = None,
 ) -> None:
     """Run a server in this process until it is stopped (SIGTERM, Ctrl-C, or the cluster's end).
+
+    Nobody watches this process: a function that overruns its `timeout` ends it, with exit code 124 and a line on
+    standard error, and whoever has started it may start it again. What was cancelled or is late sees
+    `self.cancelled`, and is not ended.
 
     Parameters
     ----------

@@ -11,13 +11,14 @@ from __future__ import annotations
 
 import _thread
 import contextlib
+import functools
 import itertools
 import logging
 import os
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any, Protocol
 
 from palm._core import node as core
@@ -41,6 +42,9 @@ class Work(Protocol):
 
     def lost(self, link: int, reason: int) -> None:
         """A link is gone: reason 0 in good order, 1 the peer died; with the lock."""
+
+    def missed(self, link: int) -> None:
+        """Not all that was sent over a link has arrived there; with the lock."""
 
     def idle(self) -> float:
         """Somebody is about to wait; without the lock. Returns after how many seconds it should be asked again."""
@@ -77,7 +81,7 @@ class Connection:
         self._ready: set[int] = set()
         self._gone: dict[int, int] = {}
         self.on_gone: list[Callable[[int], None]] = []  # with the lock
-        self._handles = itertools.count(1)
+        self._handles = itertools.count()
         self._pumping = False
         self._waiters = 0  # threads in changed.wait
         self._patience = 1.0  # seconds between two looks at what the works hold
@@ -106,7 +110,7 @@ class Connection:
         return number
 
     def handle(self) -> int:
-        return next(self._handles) & 0xFFFFFFFF
+        return next(self._handles) % 0xFFFFFFFF + 1  # 0 is for what concerns the link (docs/wire.md, 8)
 
     def is_gone(self, link: int) -> bool:
         return link in self._gone
@@ -230,6 +234,9 @@ class Connection:
             work = self._incoming.get(key)
             if work is not None:
                 self._receive(work, event)
+            elif not event.handle and len(event) and event.form(0) == core.LOST:
+                for other in list(self.works.values()):
+                    other.missed(event.link)
         elif event.says == core.OPEN:
             try:
                 meaning = event.value(0)
@@ -237,11 +244,25 @@ class Connection:
             except (BlockLost, LookupError, TypeError, ValueError) as e:
                 log.warning("an OPEN that cannot be read: %s", e)
                 return
-            if work is not None:  # else: of a job that is over
+            if work is not None:
                 self._incoming[key] = work
+            else:
+                self.later.append(functools.partial(self._forget, event.link, meaning["job"]))
         elif event.says == core.FORGET:
             self._incoming.pop(key, None)
         event.done()
+
+    def _forget(self, link: int, job: Any) -> None:
+        """Who has opened a handle for a job that is over has not heard of its end, or has lost who should have told."""
+        with contextlib.suppress(Disconnected, ValueError, TypeError):  # the last: no name of a job
+            self.forget({link}, job)
+
+    def forget(self, links: Iterable[int], job: bytes) -> None:
+        """Tells those that a job is over. Without the lock."""
+        over = core.Batch()
+        over.job(job)
+        for link in links:
+            self.send_kept(link, core.FORGET, 0, 0, over)
 
     def _receive(self, work: Work, event: core.Event) -> None:
         """What it raises is its own, not that of others whose thread happens to receive: but Ctrl-C is everybody's."""
@@ -260,10 +281,13 @@ class Connection:
             for link, reason in self._gone.items():  # since its route was made
                 work.lost(link, reason)
 
-    def remove(self, work: Work) -> None:
+    def remove(self, work: Work) -> set[int]:
+        """Returns the links to all who have opened a handle for it; who does so later is told that it is over."""
         with self.changed:
             self.works.pop(work.key, None)
+            links = {link for (link, _), other in self._incoming.items() if other is work}
             self._incoming = {k: w for k, w in self._incoming.items() if w is not work}
+        return links
 
     def is_forked(self) -> bool:
         """True in a child of the process that made it."""

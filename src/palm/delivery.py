@@ -16,15 +16,16 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from palm._core import node as core
-from palm._core.book import OVER, Book
+from palm._core.book import OPEN, OVER
 from palm.errors import Crashed, NotFound, PalmError
+from palm.ledger import Ledger
 from palm.remote import NO_MESSAGE, Route
 
 if TYPE_CHECKING:
     from palm.connection import Connection
     from palm.directory import Directory
 
-SWEEP = 64  # envelopes kept beyond those that have to be, before they are looked through
+SWEEP, SWEEP_BYTES = 64, 1 << 23  # envelopes kept beyond those that have to be, before they are looked through
 MAX_CHILDREN = (1 << 32) - 1  # of a message: a RELEASE counts no further, whatever place a peer has made up
 RANGES = 256  # of settled children that a keeper is told at a time: 4 KiB
 LOSSES = 8  # of the same message, in a row, while nothing dies: then its block cannot be had, and it has failed
@@ -60,7 +61,8 @@ class Delivery:
         self.key = secrets.token_bytes(16)
         self.connection, self._directory, self.route, self._seed = connection, directory, route, seed
         self._fail = fail
-        self.book = Book()
+        self.ledger = Ledger()
+        self.book = self.ledger.book
         self.sent = 0
         self.over = False
         self.stopped = False  # with `lock`
@@ -68,7 +70,8 @@ class Delivery:
         self.epoch = 0
         self._handle = connection.handle()
         self._kept: dict[int, tuple[int, core.Batch]] = {}  # by the first number: end, envelope
-        self._sweep_at = SWEEP
+        self._kept_bytes = 0  # by all that was sent since they were looked through
+        self._sweep_at, self._sweep_at_bytes = SWEEP, SWEEP_BYTES
         self._keepers: dict[tuple[int, Path], Keeper] = {}
         self._losses: dict[tuple[int, Path], int] = {}
         self._recovering = self._lost_again = False
@@ -89,26 +92,29 @@ class Delivery:
         self.connection.check()
         n = len(batch)
         with self.connection.changed:
-            self.book.begin(self.sent, n)
+            self.ledger.begin(self.sent, n)
             if core.TRACKED:
                 self._kept[self.sent] = self.sent + n, batch
+                self._kept_bytes += batch.nbytes
             self.sent += n
         self.connection.send_kept(self.route.link, core.DATA, self._handle, 0, batch)
 
     def skip(self, n: int) -> None:
         """The next inputs are done already; with both locks."""
         first, self.sent = self.sent, self.sent + n
-        self.book.begin(first, n)
+        self.ledger.begin(first, n)
         for number in range(first, self.sent):
-            self.book.forget(number)
+            self.ledger.forget(number)
 
     def sweep(self) -> None:
         """Lets go of envelopes whose inputs are all done; with the connection's lock."""
-        if len(self._kept) < self._sweep_at:
+        if len(self._kept) < self._sweep_at and self._kept_bytes < self._sweep_at_bytes:
             return
         book = self.book
         self._kept = {first: k for first, k in self._kept.items() if book.any_open(first, k[0])}
+        self._kept_bytes = sum(batch.nbytes for _, batch in self._kept.values())
         self._sweep_at = 2 * len(self._kept) + SWEEP
+        self._sweep_at_bytes = self._kept_bytes + max(SWEEP_BYTES, self._kept_bytes // 4)
 
     def done(self, number: int) -> None:
         """An input that was sent alone is done; with the connection's lock."""
@@ -137,7 +143,7 @@ class Delivery:
     def grant(self, number: int, path: Path, more: int) -> None:
         """So many more children of this message may be made."""
         granted = min(self.book.granted(number, path) + more, MAX_CHILDREN)
-        self.book.grant(number, path, granted)
+        self.ledger.grant(number, path, granted)
         self._release(number, path, granted)
 
     def settled(self, number: int, path: Path) -> None:
@@ -146,6 +152,15 @@ class Delivery:
             name = number, path[:depth]
             if name in self._keepers and self.book.ranges(*name)[0] == OVER:
                 self._release(*name, 0)
+
+    def prune(self, number: int, path: Path) -> int:
+        """A message has ended, and all below it: who keeps something of that may let it go. The book's verdict."""
+        has_children = self.book.ranges(number, path)[0] == OPEN
+        verdict = self.ledger.prune(number, path)
+        if has_children:
+            for name in [name for name in self._keepers if name[0] == number and name[1][: len(path)] == path]:
+                self._release(*name, 0)
+        return verdict
 
     def _release(self, number: int, path: Path, granted: int) -> None:
         keeper = self._keepers.get((number, path))
@@ -167,21 +182,19 @@ class Delivery:
 
     def forget(self, number: int) -> None:
         """Whatever still comes of this input is unknown, and who keeps something of it may let it go."""
-        self.book.forget(number)
+        self.ledger.forget(number)
         for name in [name for name in self._keepers if name[0] == number]:
             self._release(*name, 0)
 
-    def end(self) -> None:
-        """The job is over: all who have something of it may forget it. Without the lock."""
-        over = core.Batch()
-        over.put({"job": self.key}, 0)
+    def end(self, links: set[int]) -> None:
+        """The job is over: all who have something of it may forget it. Without the lock. links: to those who have said
+        that they do, which `palm.to` may have brought to it."""
         with self.lock:  # after a repeat that has begun, whose OPEN it ends too
             with self.connection.changed:
                 self.over = True
                 self._kept.clear()
-                links = set(self.route.links.values())
-            for link in links:
-                self.connection.send_kept(link, core.FORGET, 0, 0, over)
+                links = links.union(self.route.links.values())
+            self.connection.forget(links, self.key)
 
     def stop(self) -> None:
         """The generator of the first step ends, that of a later epoch too."""
@@ -189,11 +202,12 @@ class Delivery:
             self.stopped = True
             self.tell(stop=True)
 
-    def tell(self, **how: bool) -> None:
-        """All servers of the route are told to stop working on the job, or how to go on."""
+    def tell(self, number: int = NO_MESSAGE, *, stop: bool = False) -> None:
+        """All servers of the route are told to stop working on the job, or on one input of it; or, to `stop`, that
+        its first generators have to come to their end."""
         for link in set(self.route.links.values()):
             batch = core.Batch()
-            batch.put({"job": self.key, **how}, 0)
+            batch.job(self.key, number, stop)
             self.connection.send(link, core.CANCEL, 0, 0, batch)
 
     # ------------------------------------------------------------------------------------------------ losses
@@ -206,6 +220,13 @@ class Delivery:
             self._fail(lambda number: self.route.crashed(server, number, reason))
         elif server is not None:
             self._recover(reason)
+
+    def missed(self, link: int) -> None:
+        """Not all that was sent over a link has arrived there; with the connection's lock."""
+        if link in self.route.links.values():
+            self.lost(link, 1)
+        elif any(keeper[0] == link for keeper in self._keepers.values()):
+            self._recover(1)
 
     def reported(self, number: int, path: Path, epoch: int) -> bool:
         """A link was lost, or (with a number) a message whose block could not be taken; with the connection's lock.

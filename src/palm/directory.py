@@ -3,16 +3,19 @@
 
 from __future__ import annotations
 
+import contextlib
 import difflib
+import os
 import threading
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, TypeVar
 
 from palm import places
+from palm._core import space as core_space
 from palm.calls import Calls, Retired
 from palm.connection import Connection
-from palm.errors import Crashed, Disconnected, NotFound, PayloadError, RemoteError, Timeout
+from palm.errors import Crashed, Disconnected, NotFound, PalmError, PayloadError, RemoteError, Timeout
 from palm.remote import Route
 from palm.step import Step
 
@@ -41,6 +44,7 @@ class Directory:
         self._linked: dict[int, str] = {}
         self._questions: dict[str, Calls] = {}
         self._lock = threading.RLock()
+        self._shown = False
         self.registry = connection.link(address, timeout)  # link to it
         connection.on_gone.append(self._forget)
 
@@ -144,6 +148,17 @@ class Directory:
                 raise NotFound(no_server(lost, found["names"], states.get(lost, ""), found["ends"].get(lost, "")))
             limit = min(left, self.timeout)
             self.ask("wait_again", absent, limit, timeout=limit + self.timeout)
+
+    def show_client(self) -> None:
+        """Tells the registry that there is this client, so that `palm status` has it: once, and if it can be told."""
+        if self._shown or self.is_lost():
+            return
+        self._shown = True
+        pid = os.getpid()
+        with contextlib.suppress(PalmError):
+            page = core_space.identity()
+            client = {"where": places.pid_namespace(), "pid": pid, "began": places.start_time(pid), "page": list(page)}
+            self.ask("show", client)
 
     def wait_for(self, names: Sequence[str], workers: int, timeout: float) -> list[str]:
         """The names that are not there after `timeout` seconds."""

@@ -36,7 +36,7 @@ class Outlets:
 
     def report(self, job: bytes, client: str, pid: int) -> Outlet:
         """To the client of a job. pid: of its process, if that is known here; else 0."""
-        return self._new(self._node.link(client, pid), 0, {"job": job})
+        return self._new(self._node.link(client, pid, named=True), 0, {"job": job})
 
     def onward(self, a: Assignment) -> Outlet:
         """To the next step, after the last one to the client."""
@@ -48,13 +48,15 @@ class Outlets:
         steps = a.steps[1:]
         return self._new(self.link(a, steps[0][2]), a.hop + 1, self._meaning(a, steps, a.constants))
 
-    def routed(self, a: Assignment, route: Sequence[Step]) -> Outlet:
-        """Along a route that `palm.to` has named; while one of its servers is looked for, what goes there waits."""
-        name = tuple((str(s), key_of(s.constants) if s.constants else None) for s in route)
+    def routed(self, a: Assignment, route: Sequence[Step], slow: str = "block") -> Outlet:
+        """Along a route that `palm.to` has named; while one of its servers is looked for, what goes there waits. Other
+        than "block": the next server tells what it has begun."""
+        name = slow, tuple((str(s), key_of(s.constants) if s.constants else None) for s in route)
         outlet = a.routed.get(name)
         if outlet is None:
             self._next_handle += 1
             outlet = Outlet(0, self._next_handle, a.hop + 1, route=[frozen(s) for s in route], waiting=Waiting())
+            outlet.is_told = slow != "block"
             self._open_route(a, outlet)
             a.routed[name] = outlet
         return outlet
@@ -71,7 +73,7 @@ class Outlets:
                 constants[step[3]] = s.constants
             steps.append(step)
         outlet.link = self.link(a, steps[0][2])
-        self._say(outlet, self._meaning(a, steps, constants))
+        self._say(outlet, self._meaning(a, steps, constants) | {"tells": outlet.is_told})
         waiting, outlet.waiting = outlet.waiting, None
         for batch in waiting.batches if waiting is not None else ():
             self.send_kept(outlet, batch)
@@ -120,7 +122,7 @@ class Outlets:
 
     def link(self, a: Assignment, endpoint: str) -> int:
         """The number of the link to a server that the job is handed on to."""
-        link = self._node.link(endpoint, pid_of(endpoint, a.pids, a.where))
+        link = self._node.link(endpoint, pid_of(endpoint, a.pids, a.where), named=True)
         a.job.downstream.add(link)
         return link
 
@@ -171,9 +173,15 @@ class Outlets:
         else:
             self._node.send_kept(outlet.link, core.DATA, outlet.handle, outlet.hop, batch)
 
+    def tell_begun(self, link: int, handle: int, count: int) -> None:
+        """To who sends along a branch that holds up nobody: how many messages under its handle have been begun."""
+        told = core.Batch()
+        told.release(0, (), [], count & 0xFFFFFFFF, False)
+        self._node.send(link, core.RELEASE, handle, 0, told)
+
     def forget(self, job: JobHere) -> None:
         """Tells those to whom the job was handed on that it is over; each does so once."""
         over = core.Batch()
-        over.put({"job": job.key}, 0)
+        over.job(job.key)
         for link in job.downstream:
             self._node.send_kept(link, core.FORGET, 0, 0, over)

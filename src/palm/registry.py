@@ -27,6 +27,7 @@ class Registry(Server):
         self.known: dict[str, dict[str, Any]] = {}
         self.reasons: dict[tuple[str, int], str] = {}
         self.states: dict[str, str] = {}  # of those that are not there
+        self.clients: dict[tuple[bytes, int], dict[str, Any]] = {}  # those that have waited for room
         self.ends: dict[str, str] = {}  # why they are not
 
     @function
@@ -69,6 +70,12 @@ class Registry(Server):
     def reason(self, name: str, pid: int) -> str:
         """Why a process of this server died; empty if nobody has told."""
         return self.reasons.get((name, pid), "")
+
+    @function
+    def show(self, client: dict[str, Any]) -> bool:
+        """A client has waited for room: its page says whether it does."""
+        self.clients[client["where"], client["pid"]] = client
+        return True
 
     @function
     def lookup(self, names: list[str]) -> dict[str, Any]:
@@ -138,7 +145,15 @@ class Registry(Server):
             "cluster": self.cluster,
             "registry": {"pid": os.getpid(), "address": self.address, "state": "running"},
             "servers": sorted(servers, key=lambda s: str(s["name"])),
+            "clients": [{k: c[k] for k in ("pid", "page")} for c in self._clients_alive()],
         }
+
+    def _clients_alive(self) -> list[dict[str, Any]]:
+        here = places.pid_namespace()
+        self.clients = {
+            k: c for k, c in self.clients.items() if c["where"] != here or places.start_time(c["pid"]) == c["began"]
+        }
+        return list(self.clients.values())
 
     def _is_coming(self, name: str) -> bool:
         """It is not there, but will be: it is being started again, or this registry is too young to know it."""

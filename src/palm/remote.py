@@ -67,11 +67,19 @@ class Route:
         }
 
 
-def died_in(times: int, reason: str) -> str:
+def died_in(times: int, reason: str, final: bool = False) -> str:
     """What a `Crashed` says of a message that is set aside."""
+    if final:
+        return f"it {reason}, and was ended with its process"
     if times == 1:
         return f"its process has died while it worked on it: {reason}"
     return f"{times} processes have died while they worked on it, the last one of: {reason}"
+
+
+def overrun(timeout: float) -> Crashed:
+    """What a message ends with whose function took longer than it may, and has come back all the same."""
+    reason = f"overran its timeout of {timeout:g} s"
+    return Crashed(f"it {reason}", reason=reason)
 
 
 def check_meaning(tree: Any, hop: int = 0) -> dict[str, Any]:
@@ -86,7 +94,7 @@ def check_meaning(tree: Any, hop: int = 0) -> dict[str, Any]:
 
     # exact types: a numpy scalar is a str or bytes too, but not to the core
     check(type(tree) is dict, "no dict")
-    tree = {"epoch": 0, "pids": {}, "where": b"", "stopped": False, "owed": 0} | tree
+    tree = {"epoch": 0, "pids": {}, "where": b"", "tells": False, "stopped": False, "owed": 0} | tree
     check(tree.keys() >= {"job", "client", "seed", "steps", "constants"}, "a key is missing")
     check(natural(tree["epoch"], 32), "`epoch` has not 32 bits")
     check(
@@ -98,6 +106,7 @@ def check_meaning(tree: Any, hop: int = 0) -> dict[str, Any]:
     check(natural(tree["owed"], 32), "`owed` has not 32 bits")
     check(type(tree["job"]) is bytes and len(tree["job"]) == 16, "`job` has not 16 bytes")
     check(type(tree["client"]) is str, "`client` is no endpoint")
+    check(type(tree["tells"]) is bool, "`tells` is no bool")
     check(type(tree["seed"]) is int and tree["seed"] >= 0, "`seed` is no natural number")
     steps, constants = tree["steps"], tree["constants"]
     check(type(steps) is list and 0 < len(steps) <= MAX_STEPS, f"`steps` are not 1 to {MAX_STEPS}")
@@ -109,14 +118,6 @@ def check_meaning(tree: Any, hop: int = 0) -> dict[str, Any]:
         check(s[3] is None or (type(s[3]) is str and s[3] in constants), "constants that are not there")
     checked: dict[str, Any] = tree
     return checked
-
-
-def job_of(tree: Any) -> bytes:
-    """The job that a CANCEL or FORGET is about; ValueError if it says none."""
-    job = tree.get("job") if type(tree) is dict else None
-    if type(job) is not bytes:
-        raise ValueError("`job` is no name of one")
-    return job
 
 
 def pid_of(endpoint: str, pids: dict[str, int], where: bytes) -> int:

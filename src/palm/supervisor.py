@@ -19,7 +19,7 @@ from pathlib import Path
 
 from palm import places
 from palm.births import Births
-from palm.child import Child
+from palm.child import Child, EndOfWork
 from palm.deaths import OomKills, reason_of
 from palm.directory import REGISTRY
 from palm.errors import Disconnected, PalmError, Timeout
@@ -187,18 +187,30 @@ class Supervisor:
             child.forget()
             child.started.set_exception(PalmError(f"{child.name!r} did not start:\n{failure or reason}"))
             return
-        excused = child.pid in self._excused
+        end = child.end_of_work()
+        if end is not None:
+            reason = end.reason
+        delay = child.restarts.failed() if failure else self._blame(child, reason, end)
         self._excused.discard(child.pid)
-        name = None if excused else child.suspect()
-        if name is not None:
-            self._suspects.blame(child.name, name, reason)
-        # No process ends itself by SIGKILL while it does nothing: that came from outside, and says nothing against it.
-        harmless = excused or (name is None and reason == "SIGKILL")
-        delay = child.restarts.failed() if failure else child.restarts.died(harmless or child.made_progress())
         child.forget()
         if failure:
             print(f"palm: {child.name!r} did not start:\n{failure}", file=sys.stderr)
         self._again(child, failure.splitlines()[-1] if failure else reason, delay)
+
+    def _blame(self, child: Child, reason: str, end: EndOfWork | None) -> float | None:
+        """The message in which it died, if there is one; returns after how many seconds it is started again, or
+        None."""
+        suspect = child.suspect()
+        if end is not None:
+            if suspect is not None and end.to_blame:
+                self._suspects.blame(child.name, suspect[0], reason, suspect[1], final=True)
+            return child.restarts.ended()
+        excused = child.pid in self._excused
+        if suspect is not None and not excused:
+            self._suspects.blame(child.name, suspect[0], reason, suspect[1])
+        # No process ends itself by SIGKILL while it does nothing: that came from outside, and says nothing against it.
+        harmless = excused or (suspect is None and reason == "SIGKILL")
+        return child.restarts.died(harmless or child.made_progress())
 
     def _again(self, child: Child, reason: str, delay: float | None) -> None:
         """Starts it again after `delay` seconds; None: gives it up."""

@@ -20,6 +20,8 @@ CLOSE: Final[int]
 ERROR: Final[int]
 ASK: Final[int]
 LOST: Final[int]
+ASIDE: Final[int]
+DROP_SLOW: Final[int]
 MAX_RECORDS: Final[int]
 MAX_PATH: Final[int]
 MAX_STEPS: Final[int]
@@ -42,6 +44,7 @@ class Batch:
     def release(
         self, number: int, path: Iterable[int], ranges: Sequence[tuple[int, int]], granted: int, over: bool
     ) -> None: ...
+    def job(self, key: bytes, number: int = ..., stop: bool = False) -> None: ...
     def add(self, other: Batch, i: int) -> bool: ...
     def error(self, tree: Any, number: int, path: Iterable[int] | None = None, count: int = 0) -> None: ...
     def fill(
@@ -62,7 +65,7 @@ class Node:
     def endpoint(self) -> str: ...
     @property
     def id(self) -> int: ...
-    def link(self, endpoint: str, pid: int = 0) -> int: ...
+    def link(self, endpoint: str, pid: int = 0, named: bool = False) -> int: ...
     def ready(self, link: int) -> bool: ...
     def stands(self, link: int) -> bool: ...
     def send(self, link: int, kind: int, handle: int, hop: int, batch: Batch) -> bool: ...
@@ -74,6 +77,9 @@ class Node:
     def rejections(self) -> int: ...
     @property
     def rejected(self) -> tuple[int, str]: ...
+    def limit(self, grace: float) -> None: ...
+    def unwanted(self) -> bool: ...
+    def give_up(self) -> None: ...
     def name_functions(self, names: Sequence[str]) -> None: ...
     def count(self, counter: str, n: int = 1) -> None: ...
 
@@ -106,6 +112,9 @@ class Event:
     @property
     def nbytes(self) -> int: ...
 
+class Work:
+    def __new__(cls, job: bytes, hop: int, index: int, client: int = 0, limit: float = 0) -> Self: ...
+
 class _Host(Protocol):
     at: int
     def spread(self, function: Callable[..., Any], parameters: int, value: Any, /) -> Any: ...
@@ -119,16 +128,18 @@ class _Host(Protocol):
 
 def run(
     event: Event,
+    first: int,
+    end: int,
     function: Callable[..., Any],
     parameters: int,
-    index: int,
+    work: Work,
     out: Batch,
     host: _Host,
     special: type[Any],
-    job: bytes,
-    hop: int,
     kept: Container[tuple[int, tuple[int, ...]]],
-    refused: dict[tuple[int, tuple[int, ...]], Any] | None = None,
+    refused: dict[tuple[int, tuple[int, ...]], Any] | None,
+    tried: dict[tuple[int, tuple[int, ...]], int] | None,
+    given_up: Container[int],
 ) -> None: ...
 def advance(
     generator: Generator[Any, Any, Any],
@@ -138,7 +149,7 @@ def advance(
     deadline: int,
     special: type[Any],
     node: Node,
-    job: bytes,
-    hop: int,
-    index: int,
+    work: Work,
+    attempt: int,
+    spent_ns: int,
 ) -> Literal[True] | Any: ...
