@@ -107,7 +107,7 @@ def check_meaning(tree: Any, hop: int = 0) -> dict[str, Any]:
     check(type(tree["job"]) is bytes and len(tree["job"]) == 16, "`job` has not 16 bytes")
     check(type(tree["client"]) is str, "`client` is no endpoint")
     check(type(tree["tells"]) is bool, "`tells` is no bool")
-    check(type(tree["seed"]) is int and tree["seed"] >= 0, "`seed` is no natural number")
+    check(isinstance(tree["seed"], int) and tree["seed"] >= 0, "`seed` is no natural number")
     steps, constants = tree["steps"], tree["constants"]
     check(type(steps) is list and 0 < len(steps) <= MAX_STEPS, f"`steps` are not 1 to {MAX_STEPS}")
     check(hop + len(steps) < 1 << 16, "more steps than 16 bits can count")
