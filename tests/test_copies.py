@@ -165,11 +165,24 @@ class Work(palm.Server):
         return self.views[0]
 
     @palm.function
-    def read_only_kept(self, x):
-        y = np.full(N, 5.0)
+    def frozen_and_kept(self, x):
+        y = x * 2
         y.flags.writeable = False
         self.views = [y]
         return y
+
+    @palm.function
+    def view_of_frozen_and_kept(self, x):
+        y = x * 2
+        self.views = [y, y[:]]  # the second can be written to whatever becomes of the first
+        y.flags.writeable = False
+        return y[1:]
+
+    @palm.function
+    def overwrite_what_was_frozen(self):
+        self.views[0].flags.writeable = True
+        for y in self.views:
+            y[:] = -7
 
     @palm.function
     def allocate(self, counts):
@@ -202,7 +215,7 @@ def shared(n: int) -> np.ndarray:
 
 FREE = [
     *("same", "double", "double_named", "rfft", "sort", "every_second", "every_second_of_new", "reshaped", "astype"),
-    *("masked", "windows", "in_tuple", "in_dict", "through_buffer", "under_arena", "read_only_kept", "yields_new"),
+    *("masked", "windows", "in_tuple", "in_dict", "through_buffer", "under_arena", "yields_new"),
 ]
 
 
@@ -237,6 +250,14 @@ def test_forwarded_is_the_same_memory(client: palm.Client) -> None:
     assert place(got) == place(x)
 
 
+def test_what_came_home_is_lent_again_though_it_is_kept(client: palm.Client) -> None:
+    got = client.call("work.same", shared(N))
+    with moved() as here:
+        for x in (got, got[1:], got.reshape(4, -1).T):
+            assert np.array_equal(client.call("work.same", x), x)
+    assert here["bytes_copied"] == here["copied_kept"] == 0 and here["sent_arena"] == 3
+
+
 def test_inputs_made_by_the_job_are_not_copied(client: palm.Client) -> None:
     with moved() as here:
         for k, got in client.job("work.same", (np.full(N, float(k)) for k in range(5))).items():
@@ -253,6 +274,8 @@ def test_inputs_made_by_the_job_are_not_copied(client: palm.Client) -> None:
         ("accumulate", 8 * N),
         ("view_of_kept", 4 * N),
         ("kept_view", 8 * N),
+        ("frozen_and_kept", 8 * N),
+        ("view_of_frozen_and_kept", 8 * N - 8),
         ("kept_in_tree", 8 * N),
         ("kept_tuple", 8 * N),
         ("buffer_of_kept", 8 * N),
@@ -277,6 +300,13 @@ def test_earlier_results_keep_their_values(client: palm.Client, function: str) -
     client.call("work.reset")
     got = [client.call(f"work.{function}", ones) for _ in range(5)]
     assert [(g.min(), g.max()) for g in got] == [(k, k) for k in range(1, 6)]
+
+
+@pytest.mark.parametrize("function", ["frozen_and_kept", "view_of_frozen_and_kept"])
+def test_read_only_is_what_its_owner_can_undo(client: palm.Client, function: str) -> None:
+    got = client.call(f"work.{function}", np.ones(N))
+    client.call("work.overwrite_what_was_frozen")
+    assert got.min() == got.max() == 2
 
 
 def test_yielded(client: palm.Client) -> None:

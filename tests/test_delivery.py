@@ -400,6 +400,32 @@ def test_executions_that_differ_are_told(abc, tmp_path):
 # ---------------------------------------------------------------------------------------------------- set aside
 
 
+class Sums(palm.Server):
+    @palm.function
+    def total(self, arrays, *, sent, died):
+        if not os.path.exists(died):
+            eventually(lambda: os.path.exists(sent))
+            open(died, "w").close()
+            os.kill(os.getpid(), signal.SIGKILL)
+        return sum(float(a[0]) for a in arrays)
+
+
+def test_what_is_repeated_fits_in_envelopes(monkeypatch, tmp_path):
+    """Two messages went alone; together they have more arrays than an envelope has frames for."""
+    monkeypatch.setenv("PALM_FRAMES", "1")
+    counts = [12, 1015]
+    with palm.Cluster() as cluster:
+        cluster.start(Sums)
+        with palm.arena():
+            inputs = [[np.full(2100, float(k)) for k in range(n)] for n in counts]
+        files = {name: str(tmp_path / name) for name in ("sent", "died")}
+        job = cluster.client().job(palm.step("sums.total", **files), inputs, ordered=True)
+        eventually(lambda: job.progress.sent == 2)
+        (tmp_path / "sent").touch()
+        assert list(job) == [sum(range(n)) for n in counts]
+    assert (tmp_path / "died").exists()
+
+
 def test_a_message_that_kills_is_set_aside(abc):
     """R8, B7: 99 results, one error with the reason, and a capsule that has the input."""
     inputs = (np.full(3, n) for n in range(100))

@@ -22,6 +22,7 @@ import numpy as np
 import pytest
 import zmq
 from conftest import eventually
+from helpers_dtypes import mutant_of_dtype
 
 import palm
 from palm._core import space
@@ -133,7 +134,7 @@ def hello(wire, sender: int, endpoint: str, **fields) -> bytes:
 class Stranger:
     """A peer of another make, that says HELLO properly and then whatever it likes."""
 
-    def __init__(self, server: Server, push: zmq.Socket, wire) -> None:
+    def __init__(self, server: Server | None, push: zmq.Socket, wire) -> None:
         self.push, self.wire, self.server = push, wire, server
         self.sender, self.seq = secrets.randbits(63) | 1, 1
         self.context = zmq.Context()
@@ -467,16 +468,19 @@ def test_opens_with_garbage_and_messages_to_them(stranger, n):
     assert stranger.server.answers()
 
 
-def opened(stranger: Stranger, handle: int = 1) -> None:
-    g = stranger.wire.golden
-    meaning = {
+def meaning(stranger: Stranger) -> dict:
+    return {
         "job": secrets.token_bytes(16),
         "client": stranger.pull.getsockopt_string(zmq.LAST_ENDPOINT),
         "seed": 0,
         "steps": [["target", "same", stranger.server.address, None]],
         "constants": {},
     }
-    body = msgspec.msgpack.encode(meaning)
+
+
+def opened(stranger: Stranger, handle: int = 1, **fields) -> None:
+    g = stranger.wire.golden
+    body = msgspec.msgpack.encode(meaning(stranger) | fields)
     stranger.say(body, kind=g.OPEN, handle=handle, records=[g.record(form=g.TREE, body_size=len(body))])
 
 
@@ -489,6 +493,43 @@ def test_a_stranger_can_be_served(stranger):
     while not any(b"abc" in frame for frame in said):
         assert stranger.pull.poll(10_000), "no answer"
         said += stranger.pull.recv_multipart()
+
+
+def as_scalar(value: bytes | str) -> msgspec.msgpack.Ext:
+    """What arrives as numpy's bytes or str, which are subclasses of Python's."""
+    x = np.array(value)
+    return msgspec.msgpack.Ext(3, x.dtype.str.encode() + b"\0" + x.tobytes())
+
+
+def odd_meanings(stranger: Stranger) -> Iterator[dict]:
+    """All but what is said here is as it should be."""
+    m = meaning(stranger)
+    yield {"job": as_scalar(m["job"])}
+    yield {"client": as_scalar(m["client"])}
+    yield {"seed": as_scalar(b"x")}
+    yield {"seed": True}
+    yield {"epoch": True}
+    yield {"pids": {m["client"]: True}}
+    yield {"where": as_scalar(b"x")}
+    yield {"owed": 1 << 63}
+    for k in range(3):
+        [step] = meaning(stranger)["steps"]
+        step[k] = as_scalar(step[k])
+        yield {"steps": [step]}
+    yield {"steps": [[*m["steps"][0][:3], as_scalar("k")]], "constants": {"k": {}}}
+    yield {"steps": [[*m["steps"][0][:3], ["k"]]], "constants": {"k": {}}}
+
+
+def test_opens_with_types_that_are_nearly_right(stranger):
+    """What passes for str and bytes in Python does not in the core, which must not get to see it."""
+    g = stranger.wire.golden
+    for handle, fields in enumerate(odd_meanings(stranger), start=1):
+        opened(stranger, handle, **fields)
+        stranger.say(b"abc", kind=g.DATA, handle=handle, records=[g.record(form=g.BYTES, body_size=3)])
+        for kind in (g.CANCEL, g.FORGET):
+            body = msgspec.msgpack.encode(meaning(stranger) | fields)
+            stranger.say(body, kind=kind, records=[g.record(form=g.TREE, body_size=len(body))])
+        assert stranger.server.answers(), fields
 
 
 def test_opens_that_name_endpoints_without_end(cluster, wire, tmp_path):
@@ -625,22 +666,86 @@ def test_forged_blocks(stranger, block):
         assert stranger.server.answers()
 
 
-@pytest.mark.parametrize(
-    "dtype",
-    ["|O", "O", "<f9", "", "[]", "[[", '[["x", "|O"]]', "x" * 4000, "__import__('os')", "<U999999999", "\u2603"],
-)
-def test_dtypes_that_are_none(stranger, dtype):
+NO_DTYPES = [
+    *("|O", "O", "<f9", "", "[", "[[", '[["x", "|O"]]', "x" * 4000, "__import__('os')", "<U999999999", "\u2603"),
+    *("[[]]", '[["a"]]', '[["a",[[]]]]', '[["a",[]],[]]', '[[[],"<f8"]]', '[[["a"],"<f8"]]', '[["a","<f8",3]]'),
+    *("[null]", "<M8[s/0]", "<M8[0s]", "<m8[s/99999999999999]", "(1,,2)i4", "1 2i4", "08i4", "(01)i4", "f8,f8"),
+    *('[["x","<f8",[1e400]]]', '[["x","<f8",[-1]]]', '[["x","|V2147483647",[2]]]', '[["x","<f8",' + "[" * 900),
+    '{"names":["a"],"formats":["<f8"],"shapes":[[]],"offsets":[0],"titles":[null],"itemsize":1e400}',
+    '{"names":["a"],"formats":[[]],"shapes":[[]],"offsets":[0],"titles":[null],"itemsize":8}',
+    '{"names":["a"],"formats":["<f8"],"shapes":[[]],"offsets":[9],"titles":[null],"itemsize":8}',
+    '{"names":[],"formats":[],"shapes":[],"offsets":[],"titles":[]}',
+]
+
+
+def say_array(stranger: Stranger, dtype: str, dims: list[int], form: int, kind: int | None = None) -> None:
+    """64 bytes as one array."""
     g = stranger.wire.golden
-    opened(stranger)
     stranger.say(
         bytes(64),
-        kind=g.DATA,
+        kind=kind or g.DATA,
         handle=1,
         dtypes=[dtype],
-        dims=[8, 8],
-        arrays=[g.array(size=64, ndim=1)],
-        records=[g.record(form=g.ONE_ARRAY, array_count=1)],
+        dims=dims,
+        arrays=[g.array(size=64, ndim=len(dims) // 2)],
+        records=[g.record(form=form, array_count=1)],
     )
+
+
+def say_tree(stranger: Stranger, tree: bytes, kind: int) -> None:
+    g = stranger.wire.golden
+    stranger.say(tree, kind=kind, handle=1, records=[g.record(form=g.TREE, body_size=len(tree))])
+
+
+def scalar(dtype: str) -> bytes:
+    """A tree that is one scalar."""
+    content = dtype.encode() + bytes(9)
+    return b"\xc9" + len(content).to_bytes(4, "big") + b"\x03" + content
+
+
+@pytest.mark.parametrize("dtype", NO_DTYPES, ids=lambda dtype: dtype[:40])
+def test_dtypes_that_are_none(stranger, dtype):
+    """Neither of an array nor of a scalar, in a message or in what says what messages mean."""
+    g = stranger.wire.golden
+    opened(stranger)
+    say_array(stranger, dtype, [8, 8], g.ONE_ARRAY)
+    for kind in (g.DATA, g.OPEN, g.CANCEL, g.FORGET):
+        say_tree(stranger, scalar(dtype), kind)
+    assert stranger.server.answers()
+
+
+def test_mutants_of_dtypes(stranger):
+    chance = random.Random(SEED)
+    opened(stranger)
+    for _ in range(MESSAGES // 10):
+        say_tree(stranger, scalar(mutant_of_dtype(chance)), stranger.wire.golden.DATA)
+    assert stranger.server.answers()
+
+
+def test_the_registry_is_no_softer(cluster, wire):
+    cluster.start(Target)
+    client = cluster.client()
+    pid = client.status()["registry"]["pid"]
+    with zmq.Context() as context, context.socket(zmq.PUSH) as push:
+        push.connect(client.address)
+        stranger = Stranger(None, push, wire)
+        for dtype in NO_DTYPES:
+            say_tree(stranger, scalar(dtype), wire.golden.OPEN)
+        stranger.close()
+    assert client.call("target.same", 1, timeout=30) == 1
+    assert client.status()["registry"]["pid"] == pid
+
+
+def test_bytes_that_are_not_one_after_the_other(stranger):
+    """Neither much out of a stride of zero, nor what is no bytes at all."""
+    g = stranger.wire.golden
+    opened(stranger)
+    for kind in (g.DATA, g.OPEN, g.CANCEL, g.FORGET):
+        for dtype, dims in (
+            *(("|u1", [1 << 46, 0]), ("|u1", [32, 2]), ("|u1", [64, -1]), ("|u1", [8, 8, 8, 1]), ("|u1", [])),
+            *(("|i1", [64, 1]), ("<f8", [8, 8])),
+        ):
+            say_array(stranger, dtype, dims, g.BYTES, kind)
     assert stranger.server.answers()
 
 

@@ -5,8 +5,13 @@ from __future__ import annotations
 
 import datetime
 import decimal
+import json
+import os
 import pathlib
+import random
 import struct
+import sys
+import threading
 from collections import OrderedDict, namedtuple
 from collections.abc import Iterator
 from typing import Any
@@ -16,15 +21,22 @@ import hypothesis.strategies as st
 import numpy as np
 import pytest
 from helpers_arrays import settle
+from helpers_dtypes import mutant_of_dtype, random_dtype
 from hypothesis import example, given, settings
 
 import palm
 from palm._core import node, payload
+from palm._core.frame import pack, unpack
 
+SEED = int(os.environ.get("PALM_SEED", "1"))
 Point = namedtuple("Point", "x y")
 
 
 class Subclass(np.ndarray):
+    pass
+
+
+class Real(np.float64):
     pass
 
 
@@ -33,6 +45,8 @@ REFUSED = {
     "records with objects": lambda: np.zeros(2, "i4,O"),
     "scalar with objects": lambda: np.zeros(2, "i4,O")[0],
     "StringDType": lambda: np.array(["a", "bc"], np.dtypes.StringDType()),
+    "record": lambda: np.rec.array([(1, 2.0)], dtype="i4,f8")[0],
+    "scalar of a subclass": lambda: Real(1.5),
     "masked array": lambda: np.ma.masked_less(np.arange(3), 1),
     "matrix": lambda: np.eye(2).view(np.matrix),
     "recarray": lambda: np.rec.array([(1, 2.0)], dtype="i4,f8"),
@@ -152,6 +166,7 @@ def test_says_what_to_do() -> None:
 
     assert "strings of fixed width" in said(np.array(["a"], object))
     assert "np.asarray(x)" in said(np.eye(2).view(np.matrix))
+    assert "x.view((np.void, x.dtype))" in said(REFUSED["record"]())
     assert "keys have to be str or int" in said({1.5: 1})
     assert "ndarray, numpy scalars, bytes" in said(object())
 
@@ -300,31 +315,107 @@ def test_same_array_twice(client: palm.Client) -> None:
     assert same(view, a[5:9000]) and same(whole, a)
 
 
+@pytest.mark.parametrize("kind", [list, dict])
+def test_containers_that_change_while_they_are_sent(kind: type) -> None:
+    """What arrives was there at one moment: copying an array that is not dense lets other threads run."""
+    grid = np.zeros((64, 2000))
+    tree: Any = kind()
+    changes, stop = 0, threading.Event()
+
+    def change() -> None:
+        nonlocal changes
+        while not stop.is_set():
+            if kind is list:
+                tree.append((changes, grid[:, ::7]))
+            else:
+                tree[changes] = changes, grid[:, ::7]
+            if len(tree) > 20:
+                tree.pop(0 if kind is list else changes - 20)
+            changes += 1
+
+    interval = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    thread = threading.Thread(target=change)
+    thread.start()
+    try:
+        for _ in range(200):
+            got = unpack(pack({"tree": tree}))["tree"]
+            numbers = [n for n, _ in (got if kind is list else got.values())]
+            assert numbers == list(range(numbers[0], numbers[0] + len(numbers))) if numbers else len(got) == 0
+            assert len(numbers) <= 21
+    finally:
+        stop.set()
+        thread.join()
+        sys.setswitchinterval(interval)
+    assert changes > 200
+
+
 # -------------------------------------------------------------------------------------------------------------- dtypes
 
 
-@pytest.mark.parametrize(
-    "text",
-    [
-        b"",
-        b"no",
-        b"[",
-        b"{}",
-        b'{"names": 1}',
-        b"[1]",
-        b'[["a"]]',
-        b"O",
-        b'[["a", "O"]]',
-        b"T",
-        b'"f8"',
-        b"\xff",
-        b"[[[[[",
-    ]
-    + [b"[" * 10_000, b'{"names": ["a"], "formats": [], "shapes": [], "offsets": [], "titles": [], "itemsize": 1}'],
-)
-def test_hostile_dtypes(text: bytes) -> None:
-    with pytest.raises((ValueError, TypeError)):
-        payload.dtype_of_text(text)
+LAYOUT = {"names": ["a"], "formats": ["<f8"], "shapes": [[]], "offsets": [0], "titles": [None], "itemsize": 8}
+NOT_LAYOUTS = [
+    {},
+    {"names": 1},
+    {"names": [], "formats": [], "shapes": [], "offsets": [], "titles": []},
+    LAYOUT | {"more": 1},
+    *(LAYOUT | {"names": names} for names in (["a", "b"], [1], [["a"]], {"a": 1})),
+    *(LAYOUT | {"formats": formats} for formats in ([], [8], [["<f8"]], ["|O"], ["(2,)<f8"])),
+    *(LAYOUT | {"shapes": shapes} for shapes in ([], [None], [8], [[-1]], [["x"]], [[1 << 31]], [[2]], [[1] * 65])),
+    *(LAYOUT | {"offsets": offsets} for offsets in ([], [-1], [1], [True], [1.5], [1 << 70])),
+    *(LAYOUT | {"titles": titles} for titles in ([], [1], [["t"]], ["a"])),
+    *(LAYOUT | {"itemsize": size} for size in (7, -1, None, "8", True, 1.5, 1e400, 1 << 70)),
+]
+NO_DTYPES = [
+    *("", "no", "O", "T", '"f8"', "f8", "=f8", "<f9", "<f8\n", " <f8", "<i4,<f8", "<f8[2]", "|b2", "<U-1", "<U03"),
+    *("<U2147483647", "|V99999999999999999999", "|T16", "<M8[s/0]", "<M8[s/7]", "<M8[0s]", "<M8[]", "<M8[2147483648s]"),
+    *("<M8[99999999999999999999s]", "<M8[generic]", "(1,,2)i4", "1 2i4", "08i4", "(2,)<f8", "()<f8", "{'a': 'O'}"),
+    *("[", "[[[[[", "[" * 4000, "[1]", "[null]", "[[]]", '[["a"]]', '[["a",[[]]]]', '[["a","O"]]', '[["a","T"]]'),
+    *('[["a","<f8",2]]', '[["a","<f8",[2],[2]]]', '[["a","<f8",["2"]]]', '[["a","<f8",[-1]]]', '[["a","<f8",[1e400]]]'),
+    *('[["a","<f8",[true]]]', '[["a","<f8",[2147483648]]]', '[["a","|V2147483647",[2]]]', '[[1,"<f8"]]'),
+    *('[["a","|V2147483647"],["b","|V2147483647"]]', '[[["t"],"<f8"]]', '[[["t","a","b"],"<f8"]]', '[[["t",5],"<f8"]]'),
+    *('[["a","<f8"],["a","<f8"]]', '[["a","<f8"]] x', '[["a",{}]]', f'[["a","<f8",[{"1," * 64}1]]]', '[{"a":1}]'),
+    *map(json.dumps, NOT_LAYOUTS),
+]
+
+
+def test_texts_that_are_no_dtypes() -> None:
+    for text in (*(t.encode() for t in NO_DTYPES), b"\xff", b"[" * 10_000, b"|S" + b"1" * 5000):
+        with pytest.raises(ValueError):
+            payload.dtype_of_text(text)
+            pytest.fail(f"{text!r} is a dtype")
+
+
+def test_mutants_of_dtypes() -> None:
+    """A dtype, or a ValueError; and what is a dtype can be used and sent."""
+    chance, taken = random.Random(SEED), 0
+    for _ in range(5000):
+        text = mutant_of_dtype(chance)
+        try:
+            dtype = payload.dtype_of_text(text.encode())
+        except ValueError:
+            continue
+        taken += 1
+        assert not dtype.hasobject
+        assert payload.dtype_of_text(payload.dtype_text(dtype)) == dtype
+        if dtype.itemsize < 1 << 20:
+            a = np.zeros(2, dtype)
+            assert unpack(pack(a)).dtype == a.dtype
+    assert 50 < taken < 4000
+
+
+def test_dtypes_of_all_kinds_come_back() -> None:
+    chance = random.Random(SEED)
+    for n in range(5000):
+        dtype = random_dtype(chance)
+        text = payload.dtype_text(dtype)
+        got = payload.dtype_of_text(text)
+        assert got == dtype and got.fields == dtype.fields and got.itemsize == dtype.itemsize, text
+        if n % 10 == 0:
+            a = np.frombuffer(bytes(2 * dtype.itemsize) or b"x", dtype, 2) if dtype.itemsize else np.zeros(2, dtype)
+            for x in (a, a[0]):
+                got = unpack(pack(x))
+                assert type(got) is type(x) and got.tobytes() == x.tobytes()
 
 
 def test_metadata_is_no_obstacle(client: palm.Client, recwarn: pytest.WarningsRecorder) -> None:

@@ -189,7 +189,17 @@ def test_errors_are_data():
     assert isinstance(crashed, palm.Crashed) and crashed.reason == "SIGKILL"
 
 
-@pytest.mark.parametrize("tree", [None, 5, [], {}, {"type": 5}, {"message": None, "traceback": []}, b"x"])
+WITHOUT_REPR = np.ones(2, "i8").view("M8")  # of a unit that numpy cannot print
+
+
+@pytest.mark.parametrize(
+    "tree",
+    [
+        *(None, 5, [], {}, {"type": 5}, {"message": None, "traceback": []}, b"x"),
+        *(WITHOUT_REPR, {"message": WITHOUT_REPR, "reason": [WITHOUT_REPR], "capsule": WITHOUT_REPR}),
+    ],
+    ids=lambda tree: type(tree).__name__,
+)
 def test_an_error_from_who_knows_where(tree):
     assert isinstance(error_of(tree, 3), palm.RemoteError)
     assert str(error_of(tree, 3))

@@ -40,7 +40,7 @@ typedef enum palm_err {
     PALM_ELIMIT,       /* larger, deeper or longer than a PALM_MAX_... */
     PALM_ESTALE,       /* the block now has another generation: what was offered is gone */
     PALM_EUNREACHABLE, /* a peer's memory cannot be mapped from here */
-    PALM_EFULL,        /* the arena has no room, or its table of processes has none */
+    PALM_EFULL,        /* the arena has no room, or its table of processes has none, or a batch */
     PALM_ENOSYM,       /* libzmq lacks an entry point */
     PALM_ERR_COUNT,
     PALM_ESYS = 4096   /* PALM_ESYS + errno: the system said so */
@@ -291,7 +291,8 @@ bool palm_batch_full(const palm_batch *batch);
 palm_err palm_batch_record(palm_batch *batch, palm_form form, uint64_t number, palm_record **out);
 /* Says what the record begun last is, after the fact: an error is a tree in all but this. count: see palm_record. */
 void palm_batch_set_form(palm_batch *batch, palm_form form, uint32_t count);
-/* Adds record i of another batch: what it lends is lent once more. */
+/* Adds record i of another batch: what it lends is lent once more. PALM_EFULL: the batch, left as it was, would lend more
+ * than PALM_MAX_PARTS blocks, and has to be sent before. */
 palm_err palm_batch_add(palm_batch *batch, const palm_batch *from, uint32_t i);
 /* Gives up the record begun last and all that was added to it. */
 void palm_batch_undo(palm_batch *batch);

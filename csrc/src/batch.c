@@ -287,10 +287,20 @@ static palm_err copy_array(palm_batch *to, const palm_batch *from, const palm_ar
     return err;
 }
 
+static uint32_t lent_by(const palm_batch *b, const palm_record *r)
+{
+    uint32_t n = 0;
+    for (uint32_t k = 0; k < r->array_count; k++)
+        n += b->arrays.at[r->array_at + k].place == PALM_IN_BLOCK;
+    return n;
+}
+
 palm_err palm_batch_add(palm_batch *to, const palm_batch *from, uint32_t i)
 {
     const palm_record *r = &from->records.at[i];
     palm_record *copy;
+    if (to->lent.n && to->lent.n + lent_by(from, r) > PALM_MAX_PARTS)
+        return PALM_EFULL;
     palm_err err = palm_batch_record(to, (palm_form)r->form, r->number, &copy);
     if (err)
         return err;

@@ -19,7 +19,7 @@ static const struct {
     [PALM_ELIMIT] = {"PALM_ELIMIT", "a limit of the wire format is exceeded"},
     [PALM_ESTALE] = {"PALM_ESTALE", "the offered block has been recycled"},
     [PALM_EUNREACHABLE] = {"PALM_EUNREACHABLE", "the peer's memory cannot be mapped"},
-    [PALM_EFULL] = {"PALM_EFULL", "the arena has no room"},
+    [PALM_EFULL] = {"PALM_EFULL", "the arena, or the batch, has no room"},
     [PALM_ENOSYM] = {"PALM_ENOSYM", "libzmq lacks an entry point"},
 };
 

@@ -172,8 +172,15 @@ static void remove_link(palm_node *node, const palmi_link *link)
     memmove(node->links.at + place, node->links.at + place + 1, (node->links.n - place) * sizeof *node->links.at);
 }
 
+/* libzmq aborts the process if a connection breaks in the middle of a message in frames whose socket was closed without
+ * linger (session_base_t::clean_pipes in 4.3.5, libzmq#3442). A peer that dies has its connections closed before it can be
+ * waited for, so libzmq knows within this time. */
+enum { UNTIL_BREAKS_ARE_KNOWN_MS = 200 };
+
 void palmi_link_close(palm_node *node, palmi_link *link, int linger_ms)
 {
+    if (link->has_sent_parts && linger_ms < UNTIL_BREAKS_ARE_KNOWN_MS)
+        linger_ms = UNTIL_BREAKS_ARE_KNOWN_MS;
     palmi_zmq.setsockopt_(link->socket, PALMI_ZMQ_LINGER, &linger_ms, sizeof linger_ms);
     palmi_zmq.close_(link->socket);
     if (link->pidfd >= 0)
@@ -372,6 +379,7 @@ static palm_err transmit_parts(palm_node *node, palmi_link *link, palm_envelope 
     e->arrays = arrays;
     e->parts = sizes;
     e->n_parts = batch->lent.n;
+    link->has_sent_parts = true;
     palm_err err = send_with_parts(node, link, e, batch, starts);
     free(arrays);
     return err;

@@ -45,6 +45,7 @@ typedef struct palmi_link {
     bool stranger;             /* it came by itself, and no process of this host vouches for it */
     bool in_use;               /* more than HELLOs has come from there, or somebody here has asked for it */
     bool broken;               /* half a message is in the socket: the link has to be lost */
+    bool has_sent_parts;       /* messages in several frames */
     bool has_word, told;       /* we have a word; the peer knows our slot in its arena */
     int32_t slot;              /* ours in the peer's arena, or PALM_SLOT_... */
     uint32_t word, tag;        /* of our arena: where the peer tells what it has taken */

@@ -340,6 +340,60 @@ static void test_death_before_the_hand_shake(void)
     peer_close(&a);
 }
 
+/* One record that lends n blocks. */
+static void put_blocks(peer *p, palm_batch *batch, uint32_t n)
+{
+    palm_record *record;
+    palm_arena *arena;
+    uint32_t index;
+    const void *first;
+    size_t size;
+    int64_t shape = 4096, stride = 1;
+    void *bytes = palm_space_alloc(p->space, 4096, false);
+    CHECK(bytes);
+    memset(bytes, 7, 4096);
+    CHECK_OK(palm_batch_record(batch, PALM_TREE, n, &record));
+    for (uint32_t i = 0; i < n; i++) {
+        CHECK_OK(palm_space_hold(p->space, bytes, 4096, &arena, &index, &first, &size));
+        CHECK_OK(palm_batch_lend(batch, "|u1", 3, 1, &shape, &stride, 4096, 0, arena, index, first, 0));
+    }
+    palm_space_free(p->space, bytes);
+}
+
+/* What one envelope can carry in frames is not exceeded by records that came in two. */
+static void test_full_batch(void)
+{
+    peer a = peer_open("a", true), b = peer_open("b", false);
+    uint32_t link = connect_to(&a, &b);
+    palm_batch *kept, *again;
+    CHECK_OK(palm_batch_new(&kept));
+    CHECK_OK(palm_batch_new(&again));
+    put_blocks(&a, kept, PALM_MAX_PARTS);
+    put_blocks(&a, kept, 10);
+    put_blocks(&a, kept, 1);
+    put_bytes(kept, 5, "small");
+    CHECK_OK(palm_batch_add(again, kept, 1));
+    CHECK(!palm_batch_full(again));
+    uint64_t size = palm_batch_bytes(again);
+    CHECK_ERR(palm_batch_add(again, kept, 0), PALM_EFULL);
+    CHECK(palm_batch_count(again) == 1 && palm_batch_lent(again) == 10 && palm_batch_bytes(again) == size);
+    CHECK_OK(palm_node_send(a.node, link, PALM_DATA, 1, 0, again));
+    palm_batch_clear(again);
+    CHECK_OK(palm_batch_add(again, kept, 0));
+    CHECK_ERR(palm_batch_add(again, kept, 2), PALM_EFULL);
+    CHECK_OK(palm_batch_add(again, kept, 3)); /* which lends nothing */
+    palm_batch_free(kept);
+    CHECK_OK(palm_node_send(a.node, link, PALM_DATA, 1, 0, again));
+    palm_event first = next_message(&b, &a), second = next_message(&b, &a);
+    CHECK(first.envelope.n_parts == 10 && second.envelope.n_parts == PALM_MAX_PARTS && second.envelope.n_records == 2);
+    palm_event_done(b.node, &first);
+    palm_event_done(b.node, &second);
+    palm_batch_free(again);
+    wait_until_free(&a);
+    peer_close(&a);
+    peer_close(&b);
+}
+
 /* A batch that is kept after it was sent can be sent again, whole or in part, and has the same block each time. */
 static void test_kept_batch(bool frames)
 {
@@ -868,6 +922,7 @@ int main(int argc, char **argv)
     test_small();
     test_block(false);
     test_block(true);
+    test_full_batch();
     test_kept_batch(false);
     test_kept_batch(true);
     test_half_a_message(1);

@@ -285,9 +285,14 @@ class Delivery:
                 first = end - len(batch)
                 for i in range(len(batch)):
                     if first + i in self.book:
-                        again.add(batch, i)
-                        if again.full:
-                            self._send_again(again)
+                        self._add_again(again, batch, i)
+            self._send_again(again)
+
+    def _add_again(self, again: core.Batch, batch: core.Batch, i: int) -> None:
+        if not again.add(batch, i):  # the two together lend too much for an envelope
+            self._send_again(again)
+            again.add(batch, i)
+        if again.full:
             self._send_again(again)
 
     def _send_again(self, batch: core.Batch) -> None:

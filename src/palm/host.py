@@ -434,7 +434,11 @@ class Host:
             self._outcomes.failed(a, name, PalmError(f"more than {core.MAX_PATH} fan-outs on one way"))
         else:
             assert a.signature is not None
-            value = self._event.value(i) if self._outcomes.keeps_inputs or a.signature.retry_on else None
+            try:
+                value = self._event.value(i) if self._outcomes.keeps_inputs or a.signature.retry_on else None
+            except BlockLost as e:
+                self.fail(i, e)
+                return
             made = Making(result, a, *name, self._event.deadline(i), self.message(), value, owed=a.owed)
             self._generators.add(made)
 

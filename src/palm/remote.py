@@ -89,30 +89,33 @@ def check_meaning(tree: Any, hop: int = 0) -> dict[str, Any]:
         if not fact:
             raise ValueError(what)
 
-    check(isinstance(tree, dict), "no dict")
+    def natural(value: Any, bits: int) -> bool:
+        return type(value) is int and 0 <= value < 1 << bits
+
+    # exact types: a numpy scalar is a str or bytes too, but not to the core
+    check(type(tree) is dict, "no dict")
     tree = {"epoch": 0, "pids": {}, "where": b"", "tells": False, "stopped": False, "owed": 0} | tree
     check(tree.keys() >= {"job", "client", "seed", "steps", "constants"}, "a key is missing")
-    check(isinstance(tree["epoch"], int) and 0 <= tree["epoch"] < 1 << 32, "`epoch` has not 32 bits")
+    check(natural(tree["epoch"], 32), "`epoch` has not 32 bits")
     check(
-        isinstance(tree["pids"], dict)
-        and all(isinstance(k, str) and isinstance(v, int) and 0 <= v < 1 << 31 for k, v in tree["pids"].items()),
+        type(tree["pids"]) is dict and all(type(k) is str and natural(v, 31) for k, v in tree["pids"].items()),
         "`pids` are not pids by endpoint",
     )
-    check(isinstance(tree["where"], bytes), "`where` is no pid namespace")
-    check(isinstance(tree["stopped"], bool), "`stopped` is no bool")
-    check(isinstance(tree["owed"], int) and tree["owed"] >= 0, "`owed` is no natural number")
-    check(isinstance(tree["job"], bytes) and len(tree["job"]) == 16, "`job` has not 16 bytes")
-    check(isinstance(tree["client"], str), "`client` is no endpoint")
-    check(isinstance(tree["tells"], bool), "`tells` is no bool")
+    check(type(tree["where"]) is bytes, "`where` is no pid namespace")
+    check(type(tree["stopped"]) is bool, "`stopped` is no bool")
+    check(natural(tree["owed"], 32), "`owed` has not 32 bits")
+    check(type(tree["job"]) is bytes and len(tree["job"]) == 16, "`job` has not 16 bytes")
+    check(type(tree["client"]) is str, "`client` is no endpoint")
+    check(type(tree["tells"]) is bool, "`tells` is no bool")
     check(isinstance(tree["seed"], int) and tree["seed"] >= 0, "`seed` is no natural number")
     steps, constants = tree["steps"], tree["constants"]
-    check(isinstance(steps, list) and 0 < len(steps) <= MAX_STEPS, f"`steps` are not 1 to {MAX_STEPS}")
+    check(type(steps) is list and 0 < len(steps) <= MAX_STEPS, f"`steps` are not 1 to {MAX_STEPS}")
     check(hop + len(steps) < 1 << 16, "more steps than 16 bits can count")
-    check(isinstance(constants, dict) and all(isinstance(c, dict) for c in constants.values()), "wrong `constants`")
-    check(all(isinstance(k, str) for c in constants.values() for k in c), "a constant without a name")
+    check(type(constants) is dict and all(type(c) is dict for c in constants.values()), "wrong `constants`")
+    check(all(type(k) is str for c in constants.values() for k in c), "a constant without a name")
     for s in steps:
-        check(isinstance(s, list) and len(s) == 4 and all(isinstance(text, str) for text in s[:3]), "a wrong step")
-        check(s[3] is None or s[3] in constants, "constants that are not there")
+        check(type(s) is list and len(s) == 4 and all(type(text) is str for text in s[:3]), "a wrong step")
+        check(s[3] is None or (type(s[3]) is str and s[3] in constants), "constants that are not there")
     checked: dict[str, Any] = tree
     return checked
 
@@ -173,11 +176,13 @@ def _utf8(text: str) -> str:
 
 def error_of(tree: Any, number: int) -> RemoteError:
     """The exception that a tree describes; one that says so if it is none."""
-    if not isinstance(tree, dict) or not tree:
-        return RemoteError(f"an error that cannot be read: {tree!r}", number=number, type="RemoteError")
-    fields: dict[str, Any] = {k: str(tree.get(k, "")) for k in ("server", "function", "type", "traceback")}
-    fields["capsule"] = str(tree["capsule"]) if "capsule" in tree else None
-    message = str(tree.get("message", ""))
-    if "reason" in tree:
-        return Crashed(message, reason=str(tree["reason"]), number=number, **fields)
-    return RemoteError(message, number=number, **fields)
+    if type(tree) is not dict or not tree:
+        what = str(tree) if isinstance(tree, Exception) else f"a {type(tree).__name__}"
+        return RemoteError(f"an error that cannot be read: {what}", number=number, type="RemoteError")
+    # nothing but str: what else a stranger sends may not even have a repr
+    said = {k: v if type(v) is str else f"(a {type(v).__name__})" for k, v in tree.items()}
+    fields: dict[str, Any] = {k: said.get(k, "") for k in ("server", "function", "type", "traceback")}
+    fields["capsule"] = said.get("capsule")
+    if "reason" in said:
+        return Crashed(said.get("message", ""), reason=said["reason"], number=number, **fields)
+    return RemoteError(said.get("message", ""), number=number, **fields)

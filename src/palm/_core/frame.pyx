@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: BSD-3-Clause
-# cython: language_level=3, embedsignature=True, boundscheck=False, wraparound=False
+# cython: language_level=3, embedsignature=True
 """A payload as bytes and back, without a node: the frame that docs/wire.md describes, with one record, arrays inside.
 
 What a value is after both is what it would be at the other end of a link."""

@@ -135,8 +135,13 @@ cdef class Batch:
         palm_batch_set_form(self.batch, PALM_BYTES, stop)
 
     def add(self, Batch other not None, uint32_t i):
-        """Add record i of another batch; what that lends is lent once more, not copied."""
-        check(palm_batch_add(self.batch, other.batch, i))
+        """Add record i of another batch; what that lends is lent once more, not copied. False: there is no room for it, and
+        this batch, which is as it was, has to be sent before."""
+        cdef palm_err err = palm_batch_add(self.batch, other.batch, i)
+        if err == PALM_EFULL:
+            return False
+        check(err)
+        return True
 
     def fill(self, iterator, uint64_t number, Py_ssize_t most, uint64_t deadline, Book book not None, lock):
         """Add what the iterator gives, as messages `number`, `number` + 1, ..., as long as that is quick: until there are

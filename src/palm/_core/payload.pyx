@@ -1,10 +1,9 @@
 # SPDX-License-Identifier: BSD-3-Clause
-# cython: language_level=3, embedsignature=True, boundscheck=False, wraparound=False
+# cython: language_level=3, embedsignature=True
 """Python values to records and back: which bytes are lent, which are copied, and what a tree looks like on the wire.
 
 docs/wire.md describes the result, docs/arena.md the rules by which an array goes without a copy."""
 
-import json
 import struct as _struct
 
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
@@ -19,6 +18,7 @@ cimport numpy as cnp
 import msgspec
 import numpy as np
 
+from palm._core import dtypes
 from palm._core.errors import PayloadError
 from palm._core.space import CoreError
 
@@ -84,79 +84,29 @@ cdef object Ext = msgspec.msgpack.Ext
 cdef object ndarray = np.ndarray
 cdef object memmap = np.memmap
 cdef object generic = np.generic
+cdef frozenset SCALARS = frozenset(np.sctypeDict.values())  # numpy's own, without np.record
 # ------------------------------------------------------------------------------------------------------------ dtypes
 
 cdef dict texts = {}   # dtype -> bytes
-cdef dict dtypes = {}  # bytes -> dtype
+cdef dict known = {}   # bytes -> dtype
+
+cdef enum:
+    MOST_KNOWN = 4096
 
 
 def dtype_text(dtype) -> bytes:
-    """A dtype as text: `dtype.str`, or for structured ones the JSON of `dtype.descr`; where that is not defined, since
-    fields overlap or are out of order, the JSON of an object with names, formats (texts like this one), shapes, offsets,
-    titles and itemsize.
-
-    Raises
-    ------
-    PayloadError
-        It holds pointers (object, StringDType), which have no meaning in another process (R21), or is not numpy's own.
-    """
-    if dtype.hasobject:
-        raise PayloadError(f"dtype {dtype!r} holds pointers to Python objects, which cannot be sent; "
-                           "convert to a numeric dtype or to strings of fixed width")
-    if dtype.names is None:
-        text = dtype.str.encode()
-    else:
-        try:
-            text = json.dumps(dtype.descr).encode()
-        except ValueError:
-            text = json.dumps(_layout(dtype)).encode()
-        except TypeError as e:
-            raise PayloadError(f"dtype {dtype!r} cannot be described in text: {e}") from None
+    """A dtype as text; PayloadError if it cannot be sent."""
+    cdef bytes text = dtypes.text_of(dtype).encode()
     if len(text) > PALM_MAX_TEXT:
         raise PayloadError(f"the description of the dtype takes {len(text)} bytes, at most {PALM_MAX_TEXT} can be sent")
-    try:
-        same = dtype_of_text(text) == dtype
-    except (TypeError, ValueError):
-        same = False
-    if not same:
-        raise PayloadError(f"dtype {dtype!r} is not one of numpy's own, and cannot be sent; convert to one that is")
     return text
 
 
-def _layout(dtype):
-    fields = [dtype.fields[name] for name in dtype.names]
-    return {
-        "names": list(dtype.names), "formats": [dtype_text(f[0].base).decode() for f in fields],
-        "shapes": [list(f[0].shape) for f in fields], "offsets": [f[1] for f in fields],
-        "titles": [f[2] if len(f) == 3 else None for f in fields], "itemsize": dtype.itemsize,
-    }
-
-
-def _of_layout(d):
-    formats = [(dtype_of_text(text.encode()), tuple(shape)) for text, shape in zip(d["formats"], d["shapes"], strict=True)]
-    return np.dtype({**{k: d[k] for k in ("names", "offsets", "titles", "itemsize")}, "formats": formats})
-
-
-def _tuples(descr):
-    # JSON knows no tuples, numpy's descriptions need them
-    if isinstance(descr, str):
-        return descr
-    return [(tuple(f[0]) if isinstance(f[0], list) else f[0], _tuples(f[1]), *[tuple(s) for s in f[2:]]) for f in descr]
-
-
-def dtype_of_text(text: bytes):
-    """The inverse of `dtype_text`; ValueError or TypeError if it is none, or one that holds pointers."""
-    s = text.decode()
-    try:
-        if s[:1] == "{":
-            dtype = _of_layout(json.loads(s))
-        else:
-            dtype = np.lib.format.descr_to_dtype(_tuples(json.loads(s)) if s[:1] == "[" else s)
-    except (LookupError, AttributeError, RecursionError) as e:
-        raise ValueError(f"{s!r} is no dtype: {e!r}") from None
-    if dtype.hasobject:
-        raise ValueError(f"dtype {s!r} holds pointers")
-    return dtype
+def dtype_of_text(bytes text not None):
+    """The inverse of `dtype_text`; ValueError if it is none, or one that holds pointers."""
+    if len(text) > PALM_MAX_TEXT:
+        raise ValueError(f"the text of a dtype takes {len(text)} bytes")
+    return dtypes.of_text(text.decode())
 
 
 cdef bytes text_of(object dtype):
@@ -164,18 +114,19 @@ cdef bytes text_of(object dtype):
     # equal dtypes may differ in byte order spelling or metadata only: never in their text
     if text is None:
         text = dtype_text(dtype)
-        if len(texts) < 4096:
-            texts[dtype] = text
+        if len(texts) >= MOST_KNOWN:
+            texts.clear()
+        texts[dtype] = text
     return text
 
 
-cdef object dtype_of(const palm_text *t):
-    cdef bytes text = t.data[:t.size]
-    dtype = dtypes.get(text)
+cdef object dtype_of(bytes text):
+    dtype = known.get(text)
     if dtype is None:
         dtype = dtype_of_text(text)
-        if len(dtypes) < 4096:
-            dtypes[text] = dtype
+        if len(known) >= MOST_KNOWN:
+            known.clear()
+        known[text] = dtype
     return dtype
 
 
@@ -224,16 +175,16 @@ cdef bint let_go(PyObject *a, Py_ssize_t expected) noexcept:
         expected = 1
 
 
-cdef bint nobody_can_write(cnp.ndarray a):
+cdef bint was_received(cnp.ndarray a) noexcept:
+    """True if nobody can ever write: only arrays over a Holder stay read-only. Others are as long as their owner likes."""
     cdef PyObject *at = <PyObject *> a
-    while True:
+    while isinstance(<object> at, ndarray):
         if cnp.PyArray_ISWRITEABLE(<cnp.ndarray> at):
             return False
         at = base_of(at)
         if at == NULL:
-            return True
-        if not isinstance(<object> at, ndarray):
-            return type(<object> at) is Holder
+            return False
+    return type(<object> at) is Holder
 
 
 cdef object owner_of(object at):
@@ -367,7 +318,7 @@ cdef int put_array(palm_batch *b, cnp.ndarray a, Py_ssize_t expected) except -1:
         palm_block_drop(arena, index)
         return put_inline(b, a, text, e, dense)
     # a peer's memory cannot be written from here, whatever views it
-    if (not palm_space_owns(space(), first) or let_go(<PyObject *> a, expected) or nobody_can_write(a)
+    if (not palm_space_owns(space(), first) or let_go(<PyObject *> a, expected) or was_received(a)
             or on_the_users_word(a)):
         return lend(b, a, text, e, arena, index, first)
     palm_block_drop(arena, index)
@@ -386,10 +337,7 @@ cdef class _Tree:
     cdef object plain(self, PyObject *at, Py_ssize_t expected, str place, int depth):
         # `at` is borrowed from its container, so that reference counts tell who else has it
         cdef object value = <object> at   # one reference more from here on
-        cdef PyObject *k = NULL
-        cdef PyObject *v = NULL
-        cdef Py_ssize_t pos = 0
-        cdef dict out
+        cdef list items
         cdef bint mine
         t = type(value)
         if value is None or t is bool or t is float or t is bytes:
@@ -405,21 +353,16 @@ cdef class _Tree:
         inner = 1 if mine else -1 if expected < 0 else 0
         if (t is list or t is tuple or t is dict) and depth >= PALM_MAX_DEPTH:
             raise PayloadError(f"{place}: nested deeper than {PALM_MAX_DEPTH}")
+        # copying an array lets go of the GIL: who else has a list or dict may change it meanwhile
         if t is list:
-            return [self.plain(PyList_GET_ITEM(value, i), inner, f"{place}[{i}]", depth + 1)
-                    for i in range(PyList_GET_SIZE(value))]
+            items = <list> value if mine else list(value)
+            return [self.plain(PyList_GET_ITEM(items, i), inner, f"{place}[{i}]", depth + 1)
+                    for i in range(PyList_GET_SIZE(items))]
+        if t is dict:
+            return self.plain_dict(<dict> value if mine else (<dict> value).copy(), inner, place, depth)
         if t is tuple:
             return Ext(EXT_TUPLE, encode([self.plain(PyTuple_GET_ITEM(value, i), inner, f"{place}[{i}]", depth + 1)
                                           for i in range(PyTuple_GET_SIZE(value))]))
-        if t is dict:
-            out = {}
-            while PyDict_Next(value, &pos, &k, &v):
-                if type(<object> k) is not str and type(<object> k) is not int:
-                    raise PayloadError(f"{place}: the key {<object> k!r} is of type {type(<object> k).__name__}; "
-                                       "keys have to be str or int")
-                check_key(<object> k, place)
-                out[<object> k] = self.plain(v, inner, f"{place}[{<object> k!r}]", depth + 1)
-            return out
         if isinstance(value, generic):
             try:
                 return Ext(EXT_SCALAR, scalar_bytes(value))
@@ -438,8 +381,23 @@ cdef class _Tree:
             return Ext(EXT_ARRAY, (self.arrays - 1).to_bytes(4, "big"))
         raise PayloadError(f"{place}: {unsupported(value)}")
 
+    cdef dict plain_dict(self, dict value, Py_ssize_t inner, str place, int depth):
+        cdef PyObject *k = NULL
+        cdef PyObject *v = NULL
+        cdef Py_ssize_t pos = 0
+        cdef dict out = {}
+        while PyDict_Next(value, &pos, &k, &v):
+            key = <object> k
+            if type(key) is not str and type(key) is not int:
+                raise PayloadError(f"{place}: the key {key!r} is of type {type(key).__name__}; keys have to be str or int")
+            check_key(key, place)
+            out[key] = self.plain(v, inner, f"{place}[{key!r}]", depth + 1)
+        return out
+
 
 cdef bytes scalar_bytes(object value):
+    if type(value) not in SCALARS:
+        raise PayloadError(unsupported(value))
     # as Python sees them: numpy's own bytes of strings lack what is empty, or NULs at the end
     if isinstance(value, bytes):
         return f"|S{len(value)}".encode() + b"\0" + bytes(value)
@@ -471,6 +429,9 @@ cdef str unsupported(object value):
     if isinstance(value, ndarray):
         return (f"{name}, a subclass of ndarray, cannot be sent, since what it adds would be lost; "
                 "send np.asarray(x), or its parts in a tuple")
+    if isinstance(value, generic):
+        return (f"{name}, a subclass of numpy's scalars, cannot be sent, since what it adds would be lost; "
+                "send x.item(), or x.view((np.void, x.dtype)) of a record")
     for plain in (bytes, bool, int, float, complex, str, tuple, list, dict):
         if isinstance(value, (bytearray, memoryview) if plain is bytes else plain):
             return f"{name} is no plain {plain.__name__}, and cannot be sent as one; send {plain.__name__}(x)"
@@ -553,7 +514,8 @@ cdef object get_array(palm_event *event, uint32_t i, list holders):
     cdef const uint8_t *data
     cdef Holder holder
     cdef palm_taken *taken
-    dtype = dtype_of(&event.envelope.dtypes[a.dtype])
+    cdef const palm_text *text = &event.envelope.dtypes[a.dtype]
+    dtype = dtype_of(text.data[:text.size])
     for k in range(a.ndim):
         shape[k] = dims[k]
         strides[k] = dims[a.ndim + k]
@@ -609,7 +571,7 @@ cdef class _Reader:
 
     def ext(self, int code, data):
         if code == EXT_ARRAY:
-            i = int.from_bytes(data, "big")
+            i = int.from_bytes(data, "big") if len(data) == 4 else self.record.array_count
             if i >= self.record.array_count:
                 raise BlockLost(f"the tree names array {i}, but its record has {self.record.array_count}")
             return get_array(self.event, self.record.array_at + <uint32_t> i, self.holders)
@@ -624,7 +586,7 @@ cdef class _Reader:
             return tuple(value)
         if code == EXT_SCALAR:
             text, _, raw = bytes(data).partition(b"\0")
-            return scalar_of(dtype_of_text(text), raw)
+            return scalar_of(dtype_of(text), raw)
         if code == EXT_COMPLEX:
             if len(data) != 16:
                 raise BlockLost("a complex number that does not take 16 bytes")
@@ -643,26 +605,34 @@ cdef object get_tree(palm_event *event, const palm_record *r, list holders):
     body = PyBytes_FromStringAndSize(<const char *> event.envelope.body + r.body_at, r.body_size)
     try:
         return reader.decoder.decode(body)
-    except (ValueError, TypeError, RecursionError) as e:
-        raise BlockLost(f"the payload cannot be read: {e}") from None
     finally:
         reader.decoder = None  # breaks the cycle: blocks are let go with the values, not at the next collection
+
+
+cdef bytes get_bytes(palm_event *event, const palm_record *r, list holders):
+    """Those of form BYTES: in the body, or as an array of bytes, one after the other."""
+    if r.array_count == 0:
+        return PyBytes_FromStringAndSize(<const char *> event.envelope.body + r.body_at, r.body_size)
+    value = get_array(event, r.array_at, holders)
+    if value.dtype != np.uint8 or value.ndim != 1 or not value.flags.c_contiguous:
+        raise BlockLost(f"bytes as an array of {value.ndim} dimensions, dtype {value.dtype}, strides {value.strides}")
+    return value.tobytes()
 
 
 cdef object get_value(palm_event *event, uint32_t i, list holders):
     """The payload of record i. holders: one place for each block and one for the frames, None at first.
 
-    Raises BlockLost if it cannot be read."""
+    Raises BlockLost if it cannot be read, for whatever reason: who has sent it is a stranger, perhaps."""
     cdef const palm_record *r = &event.envelope.records[i]
-    if r.form == PALM_BYTES:
-        if r.array_count == 0:
-            return PyBytes_FromStringAndSize(<const char *> event.envelope.body + r.body_at, r.body_size)
-    if r.form == PALM_ARRAY or r.form == PALM_BYTES:
-        try:
-            value = get_array(event, r.array_at, holders)
-            return value if r.form == PALM_ARRAY else value.tobytes()
-        except (ValueError, TypeError) as e:
-            raise BlockLost(f"the array cannot be read: {e}") from None
-    if r.form == PALM_TREE or r.form == PALM_ERROR:
-        return get_tree(event, r, holders)
+    try:
+        if r.form == PALM_BYTES:
+            return get_bytes(event, r, holders)
+        if r.form == PALM_ARRAY:
+            return get_array(event, r.array_at, holders)
+        if r.form == PALM_TREE or r.form == PALM_ERROR:
+            return get_tree(event, r, holders)
+    except BlockLost:
+        raise
+    except Exception as e:
+        raise BlockLost(f"the payload cannot be read: {e!r}") from None
     return NOTHING
