@@ -62,7 +62,7 @@ class Limited(palm.Server):
 
     @palm.function(timeout=0.2)
     def long_at_the_end(self, n):
-        """Yields in the end, a little too late: mostly between two looks of the pulse."""
+        """Yields in the end, a little too late: not always, but mostly between two looks of the pulse."""
         yield from range(n)
         time.sleep(0.21)
         yield n
@@ -275,7 +275,7 @@ def test_a_generator_that_overruns_between_two_children(cluster):
     with cluster.client() as client:
         job = client.job("limited.long_at_the_end", [3] * 8, on_error="skip")
         results = [value for _, value in job.items()]
-        assert {value for value in results} <= {0, 1, 2, 3} and job.progress.failed == 8
+        assert 3 in results and set(results) <= {0, 1, 2, 3} and job.progress.failed == 8
         assert [e.type for e in job.errors] == ["Crashed"] * 8
         assert all("overran its timeout of 0.2 s" in str(e) for e in job.errors)
 

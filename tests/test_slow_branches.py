@@ -52,7 +52,7 @@ class Flat(palm.Server):
     def second_time(self, x):
         """Every other one fails at first, after a while in which the viewer has told how far it is."""
         if x % 2 and self.message.attempt == 1:
-            time.sleep(0.003)
+            time.sleep(0.02)
             raise OSError("not yet")
         return palm.to("viewer.show", x, slow="drop-oldest")
 
