@@ -150,8 +150,10 @@ def dtype_of_text(text: bytes):
     try:
         if s[:1] == "{":
             dtype = _of_layout(json.loads(s))
+        elif s[:1] == "[":
+            dtype = np.lib.format.descr_to_dtype(_tuples(json.loads(s)))
         else:
-            dtype = np.lib.format.descr_to_dtype(_tuples(json.loads(s)) if s[:1] == "[" else s)
+            dtype = np.dtype(s)
     except (LookupError, AttributeError, RecursionError) as e:
         raise ValueError(f"{s!r} is no dtype: {e!r}") from None
     if dtype.hasobject:
