@@ -20,6 +20,8 @@ from conftest import eventually
 import palm
 from palm._core.lock import Condition, check_signals
 
+# The alarm that ends a test that hangs is a signal too, and these tests need it.
+pytestmark = pytest.mark.timeout(120, method="thread")
 COMPILED = "calls client connection delivery errors futures job message remote window work".split()
 
 
@@ -140,6 +142,21 @@ def test_an_event_that_was_interrupted_is_taken_in_again(client, monkeypatch, or
     got.extend(job)
     assert raised and sorted(np.size(x) for x in got) == [1, 1, 1, 4, 5]
     assert job.progress.done == 5
+
+
+def test_results_that_nobody_got_are_for_who_asks_next(client):
+    """Who takes results does what others had to do later, which may raise."""
+
+    def raises() -> None:
+        raise KeyboardInterrupt
+
+    job, got = client.job("echo.same", [1, 2, 3], timeout=30, ordered=True), []
+    client._connection.wait(lambda: len(job._work.results) == 3)
+    client._connection.later.append(raises)
+    with pytest.raises(KeyboardInterrupt):
+        got.extend(job)
+    got.extend(job)
+    assert got == [1, 2, 3]
 
 
 def test_calls_that_are_interrupted_harm_nobody(client, alarms):

@@ -223,7 +223,12 @@ class JobWork:
             if not self.over:
                 self._grant()
         self.connection.nudge()  # there is room now
-        self.connection.call_later()
+        try:
+            self.connection.call_later()
+        except BaseException:  # of what others had to do later, perhaps: the results are for who asks next
+            with self.connection.changed:
+                self.results.extendleft(reversed(taken))
+            raise
         return taken
 
     def _receive(self, event: core.Event, form: int, number: int, path: Path, value: Any, count: int) -> None:

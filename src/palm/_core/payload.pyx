@@ -420,7 +420,7 @@ cdef class _Tree:
                     raise PayloadError(f"{place}: the key {<object> k!r} is of type {type(<object> k).__name__}; "
                                        "keys have to be str or int")
                 check_key(<object> k, place)
-                out[<object> k] = self.plain(v, inner, f"{place}[{<object> k!r}]", depth + 1)
+                out[<object> k] = self.plain(v, inner, f"{place}[{quoted(<object> k)}]", depth + 1)
             return out
         if isinstance(value, generic):
             try:
@@ -439,6 +439,13 @@ cdef class _Tree:
             self.arrays += 1
             return Ext(EXT_ARRAY, (self.arrays - 1).to_bytes(4, "big"))
         raise PayloadError(f"{place}: {unsupported(value)}")
+
+
+cdef str quoted(object key):
+    # `repr` runs signal handlers, and takes longer
+    if type(key) is str and key.isascii() and key.isprintable() and "'" not in key and "\\" not in key:
+        return f"'{<str> key}'"
+    return repr(key)
 
 
 cdef bytes scalar_bytes(object value):
