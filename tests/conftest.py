@@ -18,6 +18,7 @@ import numpy as np
 import pytest
 
 import palm
+from palm import cluster as cluster_module
 from palm import places
 from palm._core import space
 
@@ -57,6 +58,15 @@ def children(of: int | None = None) -> set[int]:
         return {pid for text in texts for pid in map(int, text.split()) if places.start_time(pid)}
 
 
+def of_clusters() -> set[int]:
+    """Pids of what the clusters have that are open: they may start others at any time."""
+    found = set()
+    for cluster in [*cluster_module._open]:
+        supervisor = cluster._supervisor
+        found |= {supervisor._births.pid, *(child.pid for child in [*supervisor._children.values()])}
+    return found
+
+
 def fds() -> dict[str, str]:
     found = {}
     for fd in os.listdir("/proc/self/fd"):
@@ -80,7 +90,7 @@ def state() -> dict[str, Any]:
     return {
         "blocks held": s["blocks_held"],
         "blocks lent": s["blocks_lent"],
-        "children": children(),
+        "children": children() - of_clusters(),
         "threads": {t.name for t in threading.enumerate() if not t.name.startswith(TOOLS_THREADS)},
         "fds": len(fds()),
         "clusters": set(os.listdir(places.base())),

@@ -5,6 +5,7 @@ server lives on."""
 from __future__ import annotations
 
 import time
+from pathlib import Path
 
 import pytest
 from conftest import eventually
@@ -51,6 +52,12 @@ class Looking(palm.Server):
                     yield 2  # what a generator must not do: it cannot be closed
         finally:
             self.ended.append(then)
+
+    @palm.function
+    def busy(self, gate):
+        while not Path(gate).exists():
+            assert not self.cancelled
+            time.sleep(0.001)
 
     @palm.function
     def endless(self):
@@ -114,3 +121,22 @@ def test_a_generator_that_looks_while_its_job_is_stopped(client):
     found += list(job)
     assert found == list(range(len(found)))
     assert job.progress.done == 1 and not job.errors
+
+
+def test_a_job_is_stopped_whose_open_waits_in_the_queue(client, tmp_path):
+    """Its generator ends before it begins."""
+
+    def received() -> int:
+        return client.status()["servers"][0]["counters"]["messages_in"]
+
+    n = received()
+    busy = client.submit("looking.busy", str(tmp_path / "gate"))
+    eventually(lambda: received() == n + 1)
+    job = client.job("looking.endless", timeout=20)
+    job.stop()
+    last = client.submit("looking.ends")  # over the same link, after all that the job says
+    eventually(lambda: received() == n + 3)
+    (tmp_path / "gate").touch()
+    assert list(job) == []
+    busy.result(10)
+    last.result(10)

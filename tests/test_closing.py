@@ -43,7 +43,7 @@ def use(name, node, link, peer):
         "link": lambda: node.link(peer.endpoint),
         "next": lambda: node.next(10.0),
         "look": lambda: node.next(0.0),
-        "state": lambda: (node.ready(link), node.backlog(link), node.endpoint, node.rejected, node.wake()),
+        "state": lambda: (node.ready(link), node.endpoint, node.rejected, node.wake()),
     }[name]
 
 

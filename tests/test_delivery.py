@@ -11,6 +11,8 @@ import collections
 import os
 import random
 import signal
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -22,7 +24,11 @@ import pytest
 from conftest import eventually
 
 import palm
-from palm import capsule
+from palm import capsule, places
+from palm._core import node as core
+from palm._core import space
+from palm.directory import pid_here
+from palm.remote import NO_MESSAGE, pid_of
 
 STORM = int(os.environ.get("PALM_STORM", "4000"))
 FAN = int(os.environ.get("PALM_FAN", "100000"))
@@ -32,7 +38,15 @@ KILLS = 4  # that a job sees at least
 MIB = 1 << 20
 
 
-class A(palm.Server):
+class Holder(palm.Server):
+    @palm.function
+    def held(self):
+        """Bytes of shared memory, its own and others'."""
+        stats = space.stats()
+        return stats["arena_in_use"] + stats["mapped"]
+
+
+class A(Holder):
     @palm.function
     def up(self, x):
         return x + 1
@@ -45,6 +59,13 @@ class A(palm.Server):
     def rows(self, n):
         for i in range(n):
             yield np.full(8192, i)
+
+    @palm.function
+    def numbers(self):
+        n = 0
+        while True:
+            yield n
+            n += 1
 
     @palm.function
     def once(self, path):
@@ -72,7 +93,7 @@ class A(palm.Server):
             Path(closed).touch()
 
 
-class B(palm.Server):
+class B(Holder):
     @palm.function
     def mark(self, path):
         Path(path).touch()
@@ -124,6 +145,29 @@ class C(palm.Server):
         if x[0] == n:
             os.kill(os.getpid(), signal.SIGSEGV)
         return float(x[0])
+
+
+class Deaf(palm.Server):
+    @palm.function
+    def same(self, x):
+        return x
+
+    @palm.function
+    def many(self, n):
+        yield from range(n)
+
+    @palm.function
+    def misses(self, what):
+        """The next event of this kind, of which the sender is told as by the core (docs/wire.md, 8)."""
+        hears = getattr(self._host, what)
+
+        def missed(event):
+            setattr(self._host, what, hears)
+            said = core.Batch()
+            said.event(core.LOST, NO_MESSAGE)
+            self._host.node.send(event.link, core.DATA, 0, 0, said)
+
+        setattr(self._host, what, missed)
 
 
 @pytest.fixture
@@ -320,6 +364,28 @@ def test_a_generator_that_died_goes_on_where_it_was(abc, tmp_path, window):
     assert calls <= 300 + 64, "the first fifty were not repeated, but what was under way may be"
 
 
+def test_a_generator_that_died_after_it_was_stopped_stays_so(abc):
+    """It did not come to hear of it; its successor makes what the first one may have made, and ends."""
+    job = abc.client().job(["a.numbers", "b.twice"], ordered=True, window=64, timeout=30)
+    found = [next(job) for _ in range(5)]
+    pid = pids(abc)["a"]
+    os.kill(pid, signal.SIGSTOP)
+    job.stop()
+    os.kill(pid, signal.SIGKILL)
+    found += list(job)
+    assert found == list(range(0, 2 * len(found), 2)) and len(found) < 1000
+
+
+@pytest.mark.parametrize(("what", "step"), [("_open", "same"), ("_data", "same"), ("_release", "many")])
+def test_what_did_not_arrive_is_repeated(cluster, what, step):
+    """Though both ends live."""
+    cluster.start(Deaf)
+    client = cluster.client()
+    client.call("deaf.misses", what)
+    job = client.job(f"deaf.{step}", [300], timeout=20)
+    assert list(job) == ([300] if step == "same" else list(range(300)))
+
+
 def test_executions_that_differ_are_told(abc, tmp_path):
     """DELIVERY 1: a function that yields has to yield as many each time."""
     path = tmp_path / "ran"
@@ -362,11 +428,7 @@ def test_nothing_of_a_job_is_left_on_servers(abc):
         next(given_up)
     assert client.call("a.up", 1) == 2  # a round trip behind all that
 
-    def in_use() -> int:
-        return max(s["counters"]["memory"]["arena_in_use"] for s in abc.status()["servers"])
-
-    if "memory" in abc.status()["servers"][0]["counters"]:
-        eventually(lambda: in_use() == 0)
+    eventually(lambda: client.call("a.held") == client.call("b.held") == 0)
 
 
 def test_a_generator_that_nobody_waits_for_is_closed(abc, tmp_path):
@@ -376,6 +438,50 @@ def test_a_generator_that_nobody_waits_for_is_closed(abc, tmp_path):
     with pytest.raises(palm.Timeout):
         client.call("a.forever", str(closed), timeout=0.3)
     eventually(lambda: client.call("a.up", 1) == 2 and closed.exists())
+
+
+SUBMITS = """
+import sys, time, palm
+with palm.Client(sys.argv[1]) as client:
+    client.submit("b.mark", sys.argv[2])
+    time.sleep(600)
+"""
+
+
+def test_nobody_works_for_a_client_that_died_in_the_queue(abc, tmp_path):
+    """The server sees the death before it looks at what the client had sent."""
+    gate, mark = tmp_path / "gate", tmp_path / "begun"
+    client = abc.client()
+    pid = pids(abc)["b"]
+
+    def counter(name: str) -> int:
+        return next(s["counters"][name] for s in client.status()["servers"] if s["name"] == "b")
+
+    def sockets() -> int:
+        """Each of libzmq's has an eventfd."""
+        return [os.readlink(fd) for fd in Path(f"/proc/{pid}/fd").iterdir()].count("anon_inode:[eventfd]")
+
+    busy = client.submit(palm.step("b.gate", path=str(gate)), 50)
+    eventually(lambda: counter("messages_in") > 0)
+    before, received, lost = sockets(), counter("messages_in"), counter("lost_links")
+    dies = subprocess.Popen([sys.executable, "-c", SUBMITS, abc.address, str(mark)])
+    try:
+        eventually(lambda: counter("messages_in") > received, 60)
+    finally:
+        dies.kill()
+        dies.wait()
+    eventually(lambda: counter("lost_links") > lost)
+    gate.touch()
+    assert busy.result(10) == 50 and client.call("b.twice", 1) == 2
+    assert not mark.exists()
+    eventually(lambda: sockets() <= before)
+
+
+def test_pids_of_another_namespace_are_not_ours():
+    here, elsewhere = places.pid_namespace(), bytes(24)
+    assert pid_of("ipc://x", {"ipc://x": 7}, here) == 7 and pid_of("ipc://y", {"ipc://x": 7}, here) == 0
+    assert pid_of("ipc://x", {"ipc://x": 7}, elsewhere) == 0
+    assert pid_here({"pid": 7, "where": here}) == 7 and pid_here({"pid": 7, "where": elsewhere}) == 0
 
 
 def test_a_call_whose_time_is_over_is_not_begun(abc, tmp_path):

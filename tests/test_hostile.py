@@ -458,6 +458,11 @@ def test_opens_with_garbage_and_messages_to_them(stranger, n):
         stranger.say(value, kind=g.DATA, handle=n + 1, records=[record])
     stranger.say(kind=g.CANCEL, records=[g.record()])
     stranger.say(body, kind=g.CANCEL, records=[g.record(form=g.TREE, body_size=len(body))])
+    for size in (0, 15, 16, 17):
+        for number in (0, (1 << 64) - 1):
+            end = g.record(number=number, form=g.BYTES, body_size=size)
+            stranger.say(bytes(size), kind=g.CANCEL, records=[end])
+            stranger.say(bytes(size), kind=g.FORGET, records=[end])
     stranger.say(kind=g.FORGET, handle=n + 1)
     assert stranger.server.answers()
 
@@ -484,6 +489,58 @@ def test_a_stranger_can_be_served(stranger):
     while not any(b"abc" in frame for frame in said):
         assert stranger.pull.poll(10_000), "no answer"
         said += stranger.pull.recv_multipart()
+
+
+def test_opens_that_name_endpoints_without_end(cluster, wire, tmp_path):
+    """Each names a client and a next server where nobody is: those who come after it are served all the same."""
+    cluster.start(Target)
+    server = Server(cluster)
+    assert server.answers()
+    with zmq.Context() as context, context.socket(zmq.PUSH) as push:
+        push.connect(server.address)
+        stranger = Stranger(server, push, wire)
+        g = wire.golden
+        for n in range(1200):
+            steps = [["target", "same", server.address, None], ["x", "y", f"ipc://{tmp_path}/{n}.next", None]]
+            meaning = {"job": n.to_bytes(16, "big"), "client": f"ipc://{tmp_path}/{n}", "seed": 0, "steps": steps}
+            body = msgspec.msgpack.encode(meaning | {"constants": {}})
+            stranger.say(body, kind=g.OPEN, handle=n + 1, records=[g.record(form=g.TREE, body_size=len(body))])
+        assert server.answers()
+        eventually(lambda: server.fds() < 600)
+        with cluster.client() as fresh:
+            assert fresh.call("target.same", 1, timeout=5) == 1
+        stranger.close()
+
+
+def hears_of_loss(stranger: Stranger, handle: int) -> bool:
+    """handle: of a job, or 0: of the link."""
+    wire = stranger.wire.golden.generated()
+    while True:
+        assert stranger.pull.poll(10_000), "nothing said"
+        e = wire.Envelope.GetRootAs(stranger.pull.recv_multipart()[0], 4)
+        if e.Kind() == stranger.wire.golden.DATA and e.Handle() == handle and e.Records(0).Form() == wire.Form.Lost:
+            return True
+
+
+def test_who_skips_a_number_is_told(stranger):
+    opened(stranger)
+    stranger.seq += 1
+    g = stranger.wire.golden
+    stranger.say(b"abc", kind=g.DATA, handle=1, records=[g.record(form=g.BYTES, body_size=3)])
+    assert hears_of_loss(stranger, 0)
+
+
+def test_a_client_that_missed_something_is_told_to_repeat(stranger):
+    opened(stranger)
+    g = stranger.wire.golden
+    wire = g.generated()
+    stranger.say(kind=g.DATA, handle=0, records=[g.record(number=2**64 - 1, form=wire.Form.Lost)])
+    while True:
+        assert stranger.pull.poll(10_000), "nothing opened"
+        e = wire.Envelope.GetRootAs(stranger.pull.recv_multipart()[0], 4)
+        if e.Kind() == g.OPEN:
+            break
+    assert hears_of_loss(stranger, e.Handle())
 
 
 DEEP = b"\x91" * 100_000 + b"\xc0"

@@ -22,7 +22,7 @@ from palm._core.lock import Condition, check_signals
 
 # The alarm that ends a test that hangs is a signal too, and these tests need it.
 pytestmark = pytest.mark.timeout(120, method="thread")
-COMPILED = "calls client connection delivery errors futures job message remote window work".split()
+COMPILED = "calls client connection delivery errors futures job ledger message remote window work".split()
 
 
 class Interrupted(Exception):
@@ -131,13 +131,13 @@ def test_an_event_that_was_interrupted_is_taken_in_again(client, monkeypatch, or
     def interrupted(descr: object) -> np.dtype:
         if not raised and threading.current_thread() is threading.main_thread():
             raised.append(descr)
-            raise KeyboardInterrupt
+            raise Interrupted
         return known(descr)
 
     monkeypatch.setattr(np.lib.format, "descr_to_dtype", interrupted)
     job = client.job("echo.same", [1, 2, np.zeros(5, dtype), np.ones(4, dtype), 3], timeout=30, ordered=ordered)
     got: list[object] = []
-    with pytest.raises(KeyboardInterrupt):
+    with pytest.raises(Interrupted):
         got.extend(job)
     got.extend(job)
     assert raised and sorted(np.size(x) for x in got) == [1, 1, 1, 4, 5]
@@ -148,12 +148,12 @@ def test_results_that_nobody_got_are_for_who_asks_next(client):
     """Who takes results does what others had to do later, which may raise."""
 
     def raises() -> None:
-        raise KeyboardInterrupt
+        raise Interrupted
 
     job, got = client.job("echo.same", [1, 2, 3], timeout=30, ordered=True), []
     client._connection.wait(lambda: len(job._work.results) == 3)
     client._connection.later.append(raises)
-    with pytest.raises(KeyboardInterrupt):
+    with pytest.raises(Interrupted):
         got.extend(job)
     got.extend(job)
     assert got == [1, 2, 3]

@@ -16,6 +16,9 @@ import pytest
 from conftest import eventually
 
 import palm
+from palm._core import node as core
+from palm.calls import Calls
+from palm.directory import REGISTRY
 
 
 class Work(palm.Server):
@@ -60,6 +63,13 @@ class Work(palm.Server):
         yield n
         yield None
         raise KeyError(n)
+
+    @palm.function
+    def claims(self, index):
+        """Yields, and has a child that is beyond all that could have been yielded."""
+        running = self._host._generators.running
+        running.assignment.job.report.batch.event(core.DROP, running.number, (index,))
+        yield from range(1000)
 
 
 class Second(palm.Server):
@@ -622,3 +632,32 @@ def test_a_job_of_large_arrays_is_bounded_by_bytes(client):
     made.set()
     assert sum(x.nbytes for x in job) == 40 * (64 << 20)
     assert max(under_way) <= 8
+
+
+@pytest.mark.parametrize("index", [(1 << 32) - 1, 1 << 32, 1 << 40, (1 << 48) - 1])
+def test_a_child_that_cannot_be_fails_its_input_alone(client, index):
+    """A peer may write any index, but tells and is told of 2^32 - 1 children at most."""
+    job = client.job("work.claims", [index, index], on_error="skip")
+    assert set(job) <= set(range(1000))
+    assert [e.type for e in job.errors] == ["Nondeterministic"] * 2
+    assert client.call("work.same", 1) == 1
+
+
+def test_what_receiving_raises_ends_the_job_it_belongs_to(client):
+    """Whoever's thread receives; the others go on."""
+    client.call("work.same", 1)
+    job, other = client.job("work.same", range(1000)), client.job("work.same", range(1000))
+
+    def receive(event):
+        raise ZeroDivisionError("on purpose")
+
+    job._work.receive = receive
+    assert sorted(other) == list(range(1000))
+    with pytest.raises(ZeroDivisionError, match="on purpose"):
+        list(job)
+    works = [w for w in client._connection.works.values() if isinstance(w, Calls)]
+    [calls] = [w for w in works if w.route.steps[0].server != REGISTRY]
+    calls.receive = receive
+    with pytest.raises(palm.PalmError, match="on purpose"):
+        client.call("work.same", 1)
+    assert client.call("work.same", 1) == 1, "by other calls"

@@ -45,8 +45,6 @@ def test_what_is_no_step(name):
 def test_to():
     to = palm.to("a.b", 5)
     assert isinstance(to, To) and to.route == ["a.b"] and to.value == 5
-    with pytest.raises(NotImplementedError, match="drop-oldest"):
-        palm.to("a.b", 5, slow="drop-oldest")
     with pytest.raises(ValueError, match="server.function"):
         palm.to("nowhere", 5)
 

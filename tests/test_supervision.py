@@ -9,6 +9,7 @@ from __future__ import annotations
 import concurrent.futures
 import os
 import signal
+import threading
 import time
 from pathlib import Path
 
@@ -20,6 +21,7 @@ from palm._core import node as core
 from palm.child import Child
 from palm.deaths import OUT_OF_MEMORY, OomKills, reason_of
 from palm.process import Order
+from palm.registry import JOINING, Registry
 from palm.remote import Route, error_of
 from palm.restarts import DEATHS, FAILURES, LONGEST, Restarts
 from palm.step import Step
@@ -248,6 +250,19 @@ def test_a_server_that_does_not_is_given_up(cluster):
     assert cluster.client().call("fragile.same", 1) == 1
 
 
+def test_a_death_is_counted_once(cluster):
+    """What tells of it is seen twice at the same moment, when a process dies as soon as it is ready."""
+    cluster.start(Fragile)
+    supervisor = cluster._supervisor
+    child = supervisor._children["fragile"]
+    with supervisor._lock:
+        os.kill(child.pid, signal.SIGUSR1)
+        eventually(lambda: child.process.poll() is not None)
+        supervisor._look_at(child)
+        supervisor._look_at(child)
+        assert child.restarts._deaths == 1
+
+
 def test_a_setup_that_raises(cluster, tmp_path, capfd):
     """At first it is the caller's; later it is tried some times, and the reason is told."""
     broken = tmp_path / "broken"
@@ -383,6 +398,79 @@ def test_a_new_registry_is_told_who_was_given_up(cluster, tmp_path):
     assert cluster.status()["registry"]["pid"] != registry
 
 
+def test_a_registry_that_knows_nobody_yet(monkeypatch):
+    now = time.monotonic()
+    monkeypatch.setattr(time, "monotonic", lambda: now)
+    first, second = Registry(), Registry()
+    first.setup("cluster", "address")
+    assert first.lookup(["one"])["states"] == {}
+    second.setup("cluster", "address", again=True)
+    assert second.lookup(["one"])["states"] == {"one": "restarting"}
+    second.started(["one"])
+    assert second.lookup(["one", "other"])["states"] == {"one": "restarting", "other": "restarting"}
+    now += JOINING
+    assert second.lookup(["one", "other"])["states"] == {"one": "restarting"}
+    assert list(second.wait_again(["other"], 3600)) == []
+
+
+def test_who_asks_a_registry_that_knows_nobody_yet_waits(cluster, tmp_path):
+    """It was started again together with a server, and its supervisor has not yet told it whom it has."""
+    gate, told, more = tmp_path / "gate", threading.Event(), threading.Event()
+    gate.touch()
+    cluster.start(Fragile, setup={"gate": str(gate)})
+    mark, tell = Path(f"{gate}.fragile"), cluster._reports._tell
+    cluster._reports._tell = lambda *report: told.wait(60) and tell(*report)
+    client = cluster.client()
+    job = client.job("fragile.same", (more.wait(60) and n if n else n for n in range(2)))
+    assert next(job) == 0
+    registry = cluster.status()["registry"]["pid"]
+    gate.unlink()
+    mark.unlink()
+    with concurrent.futures.ThreadPoolExecutor() as pool:
+        try:
+            kill(cluster, "fragile")
+            eventually(mark.exists)
+            rest = pool.submit(list, job)
+            os.kill(registry, signal.SIGKILL)
+            eventually(lambda: states_or_none(cluster) is not None)
+            assert client._directory.ask("lookup", ["fragile"])["states"] == {"fragile": "restarting"}
+        finally:
+            told.set()
+            more.set()
+            gate.touch()
+        assert rest.result(60) == [1]
+
+
+def test_a_job_outlives_a_registry_that_is_silent_for_long(cluster):
+    """For longer than a question may take."""
+    cluster.start(Fragile)
+    registry = cluster.status()["registry"]["pid"]
+    with palm.Client(cluster.address, timeout=0.2) as client, concurrent.futures.ThreadPoolExecutor() as pool:
+        client.call("fragile.same", 1)
+        route, raised = client._directory.route, []
+
+        def watched(*values):
+            try:
+                return route(*values)
+            except palm.Timeout as e:
+                raised.append(e)
+                raise
+
+        client._directory.route = watched
+        more = threading.Event()
+        job = client.job("fragile.same", (more.wait(60) and n if n else n for n in range(2)))
+        assert next(job) == 0
+        kill(cluster, "fragile")
+        os.kill(registry, signal.SIGSTOP)
+        try:
+            rest = pool.submit(list, job)
+            eventually(lambda: len(raised) > 1 or rest.done())
+        finally:
+            os.kill(registry, signal.SIGCONT)
+            more.set()
+        assert rest.result(60) == [1]
+
+
 def test_there_can_be_no_process(cluster, monkeypatch):
     """The supervisor outlives it, and tries again."""
     cluster.start(Fragile)
@@ -435,18 +523,22 @@ def test_the_table_of_suspects():
     names = [(JOB, 0, n, ()) for n in range(3)]
     assert [table.blame("a", names[0], "SIGSEGV"), table.blame("a", names[0], "SIGKILL")] == [1, 2]
     assert table.blame("b", names[0], "SIGKILL") == 1
-    assert table.of("a") == [(JOB, 0, 0, (), 2, "SIGKILL")]
+    assert table.of("a") == [(JOB, 0, 0, (), 2, "SIGKILL", False)]
     table.blame("a", names[0], "SIGKILL")
     table.blame("a", names[1], "SIGKILL")
     assert [s.number for s in table.of("a")] == [0, 1] and table.of("b") == [], "blamed longest ago"
     table.forget("a")
     assert table.of("a") == []
+    assert table.blame("a", names[0], "SIGSEGV", attempt=3) == 3, "what it has tried without dying counts"
+    assert table.blame("a", names[0], "SIGSEGV", attempt=1) == 4
+    table.blame("a", names[2], "overran", final=True)
+    assert [s.final for s in table.of("a")] == [False, True]
 
 
 def test_of_several_at_once_none_is_blamed():
     child = Child(Order("nowhere:Nothing", "none", ""), {}, 1.0)
     child._page = Slot()
-    assert child.suspect() == (JOB, 0, 5, ())
+    assert child.suspect() == ((JOB, 0, 5, ()), 2)
     child._page.together = 2
     assert child.suspect() is None
     child._page = None
@@ -457,13 +549,13 @@ class Slot:
     together = 1
 
     def at_work(self):
-        return JOB, 0, 5, (), self.together
+        return JOB, 0, 5, (), self.together, 2
 
 
 def test_suspects_of_a_step_of_a_job():
     table = Suspects()
     table.blame("a", (JOB, 1, 5, (7,)), "SIGSEGV")
-    assert of_job(table.of("a"), JOB, 1) == {(5, (7,)): (1, "SIGSEGV")}
+    assert of_job(table.of("a"), JOB, 1) == {(5, (7,)): (1, "SIGSEGV", False)}
     assert of_job(table.of("a"), JOB, 2) == of_job(table.of("a"), bytes(16), 1) == {}
 
 
@@ -477,7 +569,7 @@ def test_a_message_that_kills_is_set_aside(by_hand):
     assert isinstance(error, palm.Crashed)
     assert (error.server, error.function, error.number, error.reason) == ("fragile", "die", 7, "SIGSEGV")
     assert str(error).startswith(
-        "Crashed: 3 processes have died while they worked on it, the last one of: SIGSEGV (in fragile.die, input 7)"
+        "3 processes have died while they worked on it, the last one of: SIGSEGV (in fragile.die, input 7)"
     )
     assert by_hand.send(0, "fragile.die", number=9) == [[pid, 1]]
     assert by_hand.send(0, "fragile.die", number=7, job=bytes(16)) == [[pid, 1]], "another job's"
@@ -515,7 +607,7 @@ def test_path_and_hop_belong_to_the_name(by_hand):
         pid = running(by_hand.cluster)["other"]["pid"]
         by_hand.post(KILL, "fragile.onward", "other.die", number=5, epoch=epoch)
         eventually(lambda pid=pid: by_hand.has_heard() and has_successor(by_hand.cluster, "other", pid))
-    assert by_hand.cluster._supervisor._suspects.of("other") == [(JOB, 1, 5, (0,), 2, "SIGKILL")]
+    assert by_hand.cluster._supervisor._suspects.of("other") == [(JOB, 1, 5, (0,), 2, "SIGKILL", False)]
     assert by_hand.cluster._supervisor._suspects.of("fragile") == []
 
 

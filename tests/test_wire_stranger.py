@@ -96,6 +96,6 @@ def test_call(stranger) -> None:
     record = failed.Records(0)
     error = msgspec.msgpack.decode(body[record.BodyAt() : record.BodyAt() + record.BodySize()])
     assert (record.Number(), record.Form(), error["type"]) == (1, golden.ERROR, "PayloadError")
-    over = pack({"job": job})
-    me.send(golden.FORGET, over, records=[golden.record(form=golden.TREE, body_size=len(over))])
+    over = golden.record(number=(1 << 64) - 1, form=golden.BYTES, body_size=len(job))
+    me.send(golden.FORGET, job, records=[over])
     me.send(golden.BYE)

@@ -180,17 +180,23 @@ typedef enum palm_kind {  /* of an envelope */
     PALM_BYE              /* the sender ends in good order: nothing more will come */
 } palm_kind;
 
+#define PALM_NO_NUMBER UINT64_MAX /* of no message: in a LOST of a link, in a CANCEL or FORGET of a whole job */
+
 typedef enum palm_form {  /* of a record: what it says, or the payload's form */
     PALM_NOTHING = 0,     /* an empty message: no payload */
     PALM_BYTES,           /* body: the bytes themselves; or, if array_count is 1, one array of bytes out of band */
     PALM_ARRAY,           /* one array */
     PALM_TREE,            /* body: msgpack, with arrays out of band */
-    PALM_DROP,            /* this message ended without a result */
+    PALM_DROP,            /* this message ended without a result; `count`: a palm_drop */
     PALM_CLOSE,           /* this message became `count` children */
     PALM_ERROR,           /* this message failed; body: msgpack */
     PALM_ASK,             /* this message's generator would send more children than the `count` it was granted */
-    PALM_LOST             /* a link was lost over which messages of the job had been sent, in its epoch `count` */
+    PALM_LOST,            /* a link was lost over which messages of the job had been sent, in its epoch `count` */
+    PALM_ASIDE            /* this message is in a branch that holds up nobody: it holds no slot, and is not waited for */
 } palm_form;
+
+typedef enum palm_drop { PALM_DROP_NOTHING = 0, /* its function returned nothing */
+                         PALM_DROP_SLOW         /* the branch it was sent along had no room */ } palm_drop;
 
 typedef enum palm_place { /* where an array's bytes are */
     PALM_IN_BODY = 0,     /* at `start` of the body */
@@ -205,7 +211,7 @@ typedef struct palm_record {
     uint32_t path_at, path_count;   /* its components in `paths`: (hop << 48 | index) */
     uint32_t array_at, array_count; /* its arrays */
     uint32_t count;                 /* children: of a PALM_CLOSE; of a PALM_ERROR, those that were sent before it; granted:
-                                     * of a PALM_ASK, and in a PALM_RELEASE */
+                                     * of a PALM_ASK, and in a PALM_RELEASE; of a PALM_DROP: why */
     uint16_t attempt;
     uint8_t form;                   /* palm_form */
     uint8_t flags;
@@ -287,7 +293,6 @@ palm_err palm_batch_record(palm_batch *batch, palm_form form, uint64_t number, p
 void palm_batch_set_form(palm_batch *batch, palm_form form, uint32_t count);
 /* Adds record i of another batch: what it lends is lent once more. */
 palm_err palm_batch_add(palm_batch *batch, const palm_batch *from, uint32_t i);
-const palm_record *palm_batch_at(const palm_batch *batch, uint32_t i); /* until the next record is begun */
 /* Gives up the record begun last and all that was added to it. */
 void palm_batch_undo(palm_batch *batch);
 palm_err palm_batch_path(palm_batch *batch, const uint64_t *components, uint32_t n);
@@ -320,23 +325,52 @@ typedef struct palm_function_counters {
 typedef struct palm_at_work {
     uint64_t since_ns;             /* CLOCK_MONOTONIC; 0: idle, and what follows up to `completed` says nothing */
     uint64_t number, function;
-    uint8_t job[16];
+    uint64_t job[2];               /* its 16 bytes as they are */
     uint32_t hop;
     uint32_t together;             /* messages in this execution: of several, one cannot say which is to blame */
-    uint32_t path_count, reserved;
+    uint32_t path_count;
+    uint32_t attempt;              /* 1 at the first execution */
     uint64_t path[PALM_MAX_PATH];
+    uint64_t limit_ns;             /* that this execution may take; 0: any time */
+    uint64_t spent_ns;             /* of it, before since_ns: in former steps of a generator */
+    uint64_t deadline_ns;          /* CLOCK_REALTIME; 0: none */
+    uint32_t client;               /* the link to who waits for it; 0: none */
+    uint32_t ended;                /* palm_end: why the process has ended itself */
+    uint64_t ended_since;          /* since_ns of the execution for which it did */
+    uint64_t unwanted_since;       /* since_ns of the execution that nobody waits for any more ... */
+    uint64_t unwanted_ns;          /* ... and when that was seen, CLOCK_MONOTONIC; by the thread itself or the pulse */
     uint64_t completed;            /* executions that came to their end, and steps of generators; since start */
 } palm_at_work;
+/* The peer that has left the most envelopes of ours where they came, of those on this host; as of the last beat. */
+typedef struct palm_unread {
+    uint64_t envelopes;
+    int64_t pid;
+} palm_unread;
+/* That somebody in this process waits for room, and for which servers: their names, each with a newline behind it. */
+enum { PALM_WAITING_BYTES = 504 };
+typedef struct palm_waiting {
+    uint64_t since_ns;             /* CLOCK_MONOTONIC; 0: nobody, and the names say nothing */
+    char servers[PALM_WAITING_BYTES];
+} palm_waiting;
+typedef enum palm_end {
+    PALM_END_NONE = 0,
+    PALM_END_OVERRUN,              /* it has taken longer than its limit */
+    PALM_END_LATE,                 /* its deadline has passed, and the time of grace */
+    PALM_END_UNWANTED              /* nobody waits for it any more, and the time of grace is over */
+} palm_end;
 typedef struct palm_counters {
     uint64_t messages_in, messages_out, bytes_in, bytes_out, bytes_copied;
-    uint64_t batches, errors, retries, rejected;
+    uint64_t batches, errors, retries, rejected, dropped;             /* rejected: envelopes; dropped: by slow branches */
     uint64_t queue_depth, in_flight, busy_ns;                         /* the first two are gauges */
+    uint64_t backlog;                                                 /* gauge: messages taken off the queue in advance */
     uint64_t sent_arena, sent_inline, sent_frames;                    /* arrays, by the way they left */
     uint64_t copied_kept, copied_foreign, copied_thread;              /* arrays copied first: kept by the function, not
                                                                        * numpy's memory, made where the arena is not set */
     uint64_t alloc_arena, alloc_small, alloc_full;                    /* numpy's allocations where it is set */
     uint64_t pulse_ns;                                                /* gauge: CLOCK_MONOTONIC of the last beat */
     uint64_t stale, lost_links;
+    palm_unread unread;
+    palm_waiting waiting;
     palm_at_work at_work;
     palm_function_counters functions[PALM_MAX_FUNCTIONS];
 } palm_counters;
@@ -355,7 +389,23 @@ void palm_count_call(palm_function_counters *function, uint64_t ns);
 #define PALM_TRACKED 1
 #endif
 /* What the executions have in common that begin from now on; while none is under way. */
-void palm_work_on(palm_at_work *work, const uint8_t job[16], uint32_t hop, uint32_t function, uint32_t together);
+void palm_work_on(palm_at_work *work, const uint8_t job[16], uint32_t hop, uint32_t function, uint32_t together,
+                  uint32_t client);
+/* Pairs with the acquire by which the pulse reads it before it looks at since_ns again: if it has seen this store, it sees
+ * too that the execution before has ended. */
+static inline void palm_work_term(uint64_t *term, uint64_t value)
+{
+    __atomic_store_n(term, value, __ATOMIC_RELEASE);
+}
+/* What the next execution may take; before palm_work_begin. */
+static inline void palm_work_terms(palm_at_work *work, uint32_t attempt, uint64_t limit_ns, uint64_t spent_ns,
+                                   uint64_t deadline_ns)
+{
+    __atomic_store_n(&work->attempt, attempt, __ATOMIC_RELAXED);
+    palm_work_term(&work->limit_ns, limit_ns);
+    palm_work_term(&work->spent_ns, spent_ns);
+    palm_work_term(&work->deadline_ns, deadline_ns);
+}
 /* since_ns is stored last and cleared first, and nothing of the execution is moved out from between by the compiler. The
  * processor may: but of a process that was killed, all stores are seen that it came to, in their order. Path: at most
  * PALM_MAX_PATH components. */
@@ -363,7 +413,7 @@ static inline void palm_work_begin(palm_at_work *work, uint64_t number, const ui
 {
     if (!PALM_TRACKED)
         return;
-    palm_gauge(&work->number, number);
+    palm_work_term(&work->number, number);
     for (uint32_t i = 0; i < n; i++)
         palm_gauge(&work->path[i], path[i]);
     __atomic_store_n(&work->path_count, n, __ATOMIC_RELAXED);
@@ -379,9 +429,20 @@ static inline void palm_work_end(palm_at_work *work, bool completed)
     palm_gauge(&work->completed, work->completed + completed); /* one thread writes: no exchange */
     __atomic_signal_fence(__ATOMIC_SEQ_CST);
 }
+/* One thread at a time. Names that do not fit whole are left out. */
+void palm_wait_begin(palm_waiting *waiting, const char *servers, size_t size, uint64_t now_ns);
+void palm_wait_end(palm_waiting *waiting);
+/* A copy, which ends with a 0; false: nobody waits, or the wait has changed meanwhile. */
+bool palm_wait_read(const palm_waiting *waiting, palm_waiting *out);
 /* A copy; false: idle, and only `completed` says anything. Exact if the process is dead; of one that lives, a glance.
  * What the page says is not believed: path_count is within its bounds afterwards. */
 bool palm_work_read(const palm_at_work *work, palm_at_work *out);
+/* Nobody waits any more for the execution that began at `since_ns`, if it is still under way. The first time counts. */
+void palm_work_unwanted(palm_at_work *work, uint64_t since_ns, uint64_t now_ns);
+/* Whether the execution under way is to be ended, and its since_ns; for the pulse of its process. grace_ns: for what is
+ * late or unwanted; UINT64_MAX: such are not ended. */
+palm_end palm_work_judge(const palm_at_work *work, uint64_t now_ns, uint64_t realtime_ns, uint64_t grace_ns,
+                         uint64_t *since_ns);
 
 /* ------------------------------------------------------------------------------------------------- zmq and node */
 
@@ -413,16 +474,15 @@ uint64_t palm_node_id(const palm_node *node);
  * sent before the hand-shake is over waits, as long as the process `pid` of this host lives (0: not known): a server that
  * is busy with a function answers when that is over. */
 palm_err palm_node_link(palm_node *node, const char *endpoint, int32_t pid, uint32_t *link);
+/* The same to an endpoint that a peer has named. Of those that nobody has answered from, a node keeps 256: the oldest goes
+ * when one more comes. */
+palm_err palm_node_link_named(palm_node *node, const char *endpoint, int32_t pid, uint32_t *link);
 typedef enum palm_link_state { PALM_LINK_GONE = 0, PALM_LINK_OPENING, PALM_LINK_READY } palm_link_state;
 palm_link_state palm_node_link_state(palm_node *node, uint32_t link, bool *mapped);
-/* Envelopes sent and not yet taken, as far as known: of use to those who can wait. */
-uint64_t palm_node_backlog(palm_node *node, uint32_t link);
 /* Sends the content of the batch as one envelope, or a copy of it when the link is ready; never blocks. The batch is as it
  * was, to be cleared, or kept and sent again. PALM_ECLOSED: the link is gone. */
 palm_err palm_node_send(palm_node *node, uint32_t link, palm_kind kind, uint32_t handle, uint16_t hop,
                         const palm_batch *batch);
-/* Closes a link: what waits is dropped. */
-void palm_node_unlink(palm_node *node, uint32_t link);
 
 /* What has come. */
 typedef enum palm_event_kind {
@@ -458,8 +518,12 @@ void palm_node_wake(palm_node *node); /* any thread, signal handlers too */
 void palm_node_stop(palm_node *node); /* likewise */
 /* Why the last message was rejected, for a rate-limited log; the count is counters->rejected. */
 const char *palm_node_rejected(palm_node *node);
-/* What a pulse does for a node: gives back blocks that peers have taken. */
-void palm_node_tick(palm_node *node);
+/* What a pulse does for a node: gives back blocks that peers have taken. *unread: replaced if a peer of this node has left
+ * more. */
+void palm_node_tick(palm_node *node, palm_unread *unread);
+/* While a function runs, nobody is in palm_node_next: the pulse receives what has come, to be given out later, and sees
+ * whether the execution that began at `since_ns` is unwanted: by a CANCEL or FORGET, or since its client is gone. */
+void palm_node_attend(palm_node *node, palm_at_work *work, uint64_t since_ns, uint64_t now_ns);
 
 /* -------------------------------------------------------------------------------------------------------- pulse */
 
@@ -471,6 +535,11 @@ palm_err palm_pulse_start(palm_space *space, palm_pulse **out);
 void palm_pulse_add(palm_pulse *pulse, palm_node *node);
 void palm_pulse_remove(palm_pulse *pulse, palm_node *node); /* returns when the pulse does not use it any more */
 void palm_pulse_watch_owner(palm_pulse *pulse, int owner_fd, int grace_ms, const char *unlink_path);
+/* The functions of this process get their messages from `node`: one that takes longer than it may ends the process, which
+ * then says why on its page (palm_at_work.ended), and exits with PALM_EXIT_ENDED. grace_ms: of what is late or unwanted;
+ * -1: since nobody starts this process again, only what overruns its own limit ends it, and a line on stderr says so. */
+enum { PALM_EXIT_ENDED = 124 };
+void palm_pulse_limit(palm_pulse *pulse, palm_node *node, int grace_ms);
 void palm_pulse_stop(palm_pulse *pulse);
 
 /* --------------------------------------------------------------------------------------------------------- book */

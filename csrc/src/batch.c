@@ -308,11 +308,6 @@ palm_err palm_batch_add(palm_batch *to, const palm_batch *from, uint32_t i)
     return err;
 }
 
-const palm_record *palm_batch_at(const palm_batch *b, uint32_t i)
-{
-    return &b->records.at[i];
-}
-
 void palmi_batch_envelope(const palm_batch *b, palm_envelope *out)
 {
     *out = (palm_envelope){

@@ -85,6 +85,7 @@ static bool form_fits(const palm_record *r)
     case PALM_CLOSE:
     case PALM_ASK:
     case PALM_LOST:
+    case PALM_ASIDE:
         return !r->array_count;
     case PALM_TREE:
     case PALM_ERROR:

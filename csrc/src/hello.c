@@ -49,7 +49,7 @@ static bool room_for_stranger(palm_node *node)
     return idle != NULL;
 }
 
-/* A link for who has come by itself. */
+/* A link for who has come by itself, or because a peer has named it. */
 static palmi_link *link_for_newcomer(palm_node *node, const palm_identity *peer, const char *endpoint, int pidfd)
 {
     palmi_link *link;
@@ -57,6 +57,7 @@ static palmi_link *link_for_newcomer(palm_node *node, const palm_identity *peer,
     if ((stranger && !room_for_stranger(node)) || palmi_link_to(node, endpoint, &link))
         return NULL;
     link->stranger = stranger;
+    link->named = false;
     return link;
 }
 
@@ -73,7 +74,7 @@ static palmi_link *link_of_new_sender(palm_node *node, uint64_t sender, const pa
         palmi_link_lose(node, link, 1);
         link = NULL;
     }
-    if (!link && !*dead)
+    if ((!link || link->named) && !*dead)
         link = link_for_newcomer(node, &hello->identity, endpoint, pidfd);
     if (!link) {
         if (pidfd >= 0)
@@ -139,7 +140,7 @@ bool palmi_hello_received(palm_node *node, const palm_envelope *e)
     if (!link)
         link = link_of_new_sender(node, e->sender, hello, &dead);
     bool known = link != NULL;
-    if (known)
+    if (known && palmi_link_follow(node, link, e))
         greet(node, link, e);
     pthread_mutex_unlock(&node->lock);
     return known || dead;

@@ -458,14 +458,40 @@ static palm_err usable(const palm_node *node)
     return atomic_load(&node->closed) ? PALM_ECLOSED : PALM_OK;
 }
 
-palm_err palm_node_link(palm_node *node, const char *endpoint, int32_t pid, uint32_t *out)
+enum { MAX_NAMED = 256 }; /* what peers may name costs a socket each */
+
+static void make_room_for_named(palm_node *node)
+{
+    palmi_link *oldest = NULL;
+    uint32_t n = 0;
+    for (uint32_t i = node->links.n; i-- > 0;)
+        if (node->links.at[i]->named) {
+            oldest = node->links.at[i];
+            n++;
+        }
+    if (n >= MAX_NAMED)
+        palmi_link_lose(node, oldest, 1);
+}
+
+static palm_err link_to(palm_node *node, const char *endpoint, bool named, palmi_link **out)
+{
+    bool is_new = !palmi_link_by_endpoint(node, endpoint);
+    if (is_new && named)
+        make_room_for_named(node);
+    palm_err err = palmi_link_to(node, endpoint, out);
+    if (!err)
+        (*out)->named = named && (is_new || (*out)->named);
+    return err;
+}
+
+static palm_err find_link(palm_node *node, const char *endpoint, int32_t pid, bool named, uint32_t *out)
 {
     palm_err err = usable(node);
     if (err)
         return err;
     pthread_mutex_lock(&node->lock);
     palmi_link *link;
-    err = palmi_link_to(node, endpoint, &link);
+    err = link_to(node, endpoint, named, &link);
     if (!err && !link->seq)
         err = palmi_link_hello(node, link);
     if (!err) {
@@ -481,6 +507,16 @@ palm_err palm_node_link(palm_node *node, const char *endpoint, int32_t pid, uint
     return err;
 }
 
+palm_err palm_node_link(palm_node *node, const char *endpoint, int32_t pid, uint32_t *out)
+{
+    return find_link(node, endpoint, pid, false, out);
+}
+
+palm_err palm_node_link_named(palm_node *node, const char *endpoint, int32_t pid, uint32_t *out)
+{
+    return find_link(node, endpoint, pid, true, out);
+}
+
 palm_link_state palm_node_link_state(palm_node *node, uint32_t number, bool *mapped)
 {
     pthread_mutex_lock(&node->lock);
@@ -490,19 +526,6 @@ palm_link_state palm_node_link_state(palm_node *node, uint32_t number, bool *map
         *mapped = link && link->mapped;
     pthread_mutex_unlock(&node->lock);
     return state;
-}
-
-uint64_t palm_node_backlog(palm_node *node, uint32_t number)
-{
-    pthread_mutex_lock(&node->lock);
-    palmi_link *link = palmi_link_get(node, number);
-    uint64_t n = 0;
-    if (link && link->has_word && link->mapped) {
-        palmi_link_settle(node, link);
-        n = link->seq - link->taken;
-    }
-    pthread_mutex_unlock(&node->lock);
-    return n;
 }
 
 static palm_err transmit_or_lose(palm_node *node, palmi_link *link, palm_kind kind, uint32_t handle, uint16_t hop,
@@ -515,6 +538,14 @@ static palm_err transmit_or_lose(palm_node *node, palmi_link *link, palm_kind ki
     return PALM_ECLOSED;
 }
 
+palm_err palmi_link_send(palm_node *node, palmi_link *link, palm_kind kind, uint32_t handle, uint16_t hop,
+                         const palm_batch *batch)
+{
+    if (link->state == PALM_LINK_READY)
+        return transmit_or_lose(node, link, kind, handle, hop, batch);
+    return wait_for_hello(link, kind, handle, hop, batch);
+}
+
 palm_err palm_node_send(palm_node *node, uint32_t number, palm_kind kind, uint32_t handle, uint16_t hop,
                         const palm_batch *batch)
 {
@@ -523,29 +554,19 @@ palm_err palm_node_send(palm_node *node, uint32_t number, palm_kind kind, uint32
         return err;
     pthread_mutex_lock(&node->lock);
     palmi_link *link = palmi_link_get(node, number);
-    if (!link)
-        err = PALM_ECLOSED;
-    else if (link->state == PALM_LINK_READY)
-        err = transmit_or_lose(node, link, kind, handle, hop, batch);
-    else
-        err = wait_for_hello(link, kind, handle, hop, batch);
+    err = link ? palmi_link_send(node, link, kind, handle, hop, batch) : PALM_ECLOSED;
     pthread_mutex_unlock(&node->lock);
     return err;
 }
 
-void palm_node_unlink(palm_node *node, uint32_t number)
+void palm_node_tick(palm_node *node, palm_unread *unread)
 {
     pthread_mutex_lock(&node->lock);
-    palmi_link *link = palmi_link_get(node, number);
-    if (link)
-        palmi_link_close(node, link, 0);
-    pthread_mutex_unlock(&node->lock);
-}
-
-void palm_node_tick(palm_node *node)
-{
-    pthread_mutex_lock(&node->lock);
-    for (uint32_t i = 0; i < node->links.n; i++)
-        palmi_link_settle(node, node->links.at[i]);
+    for (uint32_t i = 0; i < node->links.n; i++) {
+        palmi_link *link = node->links.at[i];
+        palmi_link_settle(node, link);
+        if (link->has_word && link->mapped && link->seq - link->taken > unread->envelopes)
+            *unread = (palm_unread){link->seq - link->taken, link->identity.pid};
+    }
     pthread_mutex_unlock(&node->lock);
 }

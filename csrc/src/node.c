@@ -90,7 +90,9 @@ static void node_free(palm_node *node)
         close(node->watch);
     palm_reader_free(node->reader);
     palm_writer_free(node->writer);
+    palmi_node_drop_held(node);
     pthread_mutex_destroy(&node->lock);
+    pthread_mutex_destroy(&node->receiving);
     free(node->links.at);
     free(node->notes.at);
     free(node);
@@ -108,6 +110,7 @@ palm_err palm_node_open(const palm_node_options *options, palm_node **out)
     node->bell = node->watch = -1;
     snprintf(node->name, sizeof node->name, "%s", options->name ? options->name : "");
     pthread_mutex_init(&node->lock, NULL);
+    pthread_mutex_init(&node->receiving, NULL);
     palm_err err = getrandom(&node->id, sizeof node->id, 0) == sizeof node->id ? PALM_OK : (palm_err)(PALM_ESYS + errno);
     node->id |= 1; /* 0 means: not known */
     if (!err)
@@ -209,7 +212,7 @@ void palm_node_stop(palm_node *node)
 
 /* Waits up to ms for the socket, the bell or a death. Of the socket, this says that something may have come: libzmq's fd
  * is readable while its mailbox has commands, and a receive that found nothing has emptied that, so no wake-up is lost. */
-static palm_err look(palm_node *node, int ms)
+palm_err palmi_node_look(palm_node *node, int ms)
 {
     struct epoll_event ready[16];
     int n = epoll_wait(node->watch, ready, 16, ms);
@@ -271,19 +274,16 @@ static bool next_note(palm_node *node, palm_event *event)
     return any;
 }
 
-palm_err palm_node_next(palm_node *node, int timeout_ms, palm_event *event)
+static palm_err next(palm_node *node, int timeout_ms, palm_event *event)
 {
     uint64_t end = now_ms() + (uint64_t)timeout_ms;
-    memset(event, 0, sizeof *event);
-    if (palm_space_forked(node->space))
-        return PALM_EFORK;
     for (;;) {
         bool given;
         if (atomic_load(&node->closed))
             return PALM_ECLOSED;
         if (++node->since_look > LOOK_EVERY)
-            look(node, 0);
-        if (next_note(node, event))
+            palmi_node_look(node, 0);
+        if (next_note(node, event) || palmi_node_held(node, event))
             return PALM_OK;
         palm_err err = palmi_receive(node, event, &given);
         if (given)
@@ -292,12 +292,23 @@ palm_err palm_node_next(palm_node *node, int timeout_ms, palm_event *event)
             return err;
         uint64_t now = now_ms();
         if (err && now < end)
-            err = look(node, (int)(end - now));
+            err = palmi_node_look(node, (int)(end - now));
         else if (now >= end) {
-            look(node, 0);
+            palmi_node_look(node, 0);
             return next_note(node, event) ? PALM_OK : PALM_EAGAIN;
         }
         if (err && err != PALM_EAGAIN)
             return err;
     }
+}
+
+palm_err palm_node_next(palm_node *node, int timeout_ms, palm_event *event)
+{
+    memset(event, 0, sizeof *event);
+    if (palm_space_forked(node->space))
+        return PALM_EFORK;
+    pthread_mutex_lock(&node->receiving);
+    palm_err err = next(node, timeout_ms, event);
+    pthread_mutex_unlock(&node->receiving);
+    return err;
 }

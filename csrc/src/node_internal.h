@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: BSD-3-Clause
  *
- * What node.c, hello.c, receive.c and link.c (sending) share. Everything below node->lock is guarded by it; the fields
- * above are written once, or belong to the thread in palm_node_next. */
+ * What node.c, hello.c, receive.c, attend.c (receiving) and link.c (sending) share. Everything below node->lock and
+ * node->receiving is guarded by these, of which receiving is taken first; the fields above are written once. */
 #ifndef PALM_NODE_INTERNAL_H
 #define PALM_NODE_INTERNAL_H
 
@@ -41,6 +41,7 @@ typedef struct palmi_link {
     palm_identity identity;    /* of the peer */
     int pidfd;                 /* -1: other host, or not yet known */
     bool mapped;               /* the peer can map our arena: send descriptors, else frames */
+    bool named;                /* a peer has named it: nobody here has asked for it, nor has anybody answered */
     bool stranger;             /* it came by itself, and no process of this host vouches for it */
     bool in_use;               /* more than HELLOs has come from there, or somebody here has asked for it */
     bool broken;               /* half a message is in the socket: the link has to be lost */
@@ -49,7 +50,9 @@ typedef struct palmi_link {
     uint32_t word, tag;        /* of our arena: where the peer tells what it has taken */
     uint32_t peer_word, peer_tag;
     uint8_t begun_anew;        /* how often the peer has introduced itself again */
+    uint8_t gaps;              /* how often it was told that something has not arrived */
     uint64_t seq;              /* of the envelope sent last */
+    uint64_t heard;            /* of the envelope that came last; 0: none yet */
     uint64_t taken;            /* by the peer, as far as seen */
     PALMI_VECTOR(palmi_flight) flight; /* in order of seq */
     uint32_t flight_first;     /* entries before it are settled */
@@ -70,11 +73,15 @@ struct palm_node {
     pid_t pid;
     bool frames;
     int bell, watch;           /* eventfd; epoll over the bell, libzmq's fd of the socket, and the pidfds of peers */
-    palm_reader *reader;       /* these four: the thread in palm_node_next */
+    atomic_bool woken, stopped, closed;
+
+    pthread_mutex_t receiving; /* who receives: the thread in palm_node_next, or the pulse while a function runs */
+    palm_reader *reader;
     uint32_t since_look;
     bool stop_told;
     char rejected[160];
-    atomic_bool woken, stopped, closed;
+    PALMI_VECTOR(palm_event) held; /* what the pulse has received */
+    uint32_t held_first;
 
     pthread_mutex_t lock;
     palm_writer *writer;
@@ -83,6 +90,12 @@ struct palm_node {
     PALMI_VECTOR(palmi_note) notes;
     uint32_t notes_first;
 };
+
+/* With `receiving` held. Waits up to ms for the socket, the bell or a death. */
+palm_err palmi_node_look(palm_node *node, int ms);
+/* The oldest of what the pulse has received. */
+bool palmi_node_held(palm_node *node, palm_event *event);
+void palmi_node_drop_held(palm_node *node);
 
 /* All with the lock held. */
 palmi_link *palmi_link_get(palm_node *node, uint32_t number);
@@ -97,16 +110,22 @@ enum { PALMI_NO_PIDFD = -1, PALMI_DEAD = -2 };
 int palmi_pidfd(pid_t pid);
 /* Takes over the pidfd, which may be PALMI_NO_PIDFD; a link that is watched already stays so. */
 void palmi_link_watch(palm_node *node, palmi_link *link, int pidfd);
+/* The batch stays as it is; what is sent before the hand-shake is over waits. PALM_ECLOSED: the link is lost, and freed. */
+palm_err palmi_link_send(palm_node *node, palmi_link *link, palm_kind kind, uint32_t handle, uint16_t hop,
+                         const palm_batch *batch);
 palm_err palmi_link_hello(palm_node *node, palmi_link *link);
 palm_err palmi_link_flush(palm_node *node, palmi_link *link);
 /* The batch is empty afterwards, or as it was; then the caller has to see whether the link is broken. */
 palm_err palmi_link_transmit(palm_node *node, palmi_link *link, palm_kind kind, uint32_t handle, uint16_t hop,
                              const palm_batch *batch);
 void palmi_link_settle(palm_node *node, palmi_link *link);
+/* An envelope has come on the link's other direction: a gap before it is told to its sender, who else would not know that
+ * something is lost. A HELLO of number 1 begins anew, and is none. False: the link is lost, and freed. */
+bool palmi_link_follow(palm_node *node, palmi_link *link, const palm_envelope *e);
 /* Any thread, with the lock held: the one in palm_node_next sees it at once. */
 void palmi_node_note(palm_node *node, palm_event_kind kind, uint32_t link, uint32_t reason);
 
-/* Without the lock, in the thread of palm_node_next. */
+/* Without the lock, with `receiving` held. */
 /* False: it cannot be answered. */
 bool palmi_hello_received(palm_node *node, const palm_envelope *e);
 /* The next message, if there is one (else PALM_EAGAIN). *given: it is an event to give out, and not our own affair. */

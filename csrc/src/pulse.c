@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: BSD-3-Clause
  *
  * The thread that keeps time while a function computes, with the GIL or without (R10), and that ends the process when
- * its owner is gone (R15). It calls nothing that waits. */
+ * its owner is gone (R15), or a function takes longer than it may. It calls nothing that waits. */
 #include "palm.h"
 
 #include <errno.h>
@@ -27,6 +27,8 @@ struct palm_pulse {
     bool stop;
     int owner_fd, grace_ms;
     uint64_t end_at_ns; /* 0: the owner lives */
+    palm_node *limited; /* whose functions are watched; NULL: none */
+    int limit_grace_ms;
     char unlink_path[512];
 };
 
@@ -46,11 +48,56 @@ static void owner_is_gone(palm_pulse *p)
         palm_node_stop(p->nodes[i]);
 }
 
-static void end_process(palm_pulse *p)
+static void end_process(palm_pulse *p, int code)
 {
     if (p->unlink_path[0])
         unlink(p->unlink_path);
-    _exit(1);
+    _exit(code);
+}
+
+static void say(const char *function)
+{
+    char line[PALM_NAME_BYTES + 128];
+    int n = snprintf(line, sizeof line,
+                     "palm: %.*s has overrun its timeout: this process ends, and nobody is there to start it again\n",
+                     PALM_NAME_BYTES, function);
+    ssize_t written = write(STDERR_FILENO, line, (size_t)n);
+    (void)written;
+}
+
+static uint64_t realtime_ns(void)
+{
+    struct timespec t;
+    clock_gettime(CLOCK_REALTIME, &t);
+    return (uint64_t)t.tv_sec * 1000000000u + (uint64_t)t.tv_nsec;
+}
+
+/* `ended` is stored before the process can be dead, and the reader compares ended_since: if another execution has begun
+ * in this moment, that one is not to blame. */
+static void end_work(palm_pulse *p, palm_end why, uint64_t since)
+{
+    palm_at_work *work = &p->counters->at_work;
+    __atomic_store_n(&work->ended, (uint32_t)why, __ATOMIC_RELAXED);
+    palm_gauge(&work->ended_since, since);
+    if (p->limit_grace_ms < 0) {
+        uint64_t function = __atomic_load_n(&work->function, __ATOMIC_RELAXED);
+        say(p->counters->functions[function < PALM_MAX_FUNCTIONS ? function : PALM_MAX_FUNCTIONS - 1].name);
+    }
+    end_process(p, PALM_EXIT_ENDED);
+}
+
+/* What has run for less than a beat is left alone: it may come back, and whoever receives looks by itself. */
+static void judge(palm_pulse *p, uint64_t now)
+{
+    palm_at_work *work = &p->counters->at_work;
+    uint64_t grace = p->limit_grace_ms < 0 ? UINT64_MAX : (uint64_t)p->limit_grace_ms * 1000000u;
+    uint64_t since = __atomic_load_n(&work->since_ns, __ATOMIC_ACQUIRE);
+    if (!since || now < since || now - since < BEAT_MS * UINT64_C(1000000))
+        return;
+    palm_node_attend(p->limited, work, since, now);
+    palm_end why = palm_work_judge(work, now, realtime_ns(), grace, &since);
+    if (why)
+        end_work(p, why, since);
 }
 
 static void beat(palm_pulse *p)
@@ -58,10 +105,15 @@ static void beat(palm_pulse *p)
     uint64_t now = now_ns();
     palm_space_tick(p->space, now);
     palm_gauge(&p->counters->pulse_ns, now);
+    palm_unread unread = {0};
     for (unsigned i = 0; i < p->n_nodes; i++)
-        palm_node_tick(p->nodes[i]);
+        palm_node_tick(p->nodes[i], &unread);
+    palm_gauge(&p->counters->unread.envelopes, unread.envelopes);
+    __atomic_store_n(&p->counters->unread.pid, unread.pid, __ATOMIC_RELAXED); /* a glance: the two may not fit */
+    if (p->limited)
+        judge(p, now);
     if (p->end_at_ns && now >= p->end_at_ns)
-        end_process(p);
+        end_process(p, 1);
 }
 
 static void *run(void *arg)
@@ -133,6 +185,16 @@ void palm_pulse_remove(palm_pulse *p, palm_node *node)
     for (unsigned i = 0; i < p->n_nodes; i++)
         if (p->nodes[i] == node)
             p->nodes[i--] = p->nodes[--p->n_nodes];
+    if (p->limited == node)
+        p->limited = NULL;
+    pthread_mutex_unlock(&p->lock);
+}
+
+void palm_pulse_limit(palm_pulse *p, palm_node *node, int grace_ms)
+{
+    pthread_mutex_lock(&p->lock);
+    p->limited = node;
+    p->limit_grace_ms = grace_ms;
     pthread_mutex_unlock(&p->lock);
 }
 

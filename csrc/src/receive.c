@@ -202,6 +202,30 @@ static void tell_taken(palm_node *node, palmi_link *link, uint64_t seq)
                              (uint64_t)link->peer_tag << PALMI_SEQ_BITS | seq);
 }
 
+enum { MAX_GAPS = 100 }; /* of which a peer is told: it may never read that */
+
+/* Says to who has sent it that something has not arrived (docs/wire.md, 8). False: the link is lost by that. */
+static bool report_gap(palm_node *node, palmi_link *link)
+{
+    palm_batch *batch;
+    palm_record *record;
+    if (link->gaps == MAX_GAPS || palm_batch_new(&batch) != PALM_OK)
+        return true;
+    link->gaps++;
+    palm_err err = palm_batch_record(batch, PALM_LOST, UINT64_MAX, &record);
+    if (!err)
+        err = palmi_link_send(node, link, PALM_DATA, 0, 0, batch);
+    palm_batch_free(batch);
+    return err != PALM_ECLOSED;
+}
+
+bool palmi_link_follow(palm_node *node, palmi_link *link, const palm_envelope *e)
+{
+    bool gap = link->heard && e->seq != link->heard + 1 && !(e->kind == PALM_HELLO && e->seq == 1);
+    link->heard = e->seq;
+    return !gap || report_gap(node, link);
+}
+
 /* True: *event is to be given out. */
 static bool accept_from(palm_node *node, palm_event *event)
 {
@@ -211,7 +235,7 @@ static bool accept_from(palm_node *node, palm_event *event)
     bool wanted = false;
     if (!link) {
         reject(node, "from a sender that has not said HELLO", PALM_OK);
-    } else {
+    } else if (palmi_link_follow(node, link, e)) {
         palm_err err = take_blocks(node, event);
         event->link = link->number;
         link->in_use = true;

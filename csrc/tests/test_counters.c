@@ -16,7 +16,8 @@ static void go_to(stage stage, palm_at_work *work)
     uint64_t path[PALM_MAX_PATH];
     for (uint64_t i = 0; i < PALM_MAX_PATH; i++)
         path[i] = (i + 1) << 48 | i;
-    palm_work_on(work, JOB, 3, 2, 1);
+    palm_work_on(work, JOB, 3, 2, 1, 4);
+    palm_work_terms(work, 2, 0, 0, 0);
     if (stage == IDLE)
         return;
     palm_work_begin(work, 7, path, stage == DEEP ? PALM_MAX_PATH : 1, 1000);
@@ -54,6 +55,7 @@ static pid_t start_child(stage stage, palm_identity *of)
 static void check_name(stage stage, const palm_at_work *found)
 {
     CHECK(!memcmp(found->job, JOB, sizeof JOB) && found->hop == 3 && found->function == 2 && found->together == 1);
+    CHECK(found->client == 4 && found->attempt == 2);
     CHECK(found->number == 7 && found->path_count == (stage == DEEP ? PALM_MAX_PATH : 1));
     for (uint32_t i = 0; i < found->path_count; i++)
         CHECK(found->path[i] == ((uint64_t)(i + 1) << 48 | i));
@@ -95,11 +97,97 @@ static void counts_what_came_to_its_end(void)
     CHECK(work.completed == 1);
 }
 
+static void tells_what_it_waits_for(void)
+{
+    palm_waiting waiting = {0}, found;
+    CHECK(!palm_wait_read(&waiting, &found));
+    palm_wait_begin(&waiting, "a\nbc\n", 5, 7);
+    CHECK(palm_wait_read(&waiting, &found) && found.since_ns == 7 && !strcmp(found.servers, "a\nbc\n"));
+    palm_wait_begin(&waiting, "d\n", 2, 8);
+    CHECK(palm_wait_read(&waiting, &found) && found.since_ns == 8 && !strcmp(found.servers, "d\n"));
+    palm_wait_end(&waiting);
+    CHECK(!palm_wait_read(&waiting, &found));
+}
+
+static void leaves_out_names_that_do_not_fit(void)
+{
+    char names[2 * PALM_WAITING_BYTES];
+    palm_waiting waiting = {0}, found;
+    for (size_t i = 0; i < sizeof names; i++)
+        names[i] = i % 100 == 99 ? '\n' : 'x';
+    palm_wait_begin(&waiting, names, sizeof names, 1);
+    CHECK(palm_wait_read(&waiting, &found) && strlen(found.servers) == PALM_WAITING_BYTES / 100 * 100);
+    memset(waiting.servers, 'y', sizeof waiting.servers);
+    CHECK(palm_wait_read(&waiting, &found) && strlen(found.servers) == PALM_WAITING_BYTES - 1);
+}
+
+enum { SINCE = 1000, LIMIT = 500, DEADLINE = 9000, GRACE = 100 };
+
+static palm_end judged(const palm_at_work *work, uint64_t now, uint64_t realtime, uint64_t grace)
+{
+    uint64_t since = 0;
+    palm_end end = palm_work_judge(work, now, realtime, grace, &since);
+    CHECK(!end || since == SINCE);
+    return end;
+}
+
+static palm_at_work began(uint64_t limit, uint64_t spent, uint64_t deadline)
+{
+    palm_at_work work = {0};
+    palm_work_on(&work, JOB, 3, 2, 1, 4);
+    palm_work_terms(&work, 1, limit, spent, deadline);
+    palm_work_begin(&work, 7, NULL, 0, SINCE);
+    return work;
+}
+
+static void judges_what_takes_too_long(void)
+{
+    palm_at_work any = began(0, 0, 0), limited = began(LIMIT, 0, 0), later = began(LIMIT, 400, 0);
+    CHECK(judged(&any, UINT64_MAX, UINT64_MAX, GRACE) == PALM_END_NONE);
+    CHECK(judged(&limited, SINCE - 1, 0, GRACE) == PALM_END_NONE); /* the clock was read before it began */
+    CHECK(judged(&limited, SINCE + LIMIT, 0, GRACE) == PALM_END_NONE);
+    CHECK(judged(&limited, SINCE + LIMIT + 1, 0, GRACE) == PALM_END_OVERRUN);
+    CHECK(judged(&limited, SINCE + LIMIT + 1, 0, UINT64_MAX) == PALM_END_OVERRUN); /* there is no grace for it */
+    CHECK(judged(&later, SINCE + 100, 0, GRACE) == PALM_END_NONE);
+    CHECK(judged(&later, SINCE + 101, 0, GRACE) == PALM_END_OVERRUN);
+    palm_work_end(&limited, true);
+    CHECK(judged(&limited, SINCE + LIMIT + 1, 0, GRACE) == PALM_END_NONE);
+}
+
+static void judges_what_is_late(void)
+{
+    palm_at_work work = began(0, 0, DEADLINE);
+    CHECK(judged(&work, SINCE, DEADLINE + GRACE, GRACE) == PALM_END_NONE);
+    CHECK(judged(&work, SINCE, DEADLINE + GRACE + 1, GRACE) == PALM_END_LATE);
+    CHECK(judged(&work, SINCE, UINT64_MAX, UINT64_MAX) == PALM_END_NONE);
+}
+
+static void judges_what_nobody_waits_for(void)
+{
+    palm_at_work work = began(0, 0, 0);
+    palm_work_unwanted(&work, SINCE - 1, 1100); /* that one has ended */
+    CHECK(judged(&work, 5000, 0, GRACE) == PALM_END_NONE);
+    palm_work_unwanted(&work, SINCE, 1100);
+    palm_work_unwanted(&work, SINCE, 4000); /* the first time counts */
+    CHECK(judged(&work, 1200, 0, GRACE) == PALM_END_NONE);
+    CHECK(judged(&work, 1000, 0, GRACE) == PALM_END_NONE);
+    CHECK(judged(&work, 1201, 0, GRACE) == PALM_END_UNWANTED);
+    CHECK(judged(&work, UINT64_MAX, 0, UINT64_MAX) == PALM_END_NONE);
+    palm_work_end(&work, true);
+    palm_work_begin(&work, 8, NULL, 0, SINCE + 1);
+    CHECK(palm_work_judge(&work, 5000, 0, GRACE, &(uint64_t){0}) == PALM_END_NONE);
+}
+
 int main(void)
 {
+    tells_what_it_waits_for();
+    leaves_out_names_that_do_not_fit();
     for (int stage = 0; stage < STAGES; stage++)
         reads_the_name((enum stage)stage);
     believes_no_count();
     counts_what_came_to_its_end();
+    judges_what_takes_too_long();
+    judges_what_is_late();
+    judges_what_nobody_waits_for();
     return 0;
 }

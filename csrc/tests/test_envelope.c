@@ -80,7 +80,8 @@ static const palm_record release_records[] = {
     {.number = 8, .count = 64, .body_size = 32, .form = PALM_BYTES},
     {.number = 9, .path_count = 1, .form = PALM_BYTES, .flags = 1}};
 static const palm_record events_records[] = {
-    {.number = 8, .count = 64, .path_count = 1, .form = PALM_ASK}, {.count = 2, .form = PALM_LOST}};
+    {.number = 8, .count = 64, .path_count = 1, .form = PALM_ASK}, {.count = 2, .form = PALM_LOST},
+    {.number = 9, .path_count = 1, .form = PALM_ASIDE}, {.number = 10, .count = PALM_DROP_SLOW, .form = PALM_DROP}};
 
 static const struct golden {
     const char *name;
@@ -394,7 +395,7 @@ static palm_err verdict(const subject *s)
 static void spoil_records(subject *s)
 {
     palm_record *r = s->records;
-    SPOIL(s, r[1].form, PALM_LOST + 1, PALM_EMALFORMED);
+    SPOIL(s, r[1].form, PALM_ASIDE + 1, PALM_EMALFORMED);
     SPOIL(s, r[1].form, 255, PALM_EMALFORMED);
     SPOIL(s, r[1].body_at, 503, PALM_EMALFORMED);
     SPOIL(s, r[1].body_size, 513, PALM_EMALFORMED);

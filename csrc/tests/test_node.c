@@ -117,7 +117,7 @@ static uint64_t held(peer *p)
 static void wait_until_free(peer *p)
 {
     for (int i = 0; i < 5000 && held(p); i++) {
-        palm_node_tick(p->node);
+        palm_node_tick(p->node, &(palm_unread){0});
         palm_space_tick(p->space, (uint64_t)time(NULL) * 1000000000u);
         usleep(1000);
     }
@@ -260,6 +260,13 @@ static void test_half_a_message_that_waited(void)
     peer_close(&b);
 }
 
+static void close_link(peer *p, uint32_t link)
+{
+    pthread_mutex_lock(&p->node->lock);
+    palmi_link_close(p->node, palmi_link_get(p->node, link), 0);
+    pthread_mutex_unlock(&p->node->lock);
+}
+
 /* Who closes its link and opens it again is answered, and told which blocks have been taken. */
 static void test_link_again(void)
 {
@@ -268,7 +275,7 @@ static void test_link_again(void)
     palm_batch *batch;
     CHECK_OK(palm_batch_new(&batch));
     for (int i = 0; i < 3; i++) {
-        palm_node_unlink(a.node, link);
+        close_link(&a, link);
         link = connect_to(&a, &b);
         put_block(&a, batch, 1);
         send_all(a.node, link, 1, 0, batch);
@@ -529,6 +536,92 @@ static void test_strangers_in_use(void)
     peer_close(&a);
 }
 
+/* Peers may name endpoints without end: of those that nobody answers from, the last ones stay, and whoever has answered, or
+ * was asked for here. */
+static void test_named_links(void)
+{
+    enum { MANY = 600 };
+    peer a = peer_open("a", false), b = peer_open("b", false);
+    forger f = forger_of(&a);
+    uint32_t asked, again, answered, link, lost = 0;
+    palm_event event;
+    CHECK_OK(palm_node_link(a.node, place(0), 0, &asked));
+    CHECK_OK(palm_node_link_named(a.node, place(0), 0, &again));
+    CHECK(again == asked);
+    CHECK_OK(palm_node_link_named(a.node, palm_node_endpoint(b.node), 0, &answered));
+    event = expect(&a, &b, PALM_EVENT_READY);
+    CHECK(event.link == answered);
+    for (unsigned i = 1; i < MANY; i++)
+        CHECK_OK(palm_node_link_named(a.node, place(i), 0, &link));
+    CHECK(a.node->links.n == 256 + 2);
+    while (palm_node_next(a.node, 0, &event) == PALM_OK)
+        lost += event.kind == PALM_EVENT_GONE;
+    CHECK(lost == MANY - 1 - 256);
+    CHECK(palm_node_link_state(a.node, asked, NULL) != PALM_LINK_GONE);
+    CHECK(palm_node_link_state(a.node, answered, NULL) == PALM_LINK_READY);
+    CHECK(palm_node_link_state(a.node, link, NULL) != PALM_LINK_GONE);
+    for (unsigned i = 0; i < MANY; i++) /* who answers from a place that was named is a stranger like others */
+        forge_hello(&f, &a, 2 * i + 1, 0, place(i));
+    read_all(&f, &a);
+    CHECK(a.node->links.n <= 256 + 2);
+    forger_close(&f);
+    peer_close(&a);
+    peer_close(&b);
+}
+
+static void skip(peer *p, uint32_t link)
+{
+    pthread_mutex_lock(&p->node->lock);
+    palmi_link_get(p->node, link)->seq++;
+    pthread_mutex_unlock(&p->node->lock);
+}
+
+/* Envelopes that have not arrived are seen by the next one's number, and their sender is told, each time; what comes then is
+ * taken as ever. */
+static void test_gap(void)
+{
+    peer a = peer_open("a", false), b = peer_open("b", false);
+    uint32_t link = connect_to(&a, &b);
+    palm_batch *batch;
+    CHECK_OK(palm_batch_new(&batch));
+    for (int i = 0; i < 3; i++) {
+        skip(&a, link);
+        put_block(&a, batch, 1);
+        send_all(a.node, link, 7, 0, batch);
+        palm_event event = next_message(&b, &a);
+        CHECK(event.envelope.handle == 7);
+        palm_event_done(b.node, &event);
+        event = next_message(&a, &b);
+        const palm_envelope *e = &event.envelope;
+        CHECK(event.link == link && e->kind == PALM_DATA && e->handle == 0);
+        CHECK(e->n_records == 1 && e->records[0].form == PALM_LOST && e->records[0].number == UINT64_MAX);
+        palm_event_done(a.node, &event);
+    }
+    put_bytes(batch, 1, "whole");
+    send_all(a.node, link, 7, 0, batch);
+    palm_event event = next_message(&b, &a);
+    palm_event_done(b.node, &event);
+    CHECK_ERR(palm_node_next(a.node, 20, &event), PALM_EAGAIN);
+    wait_until_free(&a);
+    palm_batch_free(batch);
+    peer_close(&a);
+    peer_close(&b);
+}
+
+/* Who leaves gaps and reads nothing does not fill our memory. */
+static void test_gaps_without_end(void)
+{
+    peer a = peer_open("a", false);
+    forger f = forger_of(&a);
+    forge_hello(&f, &a, 5, 0, place(0));
+    for (uint64_t seq = 3; seq < 1000; seq += 2)
+        forge(&f, &(palm_envelope){.kind = PALM_CANCEL, .sender = 5, .seq = seq});
+    read_all(&f, &a);
+    CHECK(palmi_link_by_peer(a.node, 5)->seq < 150);
+    forger_close(&f);
+    peer_close(&a);
+}
+
 static void *waker(void *node)
 {
     usleep(20000);
@@ -611,6 +704,158 @@ static void test_threads(void)
     peer_close(&b);
 }
 
+/* ------------------------------------------------------------------------- receiving while a function runs */
+
+static const uint8_t JOB[17] = "a job's 16 bytes";
+
+/* What the page says of a function that has begun at 5. */
+static palm_at_work *work_on(peer *p, uint64_t number, uint32_t client)
+{
+    palm_at_work *work = &((palm_counters *)palm_space_page(p->space))->at_work;
+    palm_work_on(work, JOB, 0, 0, 1, client);
+    palm_work_terms(work, 1, 0, 0, 0);
+    palm_work_begin(work, number, NULL, 0, 5);
+    work->unwanted_since = 0;
+    return work;
+}
+
+static void say_end(peer *from, uint32_t link, palm_kind kind, const char *job, uint64_t number, uint32_t count)
+{
+    palm_batch *batch;
+    palm_record *record;
+    CHECK_OK(palm_batch_new(&batch));
+    CHECK_OK(palm_batch_record(batch, PALM_BYTES, number, &record));
+    CHECK_OK(palm_batch_body(batch, job, strlen(job)));
+    palm_batch_set_form(batch, PALM_BYTES, count);
+    CHECK_OK(palm_node_send(from->node, link, kind, 1, 0, batch));
+    palm_batch_free(batch);
+}
+
+/* Until so much is held. */
+static void attend(peer *p, palm_at_work *work, uint32_t n)
+{
+    for (int i = 0; i < 5000; i++) {
+        palm_node_attend(p->node, work, 5, 77);
+        if (p->node->held.n - p->node->held_first == n)
+            return;
+        usleep(1000);
+    }
+    CHECK(!"held within 5 s");
+}
+
+static bool is_unwanted(const palm_at_work *work)
+{
+    CHECK(!work->unwanted_since || (work->unwanted_since == 5 && work->unwanted_ns == 77));
+    return work->unwanted_since;
+}
+
+/* What ends the message at work is seen, whatever lies before it; and all comes out in its order. */
+static void test_attend(void)
+{
+    const char *job = (const char *)JOB;
+    struct end { palm_kind kind; const char *job; uint64_t number; uint32_t count; bool is_its; } ends[] = {
+        {PALM_CANCEL, job, PALM_NO_NUMBER, 0, true},
+        {PALM_FORGET, job, PALM_NO_NUMBER, 0, true},
+        {PALM_CANCEL, job, 7, 0, true},
+        {PALM_CANCEL, job, 8, 0, false},                   /* another input */
+        {PALM_CANCEL, job, PALM_NO_NUMBER, 1, false},      /* its generators are to stop */
+        {PALM_CANCEL, "another's16bytes", PALM_NO_NUMBER, 0, false},
+        {PALM_CANCEL, "short", PALM_NO_NUMBER, 0, false},
+        {PALM_DATA, job, PALM_NO_NUMBER, 0, false},
+    };
+    peer a = peer_open("a", false), b = peer_open("b", false);
+    uint32_t link = connect_to(&a, &b);
+    for (size_t i = 0; i < sizeof ends / sizeof ends[0]; i++) {
+        palm_at_work *work = work_on(&b, 7, 0);
+        for (int k = 0; k < 100; k++)
+            say_end(&a, link, PALM_DATA, "something", (uint64_t)k, 0);
+        say_end(&a, link, ends[i].kind, ends[i].job, ends[i].number, ends[i].count);
+        attend(&b, work, 101);
+        CHECK(is_unwanted(work) == ends[i].is_its);
+        for (uint64_t k = 0; k < 101; k++) {
+            palm_event event = next_message(&b, NULL);
+            CHECK(event.envelope.kind == (k < 100 ? PALM_DATA : ends[i].kind));
+            CHECK(event.envelope.records[0].number == (k < 100 ? k : ends[i].number));
+            palm_event_done(b.node, &event);
+        }
+        palm_work_end(work, true);
+    }
+    peer_close(&a);
+    peer_close(&b);
+}
+
+/* It was held before the message began that it ends; one that began later is not blamed for the one before. */
+static void test_attend_again(void)
+{
+    peer a = peer_open("a", false), b = peer_open("b", false);
+    uint32_t link = connect_to(&a, &b);
+    palm_at_work *work = work_on(&b, 6, 0);
+    say_end(&a, link, PALM_CANCEL, (const char *)JOB, 7, 0);
+    attend(&b, work, 1);
+    CHECK(!is_unwanted(work));
+    work = work_on(&b, 7, 0);
+    palm_node_attend(b.node, work, 4, 77);
+    CHECK(!work->unwanted_since);
+    palm_node_attend(b.node, work, 5, 77);
+    CHECK(is_unwanted(work));
+    peer_close(&a);
+    peer_close(&b); /* with what is held */
+}
+
+/* Who waits for it is gone: in good order here; a death comes by its pidfd. */
+static void test_attend_without_a_client(void)
+{
+    peer a = peer_open("a", false), b = peer_open("b", false);
+    connect_to(&a, &b);
+    uint32_t link = expect(&b, &a, PALM_EVENT_READY).link, unsent;
+    palm_at_work *work = work_on(&b, 7, link);
+    palm_node_attend(b.node, work, 5, 77);
+    CHECK(!is_unwanted(work));
+    palm_node_close(a.node, 100, &unsent);
+    for (int i = 0; i < 5000 && !is_unwanted(work); i++) {
+        palm_node_attend(b.node, work, 5, 77);
+        usleep(1000);
+    }
+    CHECK(is_unwanted(work));
+    palm_event event = expect(&b, NULL, PALM_EVENT_GONE);
+    CHECK(event.link == link);
+    palm_space_close(a.space);
+    peer_close(&b);
+}
+
+static atomic_bool attending;
+
+static void *attend_all_the_time(void *arg)
+{
+    peer *p = arg;
+    palm_at_work *work = &((palm_counters *)palm_space_page(p->space))->at_work;
+    while (atomic_load(&attending))
+        palm_node_attend(p->node, work, 5, 77);
+    return NULL;
+}
+
+/* Two threads receive in turns: each message comes once, in its order. */
+static void test_attend_beside_next(void)
+{
+    enum { MANY = 5000 };
+    peer a = peer_open("a", false), b = peer_open("b", false);
+    uint32_t link = connect_to(&a, &b);
+    pthread_t thread;
+    atomic_store(&attending, true);
+    CHECK(!pthread_create(&thread, NULL, attend_all_the_time, &b));
+    for (uint64_t i = 0; i < MANY; i++)
+        say_end(&a, link, PALM_DATA, "something", i, 0);
+    for (uint64_t i = 0; i < MANY; i++) {
+        palm_event event = next_message(&b, NULL);
+        CHECK(event.envelope.records[0].number == i);
+        palm_event_done(b.node, &event);
+    }
+    atomic_store(&attending, false);
+    pthread_join(thread, NULL);
+    peer_close(&a);
+    peer_close(&b);
+}
+
 int main(int argc, char **argv)
 {
     const char *missing;
@@ -635,10 +880,17 @@ int main(int argc, char **argv)
     test_strangers(0);
     test_strangers(getpid());
     test_strangers_in_use();
+    test_named_links();
+    test_gap();
+    test_gaps_without_end();
     test_kept_events();
     test_wake_and_stop();
     test_to_oneself();
     test_threads();
+    test_attend();
+    test_attend_again();
+    test_attend_without_a_client();
+    test_attend_beside_next();
     CHECK(!rmdir(directory));
     return 0;
 }

@@ -39,6 +39,19 @@ def seconds(name: str, value: Any) -> float | None:
     return None if number == math.inf else min(number, AGES)
 
 
+def probability(name: str, value: Any) -> float:
+    """From 0 to 1."""
+    try:
+        number = float(value) if not isinstance(value, (str, bytes, bool)) else None
+    except TypeError:
+        number = None
+    if number is None:
+        raise TypeError(f"{name} is a probability, a number from 0 to 1, not {value!r}")
+    if not 0 <= number <= 1:
+        raise ValueError(f"{name} is a probability, from 0 to 1, not {value!r}")
+    return number
+
+
 def mapping(name: str, value: Any) -> dict[str, Any]:
     """A dict by names; {} for None."""
     if value is None:

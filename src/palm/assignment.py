@@ -8,12 +8,23 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from palm._core import node as core
-from palm.errors import PalmError
+from palm.errors import Crashed, PalmError, PayloadError
+from palm.step import Step
 
 if TYPE_CHECKING:
     from palm.making import Making
+    from palm.suspects import Blame
+    from palm.template import Signature
 
 Name = tuple[int, tuple[int, ...]]  # of a message in its job: number of the input, path
+
+
+@dataclass
+class Waiting:
+    """What an outlet holds while its server is looked for."""
+
+    batches: list[core.Batch] = field(default_factory=list)
+    names: list[Name] = field(default_factory=list)  # of the messages in them
 
 
 @dataclass
@@ -24,6 +35,9 @@ class Outlet:
     handle: int
     hop: int
     batch: core.Batch = field(default_factory=core.Batch)
+    route: list[Step] = field(default_factory=list)  # that `palm.to` has named
+    waiting: Waiting | None = None  # None: it is open
+    is_told: bool = False  # how many messages its server has begun
 
 
 @dataclass
@@ -38,7 +52,10 @@ class JobHere:
     report: Outlet  # to the client: results, and what became of messages that have none
     epoch: int = 0
     cancelled: bool = False
+    stopped: bool = False  # generators of the first step are to end
     making: dict[Name, Making] = field(default_factory=dict)  # whose children are kept here
+    tried: dict[int, dict[Name, int]] = field(default_factory=dict)  # by hop: how often what has failed was run
+    given_up: set[int] = field(default_factory=set)  # inputs that may still be in the backlog
     downstream: set[int] = field(default_factory=set)  # links on which this job was handed on
 
 
@@ -51,17 +68,26 @@ class Assignment:
     client: str  # endpoint
     seed: int
     steps: list[list[Any]]  # [server, function, endpoint, key of constants], this step first
-    pids: dict[str, int]  # of endpoints on this host: whose death is to be noticed
+    pids: dict[str, int]  # of endpoints: whose death is to be noticed
+    where: bytes  # the pid namespace that they are of
     constants: dict[str, dict[str, Any]]
+    owed: int  # children that the generator of the first step has to make before it may be stopped
     hop: int
+    tells: bool = False  # the sender is told how many messages have been begun
+    begun: int = 0
     function: Callable[..., Any] | None = None
     index: int = 0
     parameters: int = 1
     refusal: PalmError | None = None
-    suspects: dict[Name, tuple[int, str]] = field(default_factory=dict)  # as of_job has them
-    refused: dict[Name, tuple[int, str]] | None = None  # those that are not run again
+    work: core.Work | None = None  # what its executions have in common
+    signature: Signature | None = None
+    tried: dict[Name, int] = field(default_factory=dict)  # the job's, at this hop
+    refused: dict[Name, Blame] | None = None  # those that are not run again
     onward: Outlet | None = None
-    routed: dict[tuple[Any, ...], Outlet] = field(default_factory=dict)
+    found: dict[str, str] = field(default_factory=dict)  # servers that the job has not named: their endpoints
+    routed: dict[tuple[str, tuple[tuple[str, str | None], ...]], Outlet] = field(
+        default_factory=dict
+    )  # by `slow`, and steps with the keys of their constants
 
     @property
     def stale(self) -> bool:
@@ -70,3 +96,15 @@ class Assignment:
 
     def outlets(self) -> list[Outlet]:
         return [o for o in (self.onward, self.job.report, *self.routed.values()) if o is not None]
+
+    def tries_again(self, name: Name, error: BaseException) -> bool:
+        """Counts a failed execution; True if the function is to be run again for it. A payload that does not fit, or a
+        timeout of its own, are no matter of luck."""
+        assert self.signature is not None
+        if isinstance(error, PayloadError | Crashed) or not isinstance(error, self.signature.retry_on):
+            return False
+        tried = self.tried[name] = self.tried.get(name, 0) + 1
+        if tried < self.signature.attempts and not self.stale:
+            return True
+        del self.tried[name]
+        return False

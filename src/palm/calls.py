@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
@@ -12,14 +13,14 @@ from palm._core.book import CONTRADICTION, NEW
 from palm._core.payload import NOTHING, BlockLost
 from palm.connection import Connection
 from palm.delivery import Delivery, Path
-from palm.errors import PalmError, RemoteError, Timeout
+from palm.errors import Disconnected, PalmError, RemoteError, Timeout
 from palm.remote import Route, contradiction, error_of
 
 if TYPE_CHECKING:
     from palm.directory import Directory
     from palm.futures import CallFuture
 
-BLOCK = 4096  # children of a function that yields, granted at a time
+GRANT_OF_A_CALL = 4096  # children granted at a time: the caller wants a list of all of them
 
 
 class Retired(Exception):
@@ -66,6 +67,7 @@ class Calls:
         batch = core.Batch()
         deadline = 0 if timeout is None else time.time_ns() + int(timeout * 1e9)
         delivery = self.delivery
+        self.connection.check()  # before any lock: in a forked child they may be locked for ever
         with delivery.lock:
             number = delivery.sent
             batch.put(NOTHING if not values else values[0] if len(values) == 1 else values, number, None, deadline)
@@ -87,10 +89,11 @@ class Calls:
         number = self.send(values, answer, timeout)
         try:
             self.connection.wait(lambda: answer.done, timeout)
-        finally:
-            if not answer.done:
-                self.give_up(number)
+        except BaseException:  # of a signal handler
+            self.cancel(number)
+            raise
         if not answer.done:
+            self.give_up(number)
             raise self.timed_out(timeout)
         if answer.error is not None:
             raise self.timed_out(timeout) if is_late(answer.error) else answer.error
@@ -105,6 +108,13 @@ class Calls:
             self._results.pop(number, None)
             self._fanned.discard(number)
 
+    def cancel(self, number: int) -> None:
+        """Give it up, and tell the server, which ends what runs. (Of one whose time is over the server knows by
+        itself.)"""
+        self.give_up(number)
+        with contextlib.suppress(Disconnected):
+            self.delivery.tell(number)
+
     def _out(self, number: int) -> CallFuture | Answer | None:
         future = self.futures.pop(number, None)
         self.connection.awaited -= future is not None and type(future) is not Answer
@@ -115,9 +125,9 @@ class Calls:
 
     def end(self) -> None:
         """No more calls: the server may forget what the handle means."""
-        self.connection.remove(self)
+        links = self.connection.remove(self)
         if not self.connection.closed:
-            self.delivery.end()
+            self.delivery.end(links)
 
     # ---------------------------------------------------------------- what comes, with the connection's lock
 
@@ -125,6 +135,8 @@ class Calls:
         for form, number, path, value, count in event.outcomes():
             if form == core.LOST:
                 self._lost(number, path, count, "what was lent to it could not be taken")
+            elif form == core.ASIDE:
+                pass  # the caller waits for all of it
             elif number in self.book:
                 self._receive(event, form, number, path, value, count)
                 self.delivery.settled(number, path)
@@ -134,7 +146,7 @@ class Calls:
     def _receive(self, event: core.Event, form: int, number: int, path: Path, value: Any, count: int) -> None:
         if form == core.ASK:
             if self.delivery.asked(event, number, path, count):
-                self.delivery.grant(number, path, BLOCK)  # the caller wants a list of all of them
+                self.delivery.grant(number, path, GRANT_OF_A_CALL)
         elif form == core.ERROR:
             self._failed(number, error_of(value, number))
         elif isinstance(value, BlockLost):
@@ -178,11 +190,22 @@ class Calls:
             return [value for _, value in sorted(results, key=lambda r: r[0])]
         return results[0][1] if results else None
 
+    def broken(self, error: BaseException) -> None:
+        why = PalmError(f"an answer could not be taken in: {error!r}")
+        why.__cause__ = error
+        self._cannot_go_on(lambda number: why)
+
     def lost(self, link: int, reason: int) -> None:
         if self.futures:
             self.delivery.lost(link, reason)
         elif self.route.server_of(link) is not None:
             self._retire()  # nobody waits: there is nothing to repeat
+
+    def missed(self, link: int) -> None:
+        if self.futures:
+            self.delivery.missed(link)
+        elif self.route.server_of(link) is not None:
+            self._retire()
 
     def _retire(self) -> None:
         self.retired = True

@@ -16,6 +16,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Sequence
+from typing import NamedTuple
 
 from palm._core import space as core_space
 from palm.births import PID_BYTES, Births, Born
@@ -24,6 +25,21 @@ from palm.restarts import LIVED, Restarts
 from palm.suspects import Name, Suspect, Suspects
 
 _MAIN = "from palm.process import main; raise SystemExit(main())"
+
+
+# What is told of a process that has ended itself, by what `Page.ended` says
+_ENDS = {
+    "overrun": "overran its timeout of {:g} s",
+    "late": "ended, since a function went on after its deadline",
+    "unwanted": "ended, since a function went on that nobody waited for",
+}
+
+
+class EndOfWork(NamedTuple):
+    """Of a process that has ended itself, since a function took longer than it may."""
+
+    reason: str
+    to_blame: bool  # the message at work has overrun: it is not to be run again
 
 
 class Child:
@@ -73,12 +89,13 @@ class Child:
 
     def spawn(self, suspects: Sequence[Suspect]) -> None:
         """Starts a process; OSError if there can be none."""
+        again = self.process is not None
         order = os.memfd_create("order")  # a pipe would hold less than some orders have
         ours, theirs = socket.socketpair()
         try:
             with open(order, "wb", closefd=False) as f:
                 f.write(bytes(PID_BYTES))
-                pickle.dump((sys.path, self._order, list(suspects)), f)
+                pickle.dump((sys.path, self._order, list(suspects), again), f)
             os.lseek(order, PID_BYTES, os.SEEK_SET)
             self.process = self._born(order, theirs.fileno()) or self._executed(order, theirs.fileno())
             self.pidfd = self._opened_pidfd()
@@ -167,7 +184,8 @@ class Child:
     # ------------------------------------------------------------------------------------------------ its end
 
     def is_dead(self) -> bool:
-        return self.process is not None and self.process.poll() is not None
+        """And `forget` has not been called since."""
+        return self.pidfd >= 0 and self.process is not None and self.process.poll() is not None
 
     def failure(self) -> str:
         """Why it did not get ready, though nobody has killed it; empty if that is not so."""
@@ -180,13 +198,21 @@ class Child:
         lived = time.monotonic() - self._since > LIVED
         return self.is_ready and (lived or (self._page is not None and self._page.completed() > 0))
 
-    def suspect(self) -> Name | None:
-        """The message in which it died; None: in none, or in several at once, or nobody knows."""
+    def suspect(self) -> tuple[Name, int] | None:
+        """The message in which it died, and at which attempt; None: in none, or in several at once, or nobody knows."""
         found = self._page.at_work() if self._page is not None else None
         if found is None:
             return None
-        job, hop, number, path, together = found
-        return (job, hop, number, path) if together == 1 else None
+        job, hop, number, path, together, attempt = found
+        return ((job, hop, number, path), attempt) if together == 1 else None
+
+    def end_of_work(self) -> EndOfWork | None:
+        """Why it has ended itself, if it has."""
+        found = self._page.ended() if self._page is not None else None
+        if found is None:
+            return None
+        why, is_of_this, limit = found
+        return EndOfWork(_ENDS[why].format(limit), why == "overrun" and is_of_this)
 
     def forget(self) -> None:
         """Lets go of all that is left of the process; its code is in `process.returncode`."""

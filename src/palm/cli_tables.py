@@ -10,6 +10,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from palm.activity import text_of
 from palm.doctor import Finding
 
 _COLOURS = {"OK": "green", "WARN": "yellow", "FAIL": "red", "running": "green"}
@@ -30,12 +31,13 @@ def status_report(status: dict[str, Any]) -> None:
     registry = status["registry"]
     console.print(f"cluster {status['cluster']}, registry {registry['state']} (pid {registry['pid']})", highlight=False)
     numbers = ["pid", "in", "out", "errors", "busy s", "bytes in", "bytes out", "copied"]
-    table = _table(["server", "state"], numbers, "functions")
+    table = _table(["server", "state", "does"], numbers, "functions")
     for server in status["servers"]:
         c = server["counters"]
         table.add_row(
             server["name"],
             Text(server["state"], _COLOURS.get(server["state"], "red")),
+            text_of(server["work"]) if c else "-",
             str(server["pid"] or "-"),
             *(str(c.get(k, "-")) for k in ("messages_in", "messages_out", "errors")),
             f"{c['busy_seconds']:.1f}" if c else "-",
@@ -43,6 +45,9 @@ def status_report(status: dict[str, Any]) -> None:
             ", ".join(server["functions"]),
         )
     console.print(table)
+    for client in status["clients"]:
+        if client["work"]["state"] == "waiting":
+            console.print(f"client (pid {client['pid']}): {text_of(client['work'])}", highlight=False)
 
 
 def demo_report(found: dict[str, Any]) -> None:

@@ -14,7 +14,7 @@ from collections.abc import AsyncIterable, Iterable, Iterator, Sequence
 from os import PathLike
 from typing import Any, Literal
 
-from palm import arguments, places
+from palm import activity, arguments, places
 from palm._core import space as core_space
 from palm._core.lock import Lock
 from palm.calls import Calls, Retired
@@ -24,8 +24,8 @@ from palm.errors import Crashed, Disconnected, Timeout
 from palm.futures import Background, Call, CallFuture
 from palm.job import Job, end_with, leave
 from palm.journal import Journal
+from palm.remote import Route
 from palm.step import one_step, route_of
-from palm.window import SLOTS
 from palm.work import JobWork, Options
 
 _open: weakref.WeakSet[Client] = weakref.WeakSet()
@@ -85,7 +85,8 @@ class Client(concurrent.futures.Executor):
         *values
             None: an empty message; one: itself; several: a tuple.
         timeout : float, optional
-            Seconds; None: however long, while the server lives.
+            Seconds; None: however long, while the server lives. What is not begun by then is not begun any more; a
+            function that runs sees `cancelled`, and is ended with its process if it goes on (`Job.cancel`).
 
         Returns
         -------
@@ -125,8 +126,8 @@ class Client(concurrent.futures.Executor):
     ) -> concurrent.futures.Future[Any]:
         """Call a function without waiting; the future has what `call` would return or raise.
 
-        To cancel the future gives the call up: it is not answered, and a function that yields makes no more. Callbacks
-        of the future (`add_done_callback`) run in threads of their own, and may wait for other futures.
+        To cancel the future cancels the call, running or not: softly, then hard, as `Job.cancel` does. Callbacks of the
+        future (`add_done_callback`) run in threads of their own, and may wait for other futures.
         """
         return self._submit(CallFuture(self), step, values, timeout)
 
@@ -154,9 +155,10 @@ class Client(concurrent.futures.Executor):
         self, step: str, /, *iterables: Iterable[Any], timeout: float | None = None, chunksize: int = 1
     ) -> Iterator[Any]:
         """The results for each input, in order; lazy. `chunksize` is ignored: messages are batched anyway."""
-        inputs: Iterable[Any] = iterables[0] if len(iterables) == 1 else zip(*iterables, strict=False)
-        job = self.job(step, inputs, ordered=True, timeout=timeout)
-        return job._one_for_each()
+        values: Iterable[Any] = iterables[0] if len(iterables) == 1 else zip(*iterables, strict=False)
+        inputs = arguments.inputs(values)
+        options = _options(ordered=True, timeout=arguments.seconds("timeout", timeout), all_in_order=True)
+        return self._job(self._directory.route(route_of(step)), inputs, options, progress=False)._one_for_each()
 
     def job(
         self,
@@ -183,7 +185,8 @@ class Client(concurrent.futures.Executor):
         ordered : bool
             Results by input and place, rather than as they come.
         window : int, optional
-            Most inputs under way or waiting to be taken; None: 4096, and 512 MiB.
+            Most messages under way or waiting to be taken. None: adapts, to what the servers do in half a second; 16 to
+            4096. In any case no more than 512 MiB of them.
         on_error : {"raise", "skip", "return"}
             What a failed message does: cancel and raise the first; stay in `errors`; be given in the result's place.
         timeout : float, optional
@@ -219,20 +222,25 @@ class Client(concurrent.futures.Executor):
         route = self._directory.route(steps)
         fresh = secrets.randbits(63) if seed is None else seed
         book = None if journal is None else Journal(journal, steps, seed, fresh)
-        options = Options(
-            ordered=ordered,
-            window=window or SLOTS,
-            on_error=on_error,
-            timeout=timeout,
-            deadline=0 if timeout is None else time.time_ns() + int(timeout * 1e9),
-            seed=fresh if book is None else book.seed,
-        )
+        seed = fresh if book is None else book.seed
+        options = _options(ordered=ordered, window=window, on_error=on_error, timeout=timeout, seed=seed)
         try:
-            work = JobWork(self._connection, self._directory, route, options, inputs, book)
+            return self._job(route, inputs, options, progress=progress, journal=book)
         except BaseException:
             if book is not None:
                 book.close()
             raise
+
+    def _job(
+        self,
+        route: Route,
+        inputs: Iterable[Any] | AsyncIterable[Any] | None,
+        options: Options,
+        *,
+        progress: bool,
+        journal: Journal | None = None,
+    ) -> Job:
+        work = JobWork(self._connection, self._directory, route, options, inputs, journal)
         try:
             return Job(self, work, progress=progress, one_input=inputs is None)
         except BaseException:
@@ -258,12 +266,18 @@ class Client(concurrent.futures.Executor):
     def status(self) -> dict[str, Any]:
         """The cluster, as ``palm status --json`` prints it."""
         status: dict[str, Any] = self._directory.ask("status")
-        for server in status["servers"]:
-            where = server.pop("page")
+        servers, clients = status["servers"], status["clients"]
+        for process in (*servers, *clients):
+            where = process.pop("page")
             try:
-                server["counters"] = core_space.read_counters_of(*where)
+                process["counters"] = core_space.read_counters_of(*where)
             except (OSError, core_space.CoreError):
-                server["counters"] = {}
+                process["counters"] = {}
+        queues, now = activity.queues_of(servers, clients), time.monotonic_ns()
+        for process in (*servers, *clients):
+            process["work"] = activity.describe(process, servers, queues, now)
+        for client in clients:
+            del client["counters"]
         return status
 
     def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
@@ -306,6 +320,26 @@ def _close_all() -> None:
     """While the threads that wait in them can still leave."""
     for client in list(_open):
         client.close(0)
+
+
+def _options(
+    *,
+    ordered: bool,
+    timeout: float | None,
+    window: int | None = None,
+    on_error: str = "raise",
+    seed: int | None = None,
+    all_in_order: bool = False,
+) -> Options:
+    return Options(
+        ordered=ordered,
+        window=window,
+        on_error=on_error,
+        timeout=timeout,
+        deadline=0 if timeout is None else time.time_ns() + int(timeout * 1e9),
+        seed=secrets.randbits(63) if seed is None else seed,
+        all_in_order=all_in_order,
+    )
 
 
 def _connect(address: str, timeout: float) -> tuple[Connection, Directory]:

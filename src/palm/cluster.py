@@ -57,9 +57,9 @@ class Cluster:
         self._closed = False
         self._pid = os.getpid()
         self._owner_read, self._owner_write = os.pipe()  # nobody writes: it breaks when this process ends
-        self._reports = Reports(self._tell)
+        self._reports = Reports(self._ask_registry)
         self._births = Births()
-        self._supervisor = Supervisor(self._directory, self._report, self._births)
+        self._supervisor = Supervisor(self._directory, self._reports.put, self._births)
         try:
             self._launch(
                 Order(
@@ -164,7 +164,7 @@ class Cluster:
         return name
 
     def _launch(self, order: Order, env: dict[str, str], cores: int, timeout: float, attempts: int) -> None:
-        order.owner_fd = self._owner_read
+        order.owner_fd, order.work_grace = self._owner_read, process.WORK_GRACE
         threads = {k: str(cores) for k in THREADS if k not in os.environ}  # before numpy is imported there (R28)
         births = None if env else self._births  # nobody knows which of the modules there would have read it
         self._supervisor.start(Child(order, {**os.environ, **threads, **env}, timeout, attempts, births))
@@ -177,7 +177,7 @@ class Cluster:
             there = ", ".join(n for n in self._supervisor.names() if n != REGISTRY) or "none"
             raise LookupError(f"there is no server {name!r} here; there are: {there}")
         child.end(timeout)
-        self._reports.put(name, child.pid, "stopped", "stopped").wait()
+        self._reports.put("left", name, child.pid, "stopped", "stopped").wait()
 
     def scale(self, name: str, workers: int) -> None:
         """Change the number of workers: not there yet for templates of one process."""
@@ -202,14 +202,9 @@ class Cluster:
                 self._own = Client(self.address)
             return self._own
 
-    def _report(self, name: str, pid: int, reason: str, state: str) -> None:
-        """What the supervisor has seen, for the registry."""
-        if name != REGISTRY:
-            self._reports.put(name, pid, reason, state)
-
-    def _tell(self, name: str, pid: int, reason: str, state: str) -> None:
+    def _ask_registry(self, function: str, *values: Any) -> None:
         if not self._closed:
-            self._own_client()._directory.ask("left", name, pid, reason, state)
+            self._own_client()._directory.ask(function, *values)
 
     # ------------------------------------------------------------------------------------------------ the end
 
@@ -306,6 +301,10 @@ def serve(
     setup: Mapping[str, Any] | None = None,
 ) -> None:
     """Run a server in this process until it is stopped (SIGTERM, Ctrl-C, or the cluster's end).
+
+    Nobody watches this process: a function that overruns its `timeout` ends it, with exit code 124 and a line on
+    standard error, and whoever has started it may start it again. What was cancelled or is late sees
+    `self.cancelled`, and is not ended.
 
     Parameters
     ----------

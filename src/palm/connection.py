@@ -15,13 +15,14 @@ from __future__ import annotations
 import _thread
 import collections
 import contextlib
+import functools
 import itertools
 import logging
 import os
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any, Protocol
 
 from palm._core import node as core
@@ -44,8 +45,14 @@ class Work(Protocol):
         """Something has come; with the lock. The event is the work's until this returns. If it raises it is called
         again, with the same event."""
 
+    def broken(self, error: BaseException) -> None:
+        """To receive an event has raised, and what was in it is lost; with the lock."""
+
     def lost(self, link: int, reason: int) -> None:
         """A link is gone: reason 0 in good order, 1 the peer died; with the lock."""
+
+    def missed(self, link: int) -> None:
+        """Not all that was sent over a link has arrived there; with the lock."""
 
     def idle(self) -> float:
         """Somebody is about to wait; without the lock. Returns after how many seconds it should be asked again."""
@@ -104,7 +111,7 @@ class Connection:
         self._ready: set[int] = set()
         self._gone: dict[int, int] = {}
         self.on_gone: list[Callable[[int], None]] = []  # with the lock
-        self._handles = itertools.count(1)
+        self._handles = itertools.count()
         self._pumping = False
         self._waiters = 0  # threads in changed.wait
         self._patience = 1.0  # seconds between two looks at what the works hold
@@ -133,10 +140,14 @@ class Connection:
         return number
 
     def handle(self) -> int:
-        return next(self._handles) & 0xFFFFFFFF
+        return next(self._handles) % 0xFFFFFFFF + 1  # 0 is for what concerns the link (docs/wire.md, 8)
 
     def is_gone(self, link: int) -> bool:
         return link in self._gone
+
+    def has_left(self, link: int) -> bool:
+        """True if its peer has ended in good order."""
+        return self._gone.get(link) == 0
 
     def open(self, link: int, handle: int, meaning: dict[str, Any]) -> None:
         """Tell the peer what a handle means."""
@@ -260,6 +271,9 @@ class Connection:
             work = self._incoming.get(key)
             if work is not None:
                 self._receive(work, event)
+            elif not event.handle and len(event) and event.form(0) == core.LOST:
+                for other in list(self.works.values()):
+                    other.missed(event.link)
         elif event.says == core.OPEN:
             try:
                 meaning = event.value(0)
@@ -268,20 +282,41 @@ class Connection:
                 why = str(e)
                 self.later.append(lambda: log.warning("an OPEN that cannot be read: %s", why))
                 return
-            if work is not None:  # else: of a job that is over
+            if work is not None:
                 self._incoming[key] = work
+            else:
+                self.later.append(functools.partial(self._forget, event.link, meaning["job"]))
         elif event.says == core.FORGET:
             self._incoming.pop(key, None)
         event.done()
 
+    def _forget(self, link: int, job: Any) -> None:
+        """Who has opened a handle for a job that is over has not heard of its end, or has lost who should have told."""
+        with contextlib.suppress(Disconnected, ValueError, TypeError):  # the last: no name of a job
+            self.forget({link}, job)
+
+    def forget(self, links: Iterable[int], job: bytes) -> None:
+        """Tells those that a job is over. Without the lock."""
+        over = core.Batch()
+        over.job(job)
+        for link in links:
+            self.send_kept(link, core.FORGET, 0, 0, over)
+
     def _receive(self, work: Work, event: core.Event) -> None:
         """A signal handler may raise in the little Python that there is in it, as where a dtype is seen first: what has
-        been taken in is not new then, and the rest is not lost."""
+        been taken in is not new then, and the rest is not lost. What raises again is the work's own, not that of others
+        whose thread happens to receive: but Ctrl-C is everybody's."""
         try:
             work.receive(event)
-        except BaseException:
-            work.receive(event)
-            raise
+        except BaseException as first:
+            try:
+                work.receive(event)
+            except BaseException as again:
+                work.broken(again)
+                if not isinstance(again, Exception):
+                    raise
+            else:
+                raise first
 
     # -------------------------------------------------------------------------------------------------- work
 
@@ -291,10 +326,13 @@ class Connection:
             for link, reason in self._gone.items():  # since its route was made
                 work.lost(link, reason)
 
-    def remove(self, work: Work) -> None:
+    def remove(self, work: Work) -> set[int]:
+        """Returns the links to all who have opened a handle for it; who does so later is told that it is over."""
         with self.changed:
             self.works.pop(work.key, None)
+            links = {link for (link, _), other in self._incoming.items() if other is work}
             self._incoming = {k: w for k, w in self._incoming.items() if w is not work}
+        return links
 
     def is_forked(self) -> bool:
         """True in a child of the process that made it."""

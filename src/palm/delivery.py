@@ -15,16 +15,18 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from palm._core import node as core
-from palm._core.book import OVER, Book
+from palm._core.book import OPEN, OVER
 from palm._core.lock import Lock
 from palm.connection import Connection, start_thread
 from palm.errors import Crashed, NotFound, PalmError
+from palm.ledger import Ledger
 from palm.remote import NO_MESSAGE, Route
 
 if TYPE_CHECKING:
     from palm.directory import Directory
 
-SWEEP = 64  # envelopes kept beyond those that have to be, before they are looked through
+SWEEP, SWEEP_BYTES = 64, 1 << 23  # envelopes kept beyond those that have to be, before they are looked through
+MAX_CHILDREN = (1 << 32) - 1  # of a message: a RELEASE counts no further, whatever place a peer has made up
 RANGES = 256  # of settled children that a keeper is told at a time: 4 KiB
 LOSSES = 8  # of the same message, in a row, while nothing dies: then its block cannot be had, and it has failed
 BREATH = 0.002  # seconds between a loss and the repeat: reports within it are one
@@ -59,21 +61,27 @@ class Delivery:
         self.key = secrets.token_bytes(16)
         self.connection, self._directory, self.route, self._seed = connection, directory, route, seed
         self._fail = fail
-        self.book = Book()
+        self.ledger = Ledger()
+        self.book = self.ledger.book
         self.sent = 0
         self.over = False
+        self.stopped = False  # with `lock`
         self.lock = Lock()  # of sending; taken before the connection's, never after
         self.epoch = 0
         self._handle = connection.handle()
         self._kept: dict[int, tuple[int, core.Batch]] = {}  # by the first number: end, envelope
-        self._sweep_at = SWEEP
+        self._kept_bytes = 0  # by all that was sent since they were looked through
+        self._sweep_at, self._sweep_at_bytes = SWEEP, SWEEP_BYTES
         self._keepers: dict[tuple[int, Path], Keeper] = {}
         self._losses: dict[tuple[int, Path], int] = {}
         self._recovering = self._lost_again = False
 
     def open(self) -> None:
         """Tells the first server of the job: what comes back may come at once."""
-        meaning = self.route.meaning(self.key, self.epoch, self.connection.endpoint, self._seed)
+        owed = self.book.granted(0) if self.epoch else 0  # of a job without inputs, whose generator may be told to stop
+        meaning = self.route.meaning(
+            self.key, self.epoch, self.connection.endpoint, self._seed, stopped=self.stopped, owed=owed
+        )
         self.connection.open(self.route.link, self._handle, meaning)
 
     # ----------------------------------------------------------------------------------------------- sending
@@ -84,26 +92,29 @@ class Delivery:
         self.connection.check()
         n = len(batch)
         with self.connection.changed:
-            self.book.begin(self.sent, n)
+            self.ledger.begin(self.sent, n)
             if core.TRACKED:
                 self._kept[self.sent] = self.sent + n, batch
+                self._kept_bytes += batch.nbytes
             self.sent += n
         self.connection.send_kept(self.route.link, core.DATA, self._handle, 0, batch)
 
     def skip(self, n: int) -> None:
         """The next inputs are done already; with both locks."""
         first, self.sent = self.sent, self.sent + n
-        self.book.begin(first, n)
+        self.ledger.begin(first, n)
         for number in range(first, self.sent):
-            self.book.forget(number)
+            self.ledger.forget(number)
 
     def sweep(self) -> None:
         """Lets go of envelopes whose inputs are all done; with the connection's lock."""
-        if len(self._kept) < self._sweep_at:
+        if len(self._kept) < self._sweep_at and self._kept_bytes < self._sweep_at_bytes:
             return
         book = self.book
         self._kept = {first: k for first, k in self._kept.items() if book.any_open(first, k[0])}
+        self._kept_bytes = sum(batch.nbytes for _, batch in self._kept.values())
         self._sweep_at = 2 * len(self._kept) + SWEEP
+        self._sweep_at_bytes = self._kept_bytes + max(SWEEP_BYTES, self._kept_bytes // 4)
 
     def done(self, number: int) -> None:
         """An input that was sent alone is done; with the connection's lock."""
@@ -131,8 +142,8 @@ class Delivery:
 
     def grant(self, number: int, path: Path, more: int) -> None:
         """So many more children of this message may be made."""
-        granted = self.book.granted(number, path) + more
-        self.book.grant(number, path, granted)
+        granted = min(self.book.granted(number, path) + more, MAX_CHILDREN)
+        self.ledger.grant(number, path, granted)
         self._release(number, path, granted)
 
     def settled(self, number: int, path: Path) -> None:
@@ -141,6 +152,15 @@ class Delivery:
             name = number, path[:depth]
             if name in self._keepers and self.book.ranges(*name)[0] == OVER:
                 self._release(*name, 0)
+
+    def prune(self, number: int, path: Path) -> int:
+        """A message has ended, and all below it: who keeps something of that may let it go. The book's verdict."""
+        has_children = self.book.ranges(number, path)[0] == OPEN
+        verdict = self.ledger.prune(number, path)
+        if has_children:
+            for name in [name for name in self._keepers if name[0] == number and name[1][: len(path)] == path]:
+                self._release(*name, 0)
+        return verdict
 
     def _release(self, number: int, path: Path, granted: int) -> None:
         keeper = self._keepers.get((number, path))
@@ -162,27 +182,32 @@ class Delivery:
 
     def forget(self, number: int) -> None:
         """Whatever still comes of this input is unknown, and who keeps something of it may let it go."""
-        self.book.forget(number)
+        self.ledger.forget(number)
         for name in [name for name in self._keepers if name[0] == number]:
             self._release(*name, 0)
 
-    def end(self) -> None:
-        """The job is over: all who have something of it may forget it. Without the lock."""
-        over = core.Batch()
-        over.put({"job": self.key}, 0)
+    def end(self, links: set[int]) -> None:
+        """The job is over: all who have something of it may forget it. Without the lock. links: to those who have said
+        that they do, which `palm.to` may have brought to it."""
         with self.lock:  # after a repeat that has begun, whose OPEN it ends too
             with self.connection.changed:
                 self.over = True
                 self._kept.clear()
-                links = set(self.route.links.values())
-            for link in links:
-                self.connection.send_kept(link, core.FORGET, 0, 0, over)
+                links = links.union(self.route.links.values())
+            self.connection.forget(links, self.key)
 
-    def tell(self, **how: bool) -> None:
-        """All servers of the route are told to stop working on the job, or how to go on."""
+    def stop(self) -> None:
+        """The generator of the first step ends, that of a later epoch too."""
+        with self.lock:  # before a repeat's OPEN, which says it then, or after it
+            self.stopped = True
+            self.tell(stop=True)
+
+    def tell(self, number: int = NO_MESSAGE, *, stop: bool = False) -> None:
+        """All servers of the route are told to stop working on the job, or on one input of it; or, to `stop`, that
+        its first generators have to come to their end."""
         for link in set(self.route.links.values()):
             batch = core.Batch()
-            batch.put({"job": self.key, **how}, 0)
+            batch.job(self.key, number, stop)
             self.connection.send(link, core.CANCEL, 0, 0, batch)
 
     # ------------------------------------------------------------------------------------------------ losses
@@ -195,6 +220,13 @@ class Delivery:
             self._fail(lambda number: self.route.crashed(server, number, reason))
         elif server is not None:
             self._recover(reason)
+
+    def missed(self, link: int) -> None:
+        """Not all that was sent over a link has arrived there; with the connection's lock."""
+        if link in self.route.links.values():
+            self.lost(link, 1)
+        elif any(keeper[0] == link for keeper in self._keepers.values()):
+            self._recover(1)
 
     def reported(self, number: int, path: Path, epoch: int) -> bool:
         """A link was lost, or (with a number) a message whose block could not be taken; with the connection's lock.
@@ -221,8 +253,7 @@ class Delivery:
             while self._lost_again and not self.over:
                 time.sleep(BREATH)
                 self._lost_again = False
-                assert self._directory is not None
-                self._repeat(self._directory.route(self.route.steps, math.inf))
+                self._repeat(self._find_again())
                 with self.connection.changed:
                     gone = any(self.connection.is_gone(link) for link in self.route.links.values())
                     self._lost_again |= gone
@@ -234,6 +265,11 @@ class Delivery:
                     self._fail(self._why(e, reason))
             self.connection.call_later()
             self.connection.nudge()
+
+    def _find_again(self) -> Route:
+        directory = self._directory
+        assert directory is not None
+        return directory.patiently(lambda: directory.route(self.route.steps, math.inf), lambda: self.over)
 
     def _repeat(self, route: Route) -> None:
         with self.lock:

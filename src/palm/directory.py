@@ -3,22 +3,27 @@
 
 from __future__ import annotations
 
+import contextlib
 import difflib
-import socket
+import os
 import threading
 import time
-from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any, TypeVar
 
+from palm import places
+from palm._core import space as core_space
 from palm.calls import Calls, Retired
 from palm.connection import Connection
-from palm.errors import Crashed, Disconnected, NotFound, PayloadError, RemoteError, Timeout
+from palm.errors import Crashed, Disconnected, NotFound, PalmError, PayloadError, RemoteError, Timeout
 from palm.remote import Route
 from palm.step import Step
 
 REGISTRY = "registry"
+_T = TypeVar("_T")
+AWAY = 60.0  # seconds that a repeat waits for a registry that does not answer; then the job has failed
+AGAIN = 0.05  # seconds before it is asked again
 REASON_WAIT = 2.0  # seconds that a supervisor has to tell why a process died
-_HOST = socket.gethostname()
 
 
 class Directory:
@@ -39,12 +44,17 @@ class Directory:
         self._linked: dict[int, str] = {}
         self._questions: dict[str, Calls] = {}
         self._lock = threading.RLock()
+        self._shown = False
         self.registry = connection.link(address, timeout)  # link to it
         connection.on_gone.append(self._forget)
 
     def is_lost(self) -> bool:
         """True if the registry has died since it was last asked."""
         return self._connection.is_gone(self.registry)
+
+    def is_closed(self) -> bool:
+        """True if nobody will answer any more."""
+        return self._connection.closed or self._connection.has_left(self.registry) or places.is_abandoned(self.address)
 
     # --------------------------------------------------------------------------------------------- asking
 
@@ -62,6 +72,18 @@ class Directory:
             return self._question(function, limit).wait(values, limit)
         except (Crashed, Retired):
             raise Disconnected(f"the registry at {self.address} is gone") from None
+
+    def patiently(self, ask: Callable[[], _T], over: Callable[[], bool] = lambda: False) -> _T:
+        """What `ask` returns. A registry that is away or silent is asked again for a while, unless it has left in good
+        order, as it does when its cluster is closed, or it is `over`."""
+        end = time.monotonic() + AWAY
+        while True:
+            try:
+                return ask()
+            except (Disconnected, Timeout):
+                if over() or self.is_closed() or time.monotonic() >= end:
+                    raise
+                time.sleep(AGAIN)
 
     def _question(self, function: str, timeout: float) -> Calls:
         with self._lock:
@@ -92,6 +114,12 @@ class Directory:
         pids = {server["address"]: pid_here(server) for server in servers.values()}
         return Route(list(steps), servers, links[steps[0].server], links, pids)
 
+    def route_to(self, server: dict[str, Any], function: str) -> Route:
+        """To a server as the registry describes it, unchecked."""
+        name = server["name"]
+        link = self._link(name, server)
+        return Route([Step(f"{name}.{function}")], {name: server}, link, {name: link}, {})
+
     def servers_of(self, steps: Sequence[Step], patience: float | None = None) -> dict[str, dict[str, Any]]:
         """What is known of the servers of these steps, each checked to have the function and the constants."""
         names = sorted({s.server for s in steps})
@@ -121,18 +149,35 @@ class Directory:
             limit = min(left, self.timeout)
             self.ask("wait_again", absent, limit, timeout=limit + self.timeout)
 
+    def show_client(self) -> None:
+        """Tells the registry that there is this client, so that `palm status` has it: once, and if it can be told."""
+        if self._shown or self.is_lost():
+            return
+        self._shown = True
+        pid = os.getpid()
+        with contextlib.suppress(PalmError):
+            page = core_space.identity()
+            client = {"where": places.pid_namespace(), "pid": pid, "began": places.start_time(pid), "page": list(page)}
+            self.ask("show", client)
+
     def wait_for(self, names: Sequence[str], workers: int, timeout: float) -> list[str]:
         """The names that are not there after `timeout` seconds."""
         missing: list[str] = self.ask("wait_for", list(names), workers, timeout, timeout=timeout + self.timeout)
         return missing
 
     def _link(self, name: str, server: dict[str, Any]) -> int:
-        if pid_here(server):
-            link = self._connection.link_to_living(server["address"], server["pid"])
-        else:
-            link = self._connection.link(server["address"], self.timeout)
+        try:
+            if pid_here(server):
+                link = self._connection.link_to_living(server["address"], server["pid"])
+            else:
+                link = self._connection.link(server["address"], self.timeout)
+        except Disconnected:
+            self._known.pop(name, None)
+            raise
         with self._connection.changed:
             self._linked[link] = name
+            if self._connection.is_gone(link):  # before it was written down
+                self._forget(link)
         return link
 
     def _forget(self, link: int) -> None:
@@ -163,8 +208,8 @@ class Directory:
 
 
 def pid_here(server: dict[str, Any]) -> int:
-    """Of a server on this host; 0 of others."""
-    return server["pid"] if server["host"] == _HOST else 0
+    """Of a server in this pid namespace; 0 of others."""
+    return server["pid"] if server["where"] == places.pid_namespace() else 0
 
 
 def check_step(s: Step, server: Mapping[str, Any]) -> None:

@@ -71,8 +71,9 @@ class RemoteError(PalmError):
 
 
 class Crashed(RemoteError):
-    """The process that worked on the message died; `reason` is what its supervisor saw: "SIGSEGV", "exit code 3",
-    "out of memory". Of a message that was set aside, it says how often."""
+    """The process that worked on the message died, or was ended since the function took longer than its `timeout`;
+    `reason` is what its supervisor saw: "SIGSEGV", "exit code 3", "out of memory", "overran its timeout of 600 s". Of
+    a message that was set aside, it says how often."""
 
     def __init__(self, message: str, *, reason: str = "", pid: int = 0, **where: Any) -> None:
         super().__init__(message, **where)

@@ -37,8 +37,16 @@ class Call:
             self._timer.start()
 
     def give_up(self) -> None:
-        """Nobody waits any more: servers are told."""
+        """Its time is over, which servers know by themselves."""
         self.calls.give_up(self._number)
+        self._let_go()
+
+    def cancel(self) -> None:
+        """Nobody waits any more: servers are told."""
+        self.calls.cancel(self._number)
+        self._let_go()
+
+    def _let_go(self) -> None:
         self.end()
         self.calls.connection.nudge()  # who receives for it alone need not
 
@@ -131,7 +139,7 @@ class CallFuture(concurrent.futures.Future[Any]):
             return False
         mine, call = self._claim()
         if call is not None:
-            call.give_up()
+            call.cancel()
         if mine:
             self.set_running_or_notify_cancel()  # for those in `concurrent.futures.wait`
         return True

@@ -7,16 +7,25 @@ How far each may go and what it keeps is `palm.making.Making`'s to know.
 from __future__ import annotations
 
 import collections
+import dataclasses
 import logging
+import math
 import time
+from collections.abc import Callable
+from types import GeneratorType
 from typing import Any
 
 from palm._core import node as core
 from palm.assignment import Assignment, JobHere
+from palm.branch import Queued
+from palm.branches import Branches
+from palm.errors import PalmError
 from palm.making import Kept, Making
 from palm.message import child
 from palm.outcomes import Outcomes
 from palm.outlets import Outlets
+from palm.remote import overrun
+from palm.retries import pause
 from palm.step import To
 
 log = logging.getLogger("palm")
@@ -25,23 +34,49 @@ GENERATED = 64  # messages of a generator in an envelope: then others have their
 
 
 class Generators:
-    """Of one server."""
+    """Of one server.
 
-    def __init__(self, node: core.Node, outlets: Outlets, outcomes: Outcomes) -> None:
-        self._node, self._outlets, self._outcomes = node, outlets, outcomes
+    Parameters
+    ----------
+    node, outlets, outcomes, branches
+    call : callable
+        Calls the function of an assignment with a message, anew.
+    """
+
+    def __init__(
+        self,
+        node: core.Node,
+        outlets: Outlets,
+        outcomes: Outcomes,
+        branches: Branches,
+        call: Callable[[Assignment, Any], Any],
+    ) -> None:
+        self._node, self._outlets, self._outcomes, self._branches = node, outlets, outcomes, branches
+        self._call = call
         self._turns: collections.deque[Making] = collections.deque()
         self.running: Making | None = None
 
     def __bool__(self) -> bool:
         return bool(self._turns)
 
-    def can_make(self) -> bool:
-        return any(m.has_room() for m in self._turns)
+    def due(self) -> float:
+        """When one of them can go on, monotonic; never, if none has room."""
+        return min((m.due for m in self._turns if m.has_room()), default=math.inf)
+
+    def waits_for(self) -> list[str] | None:
+        """The servers one of which is full, if a generator waits for room; none of them: the client."""
+        for m in self._turns:
+            if m.asked and not m.has_room() and not m.assignment.stale:
+                return [s[0] for s in m.assignment.steps[1:]]
+        return None
 
     def add(self, m: Making) -> None:
         m.assignment.job.making[m.name] = m
         self._turns.append(m)
-        self._ask(m)
+        if m.is_to_stop():
+            self._stop(m)
+        else:
+            self._ask(m)
 
     def make_more(self) -> None:
         """Each generator for a slice of time, those that have room."""
@@ -50,7 +85,7 @@ class Generators:
                 return
             m = self._turns[0]
             self._turns.rotate(-1)
-            if m.has_room():
+            if m.has_room() and (not m.due or time.monotonic() >= m.due):
                 self._turn(m)
 
     def repeat(self, m: Making, a: Assignment) -> None:
@@ -59,13 +94,15 @@ class Generators:
             return
         m.assignment = a
         try:
-            for kept in m.kept:
+            for kept in list(m.kept):  # what a branch drops is kept no longer
                 self._send(m, kept)
         except Exception as e:  # where `palm.to` sent them cannot be found any more
-            self._outcomes.failed(a, m.name, e, m.made)
+            self._outcomes.failed(a, m.name, e, m.sent)
             return
         if m.ended:
-            self._outcomes.closed(a.job, m.name, m.made)
+            self._outcomes.closed(a.job, m.name, m.sent)
+        elif m.asked:
+            self._ask(m)  # the answer may have been lost
 
     def drop(self, m: Making) -> None:
         """What it keeps is not wanted any more, nor what it would make."""
@@ -74,16 +111,17 @@ class Generators:
         if m is not self.running:
             self._close(m)
 
-    def drop_all(self, job: JobHere) -> None:
+    def drop_all(self, job: JobHere, number: int | None = None) -> None:
+        """Of a job, or of one input of it."""
         for m in list(job.making.values()):
-            self.drop(m)
+            if number is None or m.number == number:
+                self.drop(m)
 
     def stop(self, job: JobHere) -> None:
         """Those of the first step end where they are, as if they had come to their end."""
-        for m in [m for m in job.making.values() if not m.assignment.hop and not m.ended]:
-            if m is self.running:  # and has just looked
-                m.stopped = True
-            else:
+        job.stopped = True
+        for m in job.making.values():
+            if m.is_to_stop() and m is not self.running:  # that one has just looked
                 self._stop(m)
         self._outlets.flush(job.report)
 
@@ -99,17 +137,17 @@ class Generators:
             self.running = None
         if m.unwanted or m.ended:
             self._close(m)
-        elif m.stopped:
+        elif m.is_to_stop():
             self._stop(m)
         elif m.wants():
             self._ask(m)
         self._outlets.flush(m.assignment.job.report)
 
     def _run(self, m: Making) -> None:
-        made: dict[tuple[Any, ...] | None, Kept] = {None: Kept(None, [], core.Batch())}  # by route
+        made: dict[int | None, Kept] = {None: Kept(None, "block", [], core.Batch())}  # by the handle of `palm.to`
         end, most = time.monotonic() + SLICE, m.made + GENERATED
         try:
-            while time.monotonic() < end and m.made < most and m.has_room() and not (m.unwanted or m.stopped):
+            while time.monotonic() < end and m.made < most and m.has_room() and not (m.unwanted or m.is_to_stop()):
                 self._advance(m, made)
                 if any(kept.batch.full for kept in made.values()):
                     break
@@ -117,45 +155,78 @@ class Generators:
             m.ended = True
             self._outcomes.closed(m.assignment.job, m.name, m.made)
         except Exception as e:
-            m.ended = True
-            capsule = self._outcomes.capsule(m.assignment, m.value, m.message, e)
-            self._outcomes.failed(m.assignment, m.name, e, m.made, capsule)
+            if m.unwanted or not self._begin_again(m, e):
+                self._fail(m, e)
         if not m.unwanted:
             for kept in made.values():
                 self._keep(m, kept)
 
-    def _advance(self, m: Making, made: dict[tuple[Any, ...] | None, Kept]) -> None:
+    def _fail(self, m: Making, error: Exception) -> None:
+        m.ended = True
+        capsule = self._outcomes.capsule(m.assignment, m.value, m.message, error)
+        self._outcomes.failed(m.assignment, m.name, error, m.sent, capsule)
+
+    def _begin_again(self, m: Making, error: Exception) -> bool:
+        """True if its function says that it is to be run again after this exception, and it can be."""
+        a = m.assignment
+        if not a.tries_again(m.name, error):
+            return False
+        tried = a.tried[m.name]
+        try:
+            generator = self._call(a, m.value)
+            if type(generator) is not GeneratorType:
+                raise PalmError(f"it yielded, and when it was run again after {error!r} it returned {generator!r}")
+        except Exception as e:  # of one that does something before it returns a generator
+            self._fail(m, e)
+            return True
+        message = dataclasses.replace(m.message, attempt=tried + 1)
+        m.begin_again(generator, message, time.monotonic() + pause(tried))
+        return True
+
+    def _advance(self, m: Making, made: dict[int | None, Kept]) -> None:
         """The next child, into what goes along its route; one that was settled before is only counted."""
         a, kept = m.assignment, made[None]
-        known = m.is_settled(m.made)
+        known = m.is_known(m.made)
         out = core.Batch() if known else kept.batch
         path = child(m.path, m.message.stage, m.made)
+        assert a.work is not None and a.signature is not None
+        began = time.monotonic_ns() if a.signature.timeout else 0
         value = core.advance(
-            m.generator, out, m.number, path, m.deadline, To, self._node, a.job.key, m.message.stage, a.index
+            m.generator, out, m.number, path, m.deadline, To, self._node, a.work, m.message.attempt, m.spent
         )
+        if began:
+            m.spent += time.monotonic_ns() - began
+            if m.spent > a.signature.timeout * 1e9:
+                raise overrun(a.signature.timeout)
         if value is None:
             return  # never sent, in any position
         if known:
             m.made += 1
             return
         if value is not True:
-            name = tuple(id(s) if s.constants else str(s) for s in value.route)
-            self._outlets.routed(a, value.route)  # while its failure is the function's
-            kept = made.setdefault(name, Kept(value.route, [], core.Batch()))
+            outlet = self._outlets.routed(a, value.route, value.slow)  # while its failure is the function's
+            kept = made.setdefault(outlet.handle, Kept(outlet.route, value.slow, [], core.Batch()))
             kept.batch.put_out_of(value, m.number, m.deadline, path)
         kept.indices.append(m.made)
         m.made += 1
 
     def _keep(self, m: Making, kept: Kept) -> None:
-        if kept.indices:
-            m.kept.append(kept)
-            self._send(m, kept)
+        for part in [kept] if kept.slow == "block" else kept.apart():
+            if part.indices:
+                m.kept.append(part)
+                self._send(m, part)
 
     def _send(self, m: Making, kept: Kept) -> None:
         a = m.assignment
-        self._outlets.send_kept(
-            self._outlets.onward(a) if kept.route is None else self._outlets.routed(a, kept.route), kept.batch
-        )
+        if kept.route is not None and kept.slow != "block":
+            [index] = kept.indices
+            message = Queued((m.number, child(m.path, m.message.stage, index)), kept.batch)
+            self._branches.put(self._branches.of(a, kept.route, kept.slow), message)
+            return
+        outlet = self._outlets.onward(a) if kept.route is None else self._outlets.routed(a, kept.route)
+        if outlet.waiting is not None:
+            outlet.waiting.names += [(m.number, child(m.path, m.message.stage, i)) for i in kept.indices]
+        self._outlets.send_kept(outlet, kept.batch)
 
     def _ask(self, m: Making) -> None:
         m.asked = True
@@ -163,7 +234,7 @@ class Generators:
 
     def _stop(self, m: Making) -> None:
         self._close(m)
-        self._outcomes.closed(m.assignment.job, m.name, m.made)
+        self._outcomes.closed(m.assignment.job, m.name, m.sent)
 
     def _close(self, m: Making) -> None:
         m.ended, m.value = True, None

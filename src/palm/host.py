@@ -11,28 +11,33 @@ from __future__ import annotations
 
 import collections
 import logging
+import math
 import os
 import time
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
+from palm import waits
 from palm._core import node as core
 from palm._core import space as core_space
 from palm._core.payload import BlockLost
 from palm.assignment import Assignment, JobHere, Name
+from palm.branches import Branches
 from palm.errors import Crashed, NotFound, PalmError, Timeout
 from palm.generators import Generators
 from palm.making import Making
 from palm.message import Message, places
 from palm.outcomes import Outcomes
 from palm.outlets import Outlets
-from palm.remote import check_meaning, died_in
+from palm.remote import NO_MESSAGE, check_meaning, died_in, pid_of
+from palm.retries import Retries, Retry, pause
 from palm.step import To
 from palm.suspects import Suspect, of_job
 from palm.template import Server
 
 if TYPE_CHECKING:
     from palm.capsule import Store
+    from palm.faults import Faults
     from palm.membership import Membership
 
 log = logging.getLogger("palm")
@@ -72,12 +77,19 @@ class Host:
         self.node.name_functions(self._functions)
         self._outlets = Outlets(self.node, membership)
         self._outcomes = Outcomes(self.node, name, self._outlets, capsules)
-        self._generators = Generators(self.node, self._outlets, self._outcomes)
+        self._branches = Branches(self.node, self._outlets, self._outcomes)
+        self._generators = Generators(self.node, self._outlets, self._outcomes, self._branches, self._call)
+        self._retries = Retries()
+        self._is_kept = False  # the event at work, for a retry
         self._assignments: dict[tuple[int, int], Assignment] = {}
         self._jobs: dict[bytes, JobHere] = {}
         self._reports: dict[int, JobHere] = {}  # by the handle under which its client hears from here
         self._backlog: collections.deque[core.Event] = collections.deque()
+        self._in_backlog = 0  # messages
+        self._waits = False  # for room, as the page shows
         self._cancelled_early: set[bytes] = set()  # jobs whose OPEN may still be in the backlog
+        self._given_up_in: list[JobHere] = []
+        self._stopped_early: set[bytes] = set()  # likewise
         self._event: core.Event | None = None
         self._assignment: Assignment | None = None
         self._message_cache: tuple[int, Message] | None = None
@@ -89,6 +101,7 @@ class Host:
         self.observed: dict[str, list[float]] = {}
         self.stopping = False
         self.on_gone: Callable[[], None] | None = None  # called when a peer has gone
+        self.faults: Faults | None = None  # of `palm.testing.chaos`
         server._host = self
         server.name = name
 
@@ -97,9 +110,11 @@ class Host:
     def serve(self) -> None:
         """Until the node is stopped, and what has come by then is done; generators are closed."""
         with core_space.arena(shared=False):
-            while (event := self._next_event()) is not None or not self.stopping:
+            while (event := self._next_event()) is not None or self._retries or not self.stopping:
                 if event is not None:
                     self._dispatch(event)
+                if self._retries:
+                    self._retry()
                 if self._generators:
                     self._generators.make_more()
                 if self.node.rejections != self._rejected:
@@ -107,15 +122,43 @@ class Host:
 
     def _next_event(self) -> core.Event | None:
         if self._backlog:
-            return self._backlog.popleft()
+            event = self._backlog.popleft()
+            self._count_backlog(-len(event))
+            return event
+        self._forget_what_was_early()
+        patience = self._patience()
+        self._show_wait(self._generators.waits_for() if patience else None)
+        return self.node.next(patience)
+
+    def _patience(self) -> float:
+        """Seconds until there is something to do, if nothing comes."""
+        due = min(self._retries.due(), self._generators.due() if self._generators else math.inf)
+        most = 0.0 if self.stopping and not self._retries else IDLE
+        return most if due == math.inf else min(most, max(0.0, due - time.monotonic()))
+
+    def _forget_what_was_early(self) -> None:
+        """All that had come before it has been worked on."""
         self._cancelled_early.clear()
-        return self.node.next(0.0 if self.stopping or self._generators.can_make() else IDLE)
+        self._stopped_early.clear()
+        for job in self._given_up_in:
+            job.given_up.clear()
+        self._given_up_in.clear()
+
+    def _show_wait(self, full: list[str] | None) -> None:
+        """That generators wait for room in one of these servers, until they do not any more."""
+        if full is not None:
+            waits.begin(self, full)
+        elif self._waits:
+            waits.end(self)
+        self._waits = full is not None
 
     def _dispatch(self, event: core.Event) -> None:
         if event.kind == core.MESSAGE:
             self._message(event)
         elif event.kind == core.GONE:
             self._gone(event.link)
+        elif event.kind == core.WAKE:
+            self._found()
         elif event.kind == core.STOP:
             self.stopping = True
 
@@ -130,7 +173,10 @@ class Host:
             self._over(event)
         elif event.says == core.CANCEL:
             self._cancel(event)
-        event.done()
+        if self._is_kept:
+            self._is_kept = False
+        else:
+            event.done()
 
     def _report_rejected(self) -> None:
         if time.monotonic() - self._rejected_said > REJECTED_EVERY:
@@ -147,21 +193,18 @@ class Host:
     # ---------------------------------------------------------------------------------- what a handle means
 
     def _open(self, event: core.Event) -> None:
+        if self.faults is not None and self.faults.look():
+            for a in self._assignments.values():
+                self._bind(a)
         try:
             meaning = check_meaning(event.value(0), event.hop)
-            job = self._job(meaning["job"], meaning["client"])
-            if meaning["epoch"] < job.epoch:
+            a = self._assigned(meaning, event.hop)
+            job = a.job
+            if not self.node.stands(job.report.link):
+                self._end(job)  # its client has died while this lay in the queue
+                return
+            if a.epoch < job.epoch:
                 return  # what comes under this handle has been repeated, or will be
-            a = Assignment(
-                job,
-                meaning["epoch"],
-                meaning["client"],
-                meaning["seed"],
-                meaning["steps"],
-                meaning["pids"],
-                meaning["constants"],
-                event.hop,
-            )
             self._bind(a)
             for step in a.steps[1:2]:
                 self._outlets.link(a, step[2])  # while one can still say that it is none
@@ -171,15 +214,22 @@ class Host:
         if a.epoch > job.epoch:
             job.epoch = a.epoch
             self._assignments = {k: b for k, b in self._assignments.items() if b.job is not job}
-        job.cancelled |= a.job.key in self._cancelled_early
+            self._branches.forget_stale()
+        job.cancelled |= job.key in self._cancelled_early
+        job.stopped |= meaning["stopped"] or job.key in self._stopped_early
         self._assignments[event.link, event.handle] = a
+        if job.stopped:
+            self._generators.stop(job)
 
-    def _job(self, key: bytes, client: str) -> JobHere:
+    def _assigned(self, meaning: dict[str, Any], hop: int) -> Assignment:
+        key, client = meaning["job"], meaning["client"]
         job = self._jobs.get(key)
         if job is None:
-            job = JobHere(key, self._outlets.report(key, client))
+            pid = pid_of(client, meaning["pids"], meaning["where"])
+            job = JobHere(key, self._outlets.report(key, client, pid))
             self._jobs[key] = self._reports[job.report.handle] = job
-        return job
+        names = ("epoch", "client", "seed", "steps", "pids", "where", "constants", "owed", "tells")
+        return Assignment(job=job, hop=hop, **{name: meaning[name] for name in names})
 
     def _bind(self, a: Assignment) -> None:
         server, name, _, key = a.steps[0]
@@ -193,18 +243,20 @@ class Host:
         method = getattr(self.server, name)
         constants = a.constants[key] if key is not None else {}
         a.function = (lambda *values: method(*values, **constants)) if constants else method
-        a.index = self._functions.index(name)
-        a.parameters = len(signature.parameters)
-        a.suspects = of_job(self._suspects, a.job.key, a.hop)
-        a.refused = {k: s for k, s in a.suspects.items() if s[0] >= signature.attempts} or None
+        if self.faults is not None:
+            a.function = self.faults.around(a.function, a.job.key, a.hop, self._name_at_work)
+        a.signature, a.parameters = signature, len(signature.parameters)
+        a.work = core.Work(a.job.key, a.hop, self._functions.index(name), a.job.report.link, signature.timeout)
+        a.tried = a.job.tried.setdefault(a.hop, {})
+        suspects = of_job(self._suspects, a.job.key, a.hop)
+        for suspect, blame in suspects.items():
+            a.tried[suspect] = max(a.tried.get(suspect, 0), blame.times)
+        a.refused = {k: b for k, b in suspects.items() if b.final or b.times >= signature.attempts} or None
 
     def _over(self, event: core.Event) -> None:
-        try:
-            job = self._jobs.get(event.value(0)["job"])
-        except (BlockLost, LookupError, TypeError, ValueError):
-            return
-        if job is not None:
-            self._end(job)
+        key = _key_of(event)
+        if key in self._jobs:
+            self._end(self._jobs[key])
 
     def _end(self, job: JobHere) -> None:
         """Forgets the job, and tells those to whom it was handed on; each does so once."""
@@ -212,22 +264,36 @@ class Host:
         del self._jobs[job.key], self._reports[job.report.handle]
         self._assignments = {k: a for k, a in self._assignments.items() if a.job is not job}
         self._generators.drop_all(job)
+        self._branches.forget_stale()
+        self._retries.drop_stale()
         self._outlets.forget(job)
 
     def _cancel(self, event: core.Event) -> None:
-        try:
-            meaning = event.value(0)
-            key, softly = meaning["job"], meaning.get("stop") is True
-            job = self._jobs.get(key)
-        except (BlockLost, LookupError, TypeError, AttributeError, ValueError):
+        key = _key_of(event)
+        if key is None:
             return
-        if job is None and self._backlog and not softly and type(key) is bytes:
-            self._cancelled_early.add(key)
-        if job is not None and softly:
+        job, number, softly = self._jobs.get(key), event.number(0), event.children(0)
+        if job is None and self._backlog and number == NO_MESSAGE:
+            (self._stopped_early if softly else self._cancelled_early).add(key)
+        if job is None:
+            return
+        if softly:
             self._generators.stop(job)
-        elif job is not None:
+        elif number != NO_MESSAGE:
+            self._give_up(job, number)
+        else:
             job.cancelled = True
             self._generators.drop_all(job)
+            self._branches.forget_stale()
+            self._retries.drop_stale()
+
+    def _give_up(self, job: JobHere, number: int) -> None:
+        """Nobody waits for this input any more. It came over the same link, and so before this: it is in the backlog,
+        at work, or here as a generator or to be run again."""
+        job.given_up.add(number)
+        self._given_up_in.append(job)
+        self._generators.drop_all(job, number)
+        self._retries.drop(job, number)
 
     def _gone(self, link: int) -> None:
         """A client that is gone wants nothing more. Of others the client is told, since what was under way there is
@@ -241,7 +307,17 @@ class Host:
         if self.on_gone is not None:
             self.on_gone()
 
+    def _missed(self, event: core.Event) -> None:
+        """Not all that was sent over a link has arrived there."""
+        if len(event) and event.form(0) == core.LOST:
+            for job in self._jobs.values():
+                if event.link == job.report.link or event.link in job.downstream:
+                    self._outcomes.lost(job)
+
     def _release(self, event: core.Event) -> None:
+        if event.handle in self._branches:
+            self._branches.told(event)
+            return
         job = self._reports.get(event.handle)
         if job is None or job.report.link != event.link:
             return
@@ -258,28 +334,54 @@ class Host:
         a = self._assignments.get((event.link, event.handle))
         if len(event) > 1:
             self._look()  # it may have been cancelled while it lay in the queue
-        if a is None or a.stale:
-            return
+        if a is None and not event.handle:
+            self._missed(event)
+        if a is not None and not a.stale:
+            if a.tells:
+                a.begun += len(event)
+                self._outlets.tell_begun(event.link, event.handle, a.begun)
+            self._work(event, a, 0, len(event))
+
+    def _work(self, event: core.Event, a: Assignment, first: int, end: int) -> None:
+        """The records `first` to `end` - 1."""
         self._event, self._assignment = event, a
         try:
             if a.refusal is not None:
-                for i in range(len(event)):
+                for i in range(first, end):
                     self._outcomes.failed(a, (event.number(i), event.path(i)), a.refusal)
             else:
-                assert a.function is not None
-                out = self._outlets.onward(a).batch
-                job = a.job
-                core.run(event, a.function, a.parameters, a.index, out, self, To, job.key, a.hop, job.making, a.refused)
+                assert a.function is not None and a.work is not None
+                out, job = self._outlets.onward(a).batch, a.job
+                core.run(
+                    *(event, first, end, a.function, a.parameters, a.work, out, self, To),
+                    *(job.making, a.refused, a.tried, job.given_up),
+                )
             self._outlets.flush_all(a)
         finally:
             self._event = self._assignment = self._message_cache = None
             self.at = -1
 
+    def _retry(self) -> None:
+        """One message that is due to be run again; then others have their turn."""
+        retry = self._retries.take(time.monotonic())
+        if retry is None or retry.assignment.stale:
+            return
+        a, name = retry.assignment, (retry.event.number(retry.record), retry.event.path(retry.record))
+        self.node.count("retries")
+        self._work(retry.event, a, retry.record, retry.record + 1)
+        if self._is_kept:
+            self._is_kept = False
+        elif name not in a.job.making:  # else it is a generator, which may fail as well
+            a.tried.pop(name, None)
+
     def spread(self, function: Callable[..., Any], parameters: int, value: Any) -> Any:
         """Calls a function that does not have exactly one parameter, or with an empty message."""
-        assert self._assignment is not None
-        signature = type(self.server)._exposed[self._assignment.steps[0][1]]
-        return function(*signature.spread(self.name, value))
+        assert self._assignment is not None and self._assignment.signature is not None
+        return function(*self._assignment.signature.spread(self.name, value))
+
+    def _call(self, a: Assignment, value: Any) -> Any:
+        assert a.function is not None and a.signature is not None
+        return a.function(*a.signature.spread(self.name, value))
 
     def flush(self) -> bool:
         """Sends what is there; False: the rest of the batch is not wanted any more."""
@@ -299,6 +401,12 @@ class Host:
         a, name = self._record(i)
         if isinstance(error, BlockLost):  # who lent it is dead, or the block stale: it is not the message's fault
             self._outcomes.lost(a.job, name)
+        elif a.signature is not None and a.tries_again(name, error):
+            tried = a.tried[name]
+            assert self._event is not None
+            self._is_kept = True
+            self._retries.add(time.monotonic() + pause(tried), Retry(self._event, i, a))
+            self._complain(f"{a.steps[0][1]}, input {name[0]}: {error!r}; it is run again, attempt {tried + 1}")
         else:
             self._outcomes.failed(a, name, error, capsule=self._capsule(i, error))
 
@@ -310,8 +418,8 @@ class Host:
         """Processes have died in this message as often as its function allows: it is set aside."""
         a, name = self._record(i)
         assert a.refused is not None
-        times, reason = a.refused[name]
-        self.fail(i, Crashed(died_in(times, reason), reason=reason))
+        blame = a.refused[name]
+        self.fail(i, Crashed(died_in(*blame), reason=blame.reason))
         self._outlets.flush_all(a)  # the next message may kill too
 
     def make(self, i: int, result: Any) -> None:
@@ -323,8 +431,10 @@ class Host:
         elif len(name[1]) >= core.MAX_PATH:
             self._outcomes.failed(a, name, PalmError(f"more than {core.MAX_PATH} fan-outs on one way"))
         else:
-            value = self._event.value(i) if self._outcomes.keeps_inputs else None
-            self._generators.add(Making(result, a, *name, self._event.deadline(i), self.message(), value))
+            assert a.signature is not None
+            value = self._event.value(i) if self._outcomes.keeps_inputs or a.signature.retry_on else None
+            made = Making(result, a, *name, self._event.deadline(i), self.message(), value, owed=a.owed)
+            self._generators.add(made)
 
     def again(self, i: int) -> bool:
         """A message has come again, of which many were made here already. False: that was at another step."""
@@ -339,12 +449,30 @@ class Host:
         assert self._assignment is not None and self._event is not None
         return self._assignment, (self._event.number(i), self._event.path(i))
 
+    def _name_at_work(self) -> Name:
+        m = self._generators.running  # its function is called once more
+        return m.name if m is not None else self._record(self.at)[1]
+
     def _send_to(self, a: Assignment, name: Name, result: To, deadline: int) -> None:
         number, path = name
         try:
-            self._outlets.routed(a, result.route).batch.put_out_of(result, number, deadline, path)
+            if result.slow != "block":
+                self._branches.put_out_of(a, name, result, deadline)
+                return
+            outlet = self._outlets.routed(a, result.route)
+            outlet.batch.put_out_of(result, number, deadline, path)
         except Exception as e:
             self._outcomes.failed(a, name, e)
+            return
+        if outlet.waiting is not None:
+            outlet.waiting.names.append(name)
+
+    def _found(self) -> None:
+        """Servers to which messages wait to be sent."""
+        for a, name, error in self._outlets.found():
+            self._outcomes.failed(a, name, error)
+            self._outlets.flush(a.job.report)
+        self._branches.found()
 
     def _capsule(self, i: int, error: Exception) -> str | None:
         """The file in which record i is kept for `palm replay` (B7)."""
@@ -380,7 +508,7 @@ class Host:
             rest=tuple(f"{s[0]}.{s[1]}" for s in a.steps[1:]),
             client=a.client,
             deadline=event.deadline(i) / 1e9 or None,
-            attempt=a.suspects.get((number, path), (0, ""))[0] + 1,
+            attempt=a.tried.get((number, path), 0) + 1,
             seed=a.seed,
         )
 
@@ -389,8 +517,11 @@ class Host:
         if a is None:
             return False
         self._look()
-        deadline = self.message().deadline
-        return a.job.cancelled or self.stopping or (deadline is not None and time.time() > deadline)
+        message = self.message()
+        if a.job.cancelled or message.number in a.job.given_up:
+            self.node.give_up()
+        late = message.deadline is not None and time.time() > message.deadline
+        return late or self.stopping or self.node.unwanted()
 
     def _look(self) -> None:
         """At what has come while a batch is worked on: what ends work is done at once, the rest waits its turn."""
@@ -400,9 +531,19 @@ class Host:
             elif event.kind == core.GONE:
                 self._gone(event.link)
             elif event.kind == core.MESSAGE and event.says == core.CANCEL:
-                self._message(event)
+                self._cancel(event)
+                event.done()
+            elif event.kind == core.MESSAGE and event.says == core.RELEASE and event.handle in self._branches:
+                self._message(event)  # somebody has nothing to do until it is dealt with
             else:
+                if event.kind == core.MESSAGE and event.says == core.FORGET:
+                    self._cancel(event)  # and all is forgotten when what came before it has had its turn
                 self._backlog.append(event)
+                self._count_backlog(len(event))
+
+    def _count_backlog(self, n: int) -> None:
+        self._in_backlog += n
+        self.node.count("backlog", self._in_backlog)
 
     def client(self) -> Any:
         if self._membership is None:
@@ -419,9 +560,19 @@ class Host:
 
     def close(self, linger: float = 2.0) -> None:
         self._generators.close()
+        waits.end(self)
         try:
             self.server.teardown()
         except Exception:
             log.exception("%s: teardown raised", self.name)
         self.node.close(int(linger * 1000))
         self.server._host = None
+
+
+def _key_of(event: core.Event) -> bytes | None:
+    """The job that a CANCEL or FORGET names; None: it names none."""
+    try:
+        key = event.value(0)
+    except (BlockLost, IndexError):
+        return None
+    return key if type(key) is bytes and len(key) == 16 else None

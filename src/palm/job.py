@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import collections
 import functools
+import math
 import threading
 import time
 from collections.abc import AsyncIterator, Iterator
@@ -31,7 +32,8 @@ class Progress:
     Attributes
     ----------
     sent, done, failed, dropped : int
-        Inputs sent, complete, complete with an error, complete without a result.
+        Inputs sent, complete, complete with an error, complete without a result. `dropped` counts besides each message
+        for which a branch with ``slow="drop-oldest"`` or ``"reject"`` of `palm.to` had no room.
     total : int or None
         How many there will be, if that is known.
     """
@@ -112,9 +114,7 @@ class Job:
         work = self._work
         if self._groups is not None and self._groups.advance(self._taken):
             return
-        timeout = work.options.timeout
-        left = None if timeout is None else max(0.0, self._began + timeout - time.monotonic())
-        if not work.connection.wait(lambda: bool(work.results) or work.over, left):
+        if not self._wait(self._left()):
             work.stop_with(work.timed_out())
         taken = work.take()
         if self._groups is None:
@@ -125,6 +125,23 @@ class Job:
             self._bar.update(self.progress)
         if not taken and work.over and not work.results:  # in this order: what ends it comes after all results
             self._raise_end()
+
+    def _left(self) -> float:
+        """Seconds that the whole job may still take."""
+        timeout = self._work.options.timeout
+        return math.inf if timeout is None else max(0.0, self._began + timeout - time.monotonic())
+
+    def _wait(self, timeout: float) -> bool:
+        """For results or the end. Who is interrupted wants no more: a traceback that is kept would keep the job
+        going."""
+        work = self._work
+        try:
+            return work.connection.wait(
+                lambda: bool(work.results) or work.over, None if timeout == math.inf else timeout
+            )
+        except KeyboardInterrupt:
+            self.cancel()
+            raise
 
     def _raise_end(self) -> None:
         _close_journal(self._work)
@@ -203,11 +220,12 @@ class Job:
         """To the end; results are thrown away. `Timeout` after so many seconds: it goes on, wait again."""
         timeout = arguments.seconds("timeout", timeout)
         work = self._work
-        end = None if timeout is None else time.monotonic() + timeout
+        end = math.inf if timeout is None else time.monotonic() + timeout
         while not work.over or work.results:
-            left = None if end is None else max(0.0, end - time.monotonic())
-            if not work.connection.wait(lambda: bool(work.results) or work.over, left):
-                raise Timeout(f"not complete after {timeout:g} s: {work.so_far()}")
+            if not self._wait(min(self._left(), max(0.0, end - time.monotonic()))):
+                if self._left():
+                    raise Timeout(f"not complete after {timeout:g} s: {work.so_far()}")
+                work.stop_with(work.timed_out())
             taken = work.take()
             if self._groups is not None:
                 self._groups.add(taken)
@@ -227,7 +245,11 @@ class Job:
         self._work.stop()
 
     def cancel(self) -> None:
-        """What is queued is dropped; a function that runs sees `cancelled`. Iterating raises `Cancelled`."""
+        """What is queued is dropped; a function that runs sees `cancelled`. Iterating raises `Cancelled`.
+
+        A function that goes on for longer than 2 s, or than the `setup` of its server took, is ended hard: its
+        process is replaced, and what other jobs had there is repeated. Ctrl-C in a wait for results cancels too.
+        """
         end_with(self._work, Cancelled("the job was cancelled"))
 
     def stats(self) -> dict[str, Any]:

@@ -29,11 +29,19 @@ def covers(ranges: Ranges, begin: int, end: int) -> bool:
 
 @dataclass
 class Kept:
-    """Children that went in one envelope."""
+    """Children that went together."""
 
     route: list[Step] | None  # that `palm.to` named; None: the rest of the pipeline
+    slow: str
     indices: list[int]
     batch: core.Batch
+
+    def apart(self) -> list[Kept]:
+        """Each child by itself: it may be dropped."""
+        parts = [Kept(self.route, self.slow, [index], core.Batch()) for index in self.indices]
+        for i, part in enumerate(parts):
+            part.batch.add(self.batch, i)
+        return parts
 
 
 @dataclass
@@ -46,20 +54,28 @@ class Making:
     path: tuple[int, ...]
     deadline: int
     message: Message
-    value: Any = None  # what the function got, for a capsule
+    value: Any = None  # what the function got, for a capsule and to run it again
     made: int = 0  # children so far, those included that had been settled before
+    before: int = 0  # children that former executions here have made: settled or kept
+    spent: int = 0  # ns in which it has run
+    due: float = 0.0  # when it may go on, monotonic
     granted: int = 0  # children that may be made
     step: int = 0  # of the last grant
     asked: bool = False
     ended: bool = False
     unwanted: bool = False  # to be closed as soon as it does not run
-    stopped: bool = False  # likewise, as if it had come to its end
+    owed: int = 0  # children that a former execution may have made: so many have to be there
     settled: Ranges = field(default_factory=list)
     kept: collections.deque[Kept] = field(default_factory=collections.deque)
 
     @property
     def name(self) -> tuple[int, tuple[int, ...]]:
         return self.number, self.path
+
+    def is_to_stop(self) -> bool:
+        """As if it had come to its end."""
+        a = self.assignment
+        return a.job.stopped and not a.hop and self.made >= self.owed and not self.ended
 
     def has_room(self) -> bool:
         return self.made < self.granted and not self.assignment.stale
@@ -69,8 +85,28 @@ class Making:
         return not (self.asked or self.ended or self.assignment.stale) and self.granted - self.made <= self.step // 2
 
     def is_settled(self, index: int) -> bool:
-        """True of a child that a former execution has made."""
         return bool(self.settled) and covers(self.settled, index, index + 1)
+
+    def forget(self, index: int) -> None:
+        """This child, which went by itself, was dropped."""
+        for kept in self.kept:
+            if kept.indices == [index]:
+                self.kept.remove(kept)
+                return
+    def is_known(self, index: int) -> bool:
+        """True of a child that a former execution has made."""
+        return index < self.before or self.is_settled(index)
+
+    @property
+    def sent(self) -> int:
+        """Children that there are, by whatever execution."""
+        return max(self.made, self.before)
+
+    def begin_again(self, generator: Generator[Any, Any, Any], message: Message, due: float) -> None:
+        """The same message, from its begin."""
+        self.generator, self.message, self.due = generator, message, due
+        self.before, self.made, self.spent = self.sent, 0, 0
+        self.owed = max(self.owed, self.before)
 
     def release(self, ranges: Ranges, granted: int) -> None:
         """The client has told what is settled, and how many children there is room for."""

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import math
 import threading
 from collections.abc import Callable
 from typing import Any
@@ -53,8 +54,10 @@ class Membership:
                 self.client._connection.check()
 
     def resolve(self, name: str) -> tuple[str, int]:
-        """Where a server is, for `palm.to`: its endpoint, and its pid if it is on this host, else 0."""
-        server = self.client._directory.find([name])[name]
+        """Where a server is, for `palm.to`: its endpoint, and its pid if that means something here, else 0. Waits
+        for one that is being started again, and for the registry; any thread."""
+        directory = self.client._directory
+        server = directory.patiently(lambda: directory.find([name], math.inf))[name]
         return str(server["address"]), pid_here(server)
 
     def close(self) -> None:

@@ -15,7 +15,7 @@ from palm.remote import NO_MESSAGE, tree_of_error
 if TYPE_CHECKING:
     from palm.capsule import Store
 
-_OWN_FRAMES = ("palm/host.py", "palm/generators.py", "palm/_core/node.pyx")
+_OWN_FRAMES = ("palm/host.py", "palm/generators.py", "palm/faults.py", "palm/_core/node.pyx")
 
 
 class Outcomes:
@@ -33,8 +33,13 @@ class Outcomes:
         self._node, self._name, self._outlets, self._capsules = node, name, outlets, capsules
         self.keeps_inputs = capsules is not None
 
-    def dropped(self, job: JobHere, name: Name) -> None:
-        job.report.batch.event(core.DROP, *name)
+    def dropped(self, job: JobHere, name: Name, why: int = 0) -> None:
+        """why: 0, its function returned nothing, or `core.DROP_SLOW`."""
+        job.report.batch.event(core.DROP, *name, why)
+
+    def aside(self, job: JobHere, name: Name) -> None:
+        """It goes along a branch that holds up nobody: the client is not to wait for it."""
+        job.report.batch.event(core.ASIDE, *name)
 
     def closed(self, job: JobHere, name: Name, children: int) -> None:
         """A generator has come to its end."""

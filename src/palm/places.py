@@ -8,6 +8,7 @@ cluster that was killed as a whole has left behind is removed by whoever looks n
 
 from __future__ import annotations
 
+import functools
 import os
 import re
 import secrets
@@ -55,6 +56,13 @@ def start_time(pid: int) -> int:
     return 0 if after_name[0] in (b"Z", b"X") else int(after_name[19])
 
 
+@functools.cache
+def pid_namespace() -> bytes:
+    """Where pids mean what they mean here: 16 bytes of the kernel's boot id, and the inode of the pid namespace."""
+    boot_id = Path("/proc/sys/kernel/random/boot_id").read_text().strip().replace("-", "")
+    return bytes.fromhex(boot_id) + os.stat("/proc/self/ns/pid").st_ino.to_bytes(8, "little")
+
+
 def make(name: str | None) -> Path:
     """A directory for a new cluster owned by this process; FileExistsError if one of this name is running."""
     sweep()
@@ -74,6 +82,11 @@ def owner(path: Path) -> int:
     except (OSError, ValueError):
         return 0
     return pid if start_time(pid) == began else 0
+
+
+def is_abandoned(registry: str) -> bool:
+    """True of a registry's endpoint on this host, if the owner of its cluster is dead: nobody starts it again."""
+    return registry.startswith("ipc://") and not owner(Path(registry.removeprefix("ipc://")).parent)
 
 
 def remove(path: Path) -> None:

@@ -27,6 +27,7 @@ from palm._core import space as core_space
 from palm.suspects import Suspect
 from palm.template import Server, exposure
 
+WORK_GRACE = 2.0  # seconds that a function goes on for which nobody waits any more: then its process is replaced
 GRACE = 1.5  # seconds between the owner's end and a hard one (R15: 3 s in all)
 REGISTRY_GRACE = 2.6  # the registry runs no user code: it is the last to go, and clears up
 
@@ -47,7 +48,9 @@ class Order:
     memory: int = 0  # bytes of arena; 0: default
     path: list[str] = field(default_factory=list)
     is_registry: bool = False
+    work_grace: float = WORK_GRACE
     suspects: list[Suspect] = field(default_factory=list)  # messages in which its predecessors have died
+    again: bool = False  # it has predecessors
 
 
 def load(template: Any) -> type[Server]:
@@ -72,6 +75,7 @@ def describe(server: Server, name: str, address: str, supervised: bool) -> dict[
         "template": base,
         "class": cls.__qualname__,
         "host": socket.gethostname(),
+        "where": places.pid_namespace(),
         "pid": os.getpid(),
         "began": places.start_time(os.getpid()),
         "supervised": supervised,
@@ -83,6 +87,7 @@ def describe(server: Server, name: str, address: str, supervised: bool) -> dict[
 
 def run(order: Order, ready: Callable[[], None]) -> None:
     """Runs the server until it is stopped."""
+    from palm.faults import Faults
     from palm.host import Host
 
     cls = load(order.template)
@@ -106,10 +111,15 @@ def run(order: Order, ready: Callable[[], None]) -> None:
     host = Host(server, order.name, endpoint, membership, order.suspects, capsules)
     if order.is_registry and endpoint.startswith("ipc://"):  # all clients have a link to it: it sees who is killed
         host.on_gone = lambda: places.remove_dead_sockets(Path(endpoint.removeprefix("ipc://")).parent)
+    if order.owner_fd >= 0 and not order.is_registry:  # else nobody would start it again
+        host.faults = Faults(Path(order.registry.removeprefix("ipc://")).parent, order.name)
     signal.signal(signal.SIGTERM, lambda *_: host.node.stop())
     try:
+        began = time.monotonic()
         with core_space.arena(shared=False):
-            server.setup(**order.setup)
+            server.setup(**order.setup, **({"again": order.again} if order.is_registry else {}))
+        if not order.is_registry:
+            host.node.limit(_work_grace(order, time.monotonic() - began))
         if membership:
             membership.join()
         ready()
@@ -124,6 +134,13 @@ def run(order: Order, ready: Callable[[], None]) -> None:
             path.unlink(missing_ok=True)
         if orphan:
             _last_one_out(path.parent, GRACE + 0.3 if order.is_registry else 0.3)
+
+
+def _work_grace(order: Order, setup_took: float) -> float:
+    """To replace a process costs its setup, to wait costs the wait: who waits for as long as a new setup takes has at
+    most twice the least cost. And functions that look at `cancelled` now and then need a moment. Without a supervisor
+    nobody would replace it: no time is long enough."""
+    return max(order.work_grace, setup_took) if order.owner_fd >= 0 else -1.0
 
 
 def _allow_many_files() -> None:
@@ -184,9 +201,9 @@ def main() -> int:
     report = socket.socket(fileno=report_fd)
     try:
         with open(order_fd, "rb") as f:
-            sys.path[:], order_bytes, suspects = pickle.load(f)
+            sys.path[:], order_bytes, suspects, again = pickle.load(f)
         order = _order_of(order_bytes)
-        order.suspects, order.owner_fd = suspects, owner_fd
+        order.suspects, order.again, order.owner_fd = suspects, again, owner_fd
         run(order, lambda: _say_ready(report))
     except BaseException as e:
         if report.fileno() < 0:

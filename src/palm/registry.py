@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import os
-import socket
 import time
 from collections.abc import Iterator
 from typing import Any
@@ -13,23 +12,29 @@ from palm import places
 from palm.template import Server, function
 
 _REASONS = 4096  # deaths that are remembered
+BLIND = 30.0  # seconds that one that was started again waits for its supervisor to tell whom it has
+JOINING = 1.0  # seconds in which others that have joined its predecessor join it too
 
 
 class Registry(Server):
     """Names, addresses, functions; a process of its own, supervised by whoever started the cluster."""
 
-    def setup(self, cluster: str, address: str) -> None:
+    def setup(self, cluster: str, address: str, again: bool = False) -> None:
+        """again: there has been another one before, and those who have joined that one do not know it yet."""
         self.cluster, self.address = cluster, address
+        self._began = time.monotonic()
+        self._blind_until = self._began + (BLIND if again else 0.0)  # until then, who is not known may be on its way
         self.known: dict[str, dict[str, Any]] = {}
         self.reasons: dict[tuple[str, int], str] = {}
         self.states: dict[str, str] = {}  # of those that are not there
+        self.clients: dict[tuple[bytes, int], dict[str, Any]] = {}  # those that have waited for room
         self.ends: dict[str, str] = {}  # why they are not
 
     @function
     def join(self, server: dict[str, Any]) -> str:
         """A server is ready, or tells so again to a registry that has been restarted."""
         old = self._alive().get(server["name"])
-        if old is not None and (old["host"], old["pid"]) != (server["host"], server["pid"]):
+        if old is not None and (old["where"], old["pid"]) != (server["where"], server["pid"]):
             return (
                 f"there is a running server {server['name']!r} (pid {old['pid']} on {old['host']}); only templates "
                 "with workers can be served by several processes"
@@ -37,6 +42,15 @@ class Registry(Server):
         self.known[server["name"]] = server
         self.states.pop(server["name"], None)
         return ""
+
+    @function
+    def started(self, names: list[str]) -> bool:
+        """The supervisor tells a registry that was started again whom it has: those not there are on their way."""
+        self._blind_until = self._began + JOINING
+        for name in names:
+            if name not in self.known:
+                self.states.setdefault(name, "restarting")
+        return True
 
     @function
     def left(self, name: str, pid: int, reason: str, state: str) -> bool:
@@ -58,12 +72,18 @@ class Registry(Server):
         return self.reasons.get((name, pid), "")
 
     @function
+    def show(self, client: dict[str, Any]) -> bool:
+        """A client has waited for room: its page says whether it does."""
+        self.clients[client["where"], client["pid"]] = client
+        return True
+
+    @function
     def lookup(self, names: list[str]) -> dict[str, Any]:
         alive = self._alive()
         return {
             "servers": {n: alive[n] for n in names if n in alive},
             "names": sorted({*alive, *self.states}),
-            "states": self.states,
+            "states": self.states | {n: "restarting" for n in names if self._is_coming(n)},
             "ends": {n: self.ends[n] for n in self.states if n in self.ends},
         }
 
@@ -85,9 +105,7 @@ class Registry(Server):
     def wait_again(self, names: list[str], timeout: float) -> Iterator[str]:
         """Yields nothing, when these servers are there again, or are not being started again, or the time is over."""
         end = time.monotonic() + timeout
-        while time.monotonic() < end and any(
-            n not in self._alive() and self.states.get(n) == "restarting" for n in names
-        ):
+        while time.monotonic() < end and any(self._is_coming(n) for n in names):
             yield None  # type: ignore[misc]  # others have their turn
             time.sleep(0.002)
 
@@ -127,13 +145,28 @@ class Registry(Server):
             "cluster": self.cluster,
             "registry": {"pid": os.getpid(), "address": self.address, "state": "running"},
             "servers": sorted(servers, key=lambda s: str(s["name"])),
+            "clients": [{k: c[k] for k in ("pid", "page")} for c in self._clients_alive()],
         }
+
+    def _clients_alive(self) -> list[dict[str, Any]]:
+        here = places.pid_namespace()
+        self.clients = {
+            k: c for k, c in self.clients.items() if c["where"] != here or places.start_time(c["pid"]) == c["began"]
+        }
+        return list(self.clients.values())
+
+    def _is_coming(self, name: str) -> bool:
+        """It is not there, but will be: it is being started again, or this registry is too young to know it."""
+        if name in self._alive():
+            return False
+        unknown = name not in self.states and time.monotonic() < self._blind_until
+        return unknown or self.states.get(name) == "restarting"
 
     def _alive(self) -> dict[str, dict[str, Any]]:
         """Those known, without the dead of this host. The supervisor of a dead one will tell what becomes of it."""
-        here = socket.gethostname()
+        here = places.pid_namespace()
         for name, s in list(self.known.items()):
-            if s["host"] == here and places.start_time(s["pid"]) != s["began"]:
+            if s["where"] == here and places.start_time(s["pid"]) != s["began"]:
                 del self.known[name]
                 if s["supervised"]:
                     self.states.setdefault(name, "restarting")

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""What becomes of servers, told to the registry by a thread of its own: the registry may be dead itself, and who waits
-for it cannot start it again."""
+"""What a supervisor has to tell the registry, told by a thread of its own: the registry may be dead itself, and who
+waits for it cannot start it again."""
 
 from __future__ import annotations
 
@@ -8,10 +8,11 @@ import contextlib
 import queue
 import threading
 from collections.abc import Callable
+from typing import Any
 
 from palm.errors import PalmError
 
-Report = tuple[str, int, str, str]  # name, pid, reason, state
+Report = tuple[Any, ...]  # a function of the registry, and what it gets
 
 
 class Reports:
@@ -20,20 +21,20 @@ class Reports:
     Parameters
     ----------
     tell : callable
-        Called in the thread with name, pid, reason and state; PalmError: nobody could be told.
+        Called in the thread with the report; PalmError: nobody could be told.
     """
 
-    def __init__(self, tell: Callable[[str, int, str, str], object]) -> None:
+    def __init__(self, tell: Callable[..., object]) -> None:
         self._tell = tell
         self._queue: queue.SimpleQueue[tuple[Report, threading.Event] | None] = queue.SimpleQueue()
         self._closed = False
         self._thread = threading.Thread(target=self._run, name="palm-reports", daemon=True)
         self._thread.start()
 
-    def put(self, name: str, pid: int, reason: str, state: str) -> threading.Event:
+    def put(self, function: str, *values: Any) -> threading.Event:
         """Set when it has been told, or cannot be."""
         told = threading.Event()
-        self._queue.put(((name, pid, reason, state), told))
+        self._queue.put(((function, *values), told))
         return told
 
     def _run(self) -> None:

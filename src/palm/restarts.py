@@ -32,6 +32,10 @@ class Restarts:
         self._deaths = 0 if progress else self._deaths + 1
         return self._delay() if self._deaths < self._most else None
 
+    def ended(self) -> float:
+        """It has ended itself, since a message took longer than it may: that says nothing of the next one."""
+        return 0.0
+
     def failed(self) -> float | None:
         """Its setup raised, it was not ready in time, or there could be no process."""
         self._failures += 1

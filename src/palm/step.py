@@ -9,6 +9,8 @@ from typing import Any, Literal
 
 from palm._core.node import MAX_STEPS
 
+SLOW = ("block", "drop-oldest", "reject")
+
 
 class Step(str):
     """``"server.function"``, with constants."""
@@ -97,8 +99,22 @@ class To:
 def to(route: str | Sequence[str], value: Any, *, slow: Literal["block", "drop-oldest", "reject"] = "block") -> To:
     """To return or yield from a function: `value` takes this route instead of the rest of the pipeline.
 
-    What leaves its last step is a result of the job. `slow` other than "block" is not there yet (NotImplementedError).
+    What leaves its last step is a result of the job. Constants of its steps are compared by content, each time, and
+    sent once a job to each process: that takes a few us where they are small, and more than 1 ms a MiB.
+
+    Parameters
+    ----------
+    route : str or sequence of str
+        The steps.
+    value : object
+        The message.
+    slow : {"block", "drop-oldest", "reject"}
+        What becomes of it when the first step of the route does not keep up. "block": it holds up the job, like any
+        message. Else the branch holds up nobody: 64 messages, or 64 MiB, may wait for it here, beside the job's window,
+        and when one more comes, the oldest of them is dropped, or the new one. What was dropped is counted, in
+        `Job.progress` and in the server's counters. A job waits for what it has there at its end alone: with
+        ``ordered`` too, results of such a branch come when they are there.
     """
-    if slow != "block":
-        raise NotImplementedError(f'slow={slow!r}: this version has "block" alone')
+    if slow not in SLOW:
+        raise ValueError(f'slow is "block", "drop-oldest" or "reject", not {slow!r}')
     return To(route_of(route), value, slow)

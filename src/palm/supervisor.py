@@ -19,7 +19,7 @@ from pathlib import Path
 
 from palm import places
 from palm.births import Births
-from palm.child import Child
+from palm.child import Child, EndOfWork
 from palm.deaths import OomKills, reason_of
 from palm.directory import REGISTRY
 from palm.errors import Disconnected, PalmError, Timeout
@@ -37,16 +37,18 @@ class Supervisor:
     directory : Path
         With the cluster's sockets.
     tell : callable
-        Told of each death: the server's name, pid, reason, and "restarting" or "failed". Must not wait.
+        Called with a function of the registry and what it gets: `left` after each death, `started` when the registry
+        itself was started again. Must not wait.
     births : Births
         Of all its children; its own from now on.
     """
 
-    def __init__(self, directory: Path, tell: Callable[[str, int, str, str], object], births: Births) -> None:
+    def __init__(self, directory: Path, tell: Callable[..., object], births: Births) -> None:
         self._directory, self._tell, self._births = directory, tell, births
         self._children: dict[str, Child] = {}
         self._lock = threading.RLock()  # of the children and all that is known of them
         self._suspects = Suspects()
+        self._excused: set[int] = set()
         self._ooms = OomKills()
         self._sweep_at = 0.0
         self._closed = False
@@ -99,6 +101,10 @@ class Supervisor:
             if not found.started.done():
                 found.started.set_exception(PalmError(f"{name!r} was stopped before it was ready"))
             return found
+
+    def excuse(self, pid: int) -> None:
+        """Its death, which is at hand, says nothing against its message nor against its server."""
+        self._excused.add(pid)  # seen by who finds it dead: it lives until its killer has called this
 
     def _wake(self) -> None:
         os.write(self._wake_write, b"x")
@@ -165,9 +171,11 @@ class Supervisor:
 
     def _tell_again(self) -> None:
         """A new registry does not know who is missing; those that are there tell it themselves."""
-        for child in self._children.values():
+        others = [c for c in self._children.values() if c.name != REGISTRY and c.started.done()]
+        self._tell("started", [c.name for c in others])
+        for child in others:
             if child.end_told is not None:
-                self._tell(child.name, *child.end_told)
+                self._tell("left", child.name, *child.end_told)
 
     def _died(self, child: Child) -> None:
         assert child.process is not None and child.process.returncode is not None
@@ -179,16 +187,30 @@ class Supervisor:
             child.forget()
             child.started.set_exception(PalmError(f"{child.name!r} did not start:\n{failure or reason}"))
             return
-        name = child.suspect()
-        if name is not None:
-            self._suspects.blame(child.name, name, reason)
-        # No process ends itself by SIGKILL while it does nothing: that came from outside, and says nothing against it.
-        killed_idle = name is None and reason == "SIGKILL"
-        delay = child.restarts.failed() if failure else child.restarts.died(killed_idle or child.made_progress())
+        end = child.end_of_work()
+        if end is not None:
+            reason = end.reason
+        delay = child.restarts.failed() if failure else self._blame(child, reason, end)
+        self._excused.discard(child.pid)
         child.forget()
         if failure:
             print(f"palm: {child.name!r} did not start:\n{failure}", file=sys.stderr)
         self._again(child, failure.splitlines()[-1] if failure else reason, delay)
+
+    def _blame(self, child: Child, reason: str, end: EndOfWork | None) -> float | None:
+        """The message in which it died, if there is one; returns after how many seconds it is started again, or
+        None."""
+        suspect = child.suspect()
+        if end is not None:
+            if suspect is not None and end.to_blame:
+                self._suspects.blame(child.name, suspect[0], reason, suspect[1], final=True)
+            return child.restarts.ended()
+        excused = child.pid in self._excused
+        if suspect is not None and not excused:
+            self._suspects.blame(child.name, suspect[0], reason, suspect[1])
+        # No process ends itself by SIGKILL while it does nothing: that came from outside, and says nothing against it.
+        harmless = excused or (suspect is None and reason == "SIGKILL")
+        return child.restarts.died(harmless or child.made_progress())
 
     def _again(self, child: Child, reason: str, delay: float | None) -> None:
         """Starts it again after `delay` seconds; None: gives it up."""
@@ -196,7 +218,8 @@ class Supervisor:
         if delay is None:
             print(f"palm: {child.name!r} is given up: {reason}", file=sys.stderr)
         child.end_told = child.pid, reason, "failed" if delay is None else "restarting"
-        self._tell(child.name, *child.end_told)
+        if child.name != REGISTRY:
+            self._tell("left", child.name, *child.end_told)
 
     # ------------------------------------------------------------------------------------------------ the end
 

@@ -19,8 +19,17 @@ class Suspect(NamedTuple):
     hop: int
     number: int
     path: tuple[int, ...]
-    times: int  # how many have died so far
-    reason: str  # of the last one
+    times: int  # how often it has been tried so far
+    reason: str  # of the last death
+    final: bool = False  # it is not to be run again, however often it may be tried
+
+
+class Blame(NamedTuple):
+    """What is known of a suspect."""
+
+    times: int
+    reason: str
+    final: bool = False
 
 
 class Suspects:
@@ -28,12 +37,13 @@ class Suspects:
 
     def __init__(self, most: int = MOST) -> None:
         self._most = most
-        self._known: dict[tuple[str, Name], tuple[int, str]] = {}
+        self._known: dict[tuple[str, Name], Blame] = {}
 
-    def blame(self, server: str, name: Name, reason: str) -> int:
-        """A process of `server` has died in this message; returns how many have by now."""
-        times = self._known.pop((server, name), (0, ""))[0] + 1
-        self._known[server, name] = times, reason
+    def blame(self, server: str, name: Name, reason: str, attempt: int = 1, final: bool = False) -> int:
+        """A process of `server` has died in this message, at its `attempt`, as far as the process knew; returns how
+        often it has been tried by now."""
+        times = max(self._known.pop((server, name), Blame(0, "")).times + 1, attempt)
+        self._known[server, name] = Blame(times, reason, final)
         if len(self._known) > self._most:
             del self._known[next(iter(self._known))]
         return times
@@ -46,6 +56,6 @@ class Suspects:
         self._known = {key: found for key, found in self._known.items() if key[0] != server}
 
 
-def of_job(suspects: Iterable[Suspect], job: bytes, hop: int) -> dict[tuple[int, tuple[int, ...]], tuple[int, str]]:
-    """Those of one step of a job: how often, and the reason, by number and path."""
-    return {(s.number, s.path): (s.times, s.reason) for s in suspects if s.job == job and s.hop == hop}
+def of_job(suspects: Iterable[Suspect], job: bytes, hop: int) -> dict[tuple[int, tuple[int, ...]], Blame]:
+    """Those of one step of a job, by number and path."""
+    return {(s.number, s.path): Blame(s.times, s.reason, s.final) for s in suspects if s.job == job and s.hop == hop}

@@ -53,22 +53,39 @@ def function(
     """Expose a method; it is returned unchanged.
 
     Its positional parameters are the message: one takes it whole, several take a tuple of that length, none takes an
-    empty one. Keyword-only parameters are constants of the step. Options that this version does not have yet
-    (`batch`, `timeout`, `retry_on`) raise NotImplementedError.
+    empty one. Keyword-only parameters are constants of the step. `batch`, which this version does not have yet, raises
+    NotImplementedError.
 
     Parameters
     ----------
+    timeout : float, optional
+        Seconds that one execution may take; of a function that yields, the time in which it runs, not that in which it
+        waits for room. It is looked at ten times a second. A function that takes longer is ended with its process,
+        whatever it does at that moment, and the message fails with `Crashed`, whose `reason` says so; it is not run
+        again. All else that was under way is repeated. Under `palm.serve` nobody starts the process again: it exits
+        with 124, a line on standard error says why, and its clients see a death.
+    retry_on : tuple of classes
+        Exceptions after which the same server runs the message again, after a while (50 ms, then twice as long each
+        time, up to 1.6 s) in which it does other work; `self.message.attempt` counts. A function that yields begins
+        anew, and what it yields as before is not sent again. What is no Exception (SystemExit) ends the process, which
+        counts as a death anyway.
     attempts : int
-        Executions of a message, each of which its process has not outlived, until it is set aside with `Crashed`.
+        Executions of a message. A message in which so many processes have died is set aside with `Crashed`; after so
+        many exceptions of `retry_on` it fails with the last one. Both count together.
     """
-    for name, value in (("batch", batch), ("timeout", timeout), ("retry_on", retry_on)):
-        if value:
-            raise NotImplementedError(f"@palm.function({name}=...) is not there yet")
+    if batch:
+        raise NotImplementedError("@palm.function(batch=...) is not there yet")
     if not isinstance(attempts, int) or attempts < 1:
         raise ValueError(f"a message is tried at least once: attempts={attempts!r} is no natural number")
+    if timeout is not None and not timeout > 0:
+        raise ValueError(f"timeout={timeout!r}: an execution takes some seconds; None, if any number will do")
+    if not isinstance(retry_on, tuple) or not all(
+        isinstance(e, type) and issubclass(e, BaseException) for e in retry_on
+    ):
+        raise TypeError(f"retry_on={retry_on!r} is no tuple of classes of exceptions, as (OSError,)")
 
     def mark(g: F) -> F:
-        setattr(g, _MARK, Exposed(attempts=attempts, pure=pure))
+        setattr(g, _MARK, Exposed(attempts=attempts, timeout=timeout or 0.0, retry_on=retry_on, pure=pure))
         return g
 
     return mark if f is None else mark(f)
@@ -79,7 +96,10 @@ class Signature:
 
     def __init__(self, cls: type, name: str, method: Callable[..., Any]) -> None:
         self.name = name
-        self.attempts: int = getattr(method, _MARK).options["attempts"]
+        options = getattr(method, _MARK).options
+        self.attempts: int = options["attempts"]
+        self.timeout: float = options["timeout"]  # 0: none
+        self.retry_on: tuple[type[BaseException], ...] = options["retry_on"]
         self.parameters: list[str] = []
         self.constants: dict[str, bool] = {}  # name: has a default
         where = f"{cls.__qualname__}.{name}"
@@ -195,7 +215,9 @@ class Server:
 
     @property
     def cancelled(self) -> bool:
-        """True if the job was cancelled or the message's deadline has passed: long functions look at it."""
+        """True if nobody waits for the message any more: its job was cancelled, its deadline has passed, or its
+        client is gone. Long functions look at it. One that goes on for longer than 2 s, or than the server's `setup`
+        took, is ended with its process, which is replaced; other messages are repeated."""
         return self._host is not None and bool(self._host.cancelled())
 
     def count(self, name: str, n: float = 1) -> None:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""For the tests of those who write servers: a pipeline without a cluster."""
+"""For the tests of those who write servers: a pipeline without a cluster, and faults in a cluster."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from typing import Any
 
 from palm._core.node import MAX_PATH
 from palm._core.payload import NOTHING
+from palm.chaos import Hit, chaos
 from palm.directory import check_step, no_server
 from palm.errors import NotFound, PalmError
 from palm.local import LocalHost, arrived
@@ -19,7 +20,7 @@ from palm.message import Message
 from palm.step import Step, To, route_of
 from palm.template import Server, exposure
 
-__all__ = ["run"]
+__all__ = ["Hit", "chaos", "run"]
 
 
 def run(

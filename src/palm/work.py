@@ -15,6 +15,7 @@ from collections.abc import AsyncIterable, Callable, Generator, Iterable, Iterat
 from dataclasses import dataclass
 from typing import Any
 
+from palm import waits
 from palm._core import node as core
 from palm._core import space as core_space
 from palm._core.book import CONTRADICTION, NEW
@@ -40,11 +41,12 @@ LAST: Path = (2**64 - 1,)  # behind all paths
 @dataclass(frozen=True)
 class Options:
     ordered: bool
-    window: int
+    window: int | None  # messages; None: adapts
     on_error: str  # "raise", "skip", "return"
     timeout: float | None  # seconds for the whole job
     deadline: int  # the same, in ns since 1970; 0: none
     seed: int
+    all_in_order: bool = False  # what is in a branch that holds up nobody is waited for too
 
 
 class JobWork:
@@ -59,13 +61,15 @@ class JobWork:
         inputs: Iterable[Any] | AsyncIterable[Any] | None,
         journal: Journal | None = None,
     ) -> None:
+        self._directory = directory
         self.connection, self.options, self.journal = connection, options, journal
         self.delivery = Delivery(connection, directory, route, options.seed, self._cannot_go_on)
-        self.key, self.book = self.delivery.key, self.delivery.book
-        self._window = Window(self.book, options.window)
+        self.key, self.book, self.ledger = self.delivery.key, self.delivery.book, self.delivery.ledger
+        self._window = Window(self.ledger, options.window, len(route.links))
         self.results: collections.deque[Result] = collections.deque()
         self.errors: list[RemoteError] = []
         self.done = self.dropped = 0
+        self._fell: set[int] = set()  # open inputs of which a branch has dropped something
         self.failed: set[int] = set()
         self.fanned: set[int] = set()  # inputs whose function was a generator
         self.total: int | None = 1 if inputs is None else len(inputs) if isinstance(inputs, Sized) else None
@@ -159,8 +163,19 @@ class JobWork:
     def _wait_for_room(self) -> bool:
         """False: no more inputs are wanted."""
         if not self._room():
-            self.connection.wait(self._room)
+            self._wait_visibly()
         return not (self.over or self.stopping)
+
+    def _wait_visibly(self) -> None:
+        if self.connection.wait(self._room, LOOK):
+            return
+        waits.begin(self, [s.server for s in self.route.steps])
+        try:
+            if not self.connection.wait(self._room, FOR_LONG):
+                self._directory.show_client()
+            self.connection.wait(self._room)
+        finally:
+            waits.end(self)
 
     def _flush(self) -> None:
         """Sends what the batch has: from then on its inputs are under way."""
@@ -169,6 +184,8 @@ class JobWork:
                 return
             self._window.weigh(self._batch.nbytes / len(self._batch))
             self._held_since = time.monotonic()
+            if not self.delivery.sent:
+                self._window.ended(0, self._held_since)
             self.delivery.send(self._batch.take())  # `fill` may be at work on it
 
     def idle(self) -> float:
@@ -187,19 +204,25 @@ class JobWork:
             return
         if len(event):
             self._window.weigh(event.nbytes / len(event))
-        if self.options.ordered or self.journal is not None:
+        ended = 0
+        if self.options.ordered or self.ledger.parted or self.journal is not None:
             outcomes = event.outcomes()
         else:
             before = len(self.results)
             try:
                 outcomes = event.take_plain(self.book, self.results)[1]
             finally:
-                self.done += len(self.results) - before
+                taken = len(self.results) - before
+                self.done += taken
+                ended += taken
         for form, number, path, value, count in outcomes:
+            ended += form not in (core.ASK, core.ASIDE, core.LOST)
             if form == core.LOST:
                 self._lost(number, path, count, "what was lent to it could not be taken")
             elif number in self.book:
                 self._receive(event, form, number, path, value, count)
+                if self.ledger.parted:
+                    self._give_what_is_next()  # it may be in order now, though nothing else has ended
                 self.delivery.settled(number, path)
                 if number not in self.book:
                     self._input_done(number)
@@ -208,6 +231,7 @@ class JobWork:
             if self.over:
                 return
         self.delivery.sweep()
+        self._window.ended(ended, time.monotonic())
         self._grant()
         self._check_end()
 
@@ -239,20 +263,31 @@ class JobWork:
             if not path:
                 self.fanned.add(number)
             self.delivery.keeps(event, number, path)
-            self._contradicts(number, self.book.close(number, path, count))
+            self._contradicts(number, self.ledger.close(number, path, count))
         elif form == core.ERROR:
             error = error_of(value, number)
             if self.options.deadline and is_late(error):  # by its clock
                 self._finish(self.timed_out())
             else:
                 self._failed(number, path, error, count)
+        elif form == core.ASIDE:
+            if not self.options.all_in_order:
+                self.ledger.aside(number, path)
+        elif form == core.DROP and count == core.DROP_SLOW:
+            self._dropped(number, path)
         elif isinstance(value, BlockLost):
             self._lost(number, path, self.delivery.epoch, str(value))
         else:
-            verdict = self.book.settle(number, path)
+            verdict = self.ledger.settle(number, path)
             if verdict & NEW and form != core.DROP:
                 self._give(number, path, value)
             self._contradicts(number, verdict)
+
+    def _dropped(self, number: int, path: Path) -> None:
+        """The branch along which it was sent had no room for it."""
+        if self.ledger.prune(number, path) & NEW:
+            self.dropped += 1
+            self._fell.add(number)
 
     def _contradicts(self, number: int, verdict: int) -> None:
         if verdict & CONTRADICTION:
@@ -265,7 +300,7 @@ class JobWork:
 
     def _failed(self, number: int, path: Path, error: RemoteError, children: int = 0) -> None:
         """A message has failed, after so many children were sent, which are on their way."""
-        verdict = self.book.close(number, path, children) if children else self.book.prune(number, path)
+        verdict = self.ledger.close(number, path, children) if children else self.delivery.prune(number, path)
         self._contradicts(number, verdict)
         if not verdict & NEW:
             return
@@ -291,21 +326,29 @@ class JobWork:
             self.results.append((number, path, value))
 
     def _give_what_is_next(self) -> None:
-        while self._early and self.book.is_next(*self._early[0][:2]):
+        while self._early and self.ledger.order.is_next(*self._early[0][:2]):
             number, path, _, value = heapq.heappop(self._early)
             self.results.append((number, path, value))
 
     def _input_done(self, number: int) -> None:
         self.done += 1
-        self.dropped += number not in self._with_result and number not in self.failed
+        self.dropped += not (number in self._with_result or number in self.failed or number in self._fell)
         self._with_result.discard(number)
+        self._fell.discard(number)
         if self.journal is not None and number not in self.failed:
             self._append(number, LAST, INPUT_DONE)
         self._give_what_is_next()
 
+    def broken(self, error: BaseException) -> None:
+        self._finish(error)
+
     def lost(self, link: int, reason: int) -> None:
         if not self.over:
             self.delivery.lost(link, reason)
+
+    def missed(self, link: int) -> None:
+        if not self.over:
+            self.delivery.missed(link)
 
     def _cannot_go_on(self, why: Callable[[int], PalmError]) -> None:
         if self.over:
@@ -328,7 +371,7 @@ class JobWork:
         self.stopping = True
         self.connection.nudge()
         if self._no_inputs and not self.over:
-            self.delivery.tell(stop=True)
+            self.delivery.stop()
 
     def timed_out(self) -> Timeout:
         return Timeout(f"the job was not complete within {self.options.timeout:g} s: {self.so_far()}")
@@ -353,13 +396,13 @@ class JobWork:
 
     def _leave(self) -> None:
         """Tells the servers, unless it is all over anyway. Without the lock."""
-        self.connection.remove(self)
+        links = self.connection.remove(self)
         with self.delivery.lock:
             self._batch.clear()
         try:
             if self.end is not None:
                 self.delivery.tell()
-            self.delivery.end()
+            self.delivery.end(links)
         except (Disconnected, ValueError):
             pass  # closed meanwhile
         for call in self.on_end:

@@ -123,6 +123,9 @@ def main() -> None:
         client = cluster.client()
         assert_type(client, palm.Client)
         print(calls(client, np.zeros(512)), jobs(client, []).done, errors(client), cluster.status())
+        with palm.testing.chaos(cluster, seed=1, kill=0.1, delay=0.1) as hits:
+            assert_type(hits, list[palm.testing.Hit])
+            print([hit.what for hit in hits])
         cluster.start(5)  # type: ignore[arg-type]
 
 

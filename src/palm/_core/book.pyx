@@ -59,9 +59,6 @@ cdef class Book:
     def __contains__(self, uint64_t number):
         return palm_book_is_open(self.book, number)
 
-    def is_open(self, uint64_t number):
-        return palm_book_is_open(self.book, number)
-
     def first(self):
         """The smallest number that is open, or None."""
         cdef uint64_t number = 0

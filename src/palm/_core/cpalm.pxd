@@ -97,6 +97,7 @@ cdef extern from "palm.h" nogil:
         PALM_CANCEL
         PALM_RELEASE
         PALM_BYE
+    uint64_t PALM_NO_NUMBER
     ctypedef enum palm_form:
         PALM_NOTHING
         PALM_BYTES
@@ -107,6 +108,10 @@ cdef extern from "palm.h" nogil:
         PALM_ERROR
         PALM_ASK
         PALM_LOST
+        PALM_ASIDE
+    ctypedef enum palm_drop:
+        PALM_DROP_NOTHING
+        PALM_DROP_SLOW
     ctypedef enum palm_place:
         PALM_IN_BODY
         PALM_IN_BLOCK
@@ -170,7 +175,6 @@ cdef extern from "palm.h" nogil:
     palm_err palm_batch_record(palm_batch *batch, palm_form form, uint64_t number, palm_record **out)
     void palm_batch_set_form(palm_batch *batch, palm_form form, uint32_t count)
     palm_err palm_batch_add(palm_batch *batch, const palm_batch *from_, uint32_t i)
-    const palm_record *palm_batch_at(const palm_batch *batch, uint32_t i)
     void palm_batch_undo(palm_batch *batch)
     palm_err palm_batch_path(palm_batch *batch, const uint64_t *components, uint32_t n)
     palm_err palm_batch_body(palm_batch *batch, const void *bytes_, size_t n)
@@ -197,16 +201,32 @@ cdef extern from "palm.h" nogil:
         uint64_t calls
         uint64_t busy_ns
         uint64_t histogram[40]
+    ctypedef struct palm_unread:
+        uint64_t envelopes
+        int64_t pid
+    ctypedef struct palm_waiting:
+        uint64_t since_ns
+        char servers[504]
     ctypedef struct palm_at_work:
         uint64_t since_ns
         uint64_t number
         uint64_t function
-        uint8_t job[16]
+        uint64_t job[2]
         uint32_t hop
         uint32_t together
         uint32_t path_count
+        uint32_t attempt
         uint64_t path[32]
+        uint64_t limit_ns
+        uint32_t ended
+        uint64_t ended_since
+        uint64_t unwanted_since
         uint64_t completed
+    ctypedef enum palm_end:
+        PALM_END_NONE
+        PALM_END_OVERRUN
+        PALM_END_LATE
+        PALM_END_UNWANTED
     ctypedef struct palm_counters:
         uint64_t messages_in
         uint64_t messages_out
@@ -217,9 +237,11 @@ cdef extern from "palm.h" nogil:
         uint64_t errors
         uint64_t retries
         uint64_t rejected
+        uint64_t dropped
         uint64_t queue_depth
         uint64_t in_flight
         uint64_t busy_ns
+        uint64_t backlog
         uint64_t sent_arena
         uint64_t sent_inline
         uint64_t sent_frames
@@ -232,16 +254,25 @@ cdef extern from "palm.h" nogil:
         uint64_t pulse_ns
         uint64_t stale
         uint64_t lost_links
+        palm_unread unread
+        palm_waiting waiting
         palm_at_work at_work
         palm_function_counters functions[64]
     void palm_count(uint64_t *counter, uint64_t n)
     void palm_gauge(uint64_t *gauge, uint64_t value)
     void palm_count_call(palm_function_counters *function, uint64_t ns)
     int PALM_TRACKED
-    void palm_work_on(palm_at_work *work, const uint8_t *job, uint32_t hop, uint32_t function, uint32_t together)
+    void palm_work_on(palm_at_work *work, const uint8_t *job, uint32_t hop, uint32_t function, uint32_t together,
+                      uint32_t client)
+    void palm_work_terms(palm_at_work *work, uint32_t attempt, uint64_t limit_ns, uint64_t spent_ns,
+                         uint64_t deadline_ns)
     void palm_work_begin(palm_at_work *work, uint64_t number, const uint64_t *path, uint32_t n, uint64_t now_ns)
     void palm_work_end(palm_at_work *work, bint completed)
+    void palm_wait_begin(palm_waiting *waiting, const char *servers, size_t size, uint64_t now_ns)
+    void palm_wait_end(palm_waiting *waiting)
+    bint palm_wait_read(const palm_waiting *waiting, palm_waiting *out)
     bint palm_work_read(const palm_at_work *work, palm_at_work *out)
+    void palm_work_unwanted(palm_at_work *work, uint64_t since_ns, uint64_t now_ns)
 
     palm_err palm_zmq_load(const char *path, const char **missing)
     void palm_zmq_version(int *major, int *minor, int *patch)
@@ -259,15 +290,14 @@ cdef extern from "palm.h" nogil:
     const char *palm_node_endpoint(const palm_node *node)
     uint64_t palm_node_id(const palm_node *node)
     palm_err palm_node_link(palm_node *node, const char *endpoint, int32_t pid, uint32_t *link)
+    palm_err palm_node_link_named(palm_node *node, const char *endpoint, int32_t pid, uint32_t *link)
     ctypedef enum palm_link_state:
         PALM_LINK_GONE
         PALM_LINK_OPENING
         PALM_LINK_READY
     palm_link_state palm_node_link_state(palm_node *node, uint32_t link, cbool *mapped)
-    uint64_t palm_node_backlog(palm_node *node, uint32_t link)
     palm_err palm_node_send(palm_node *node, uint32_t link, palm_kind kind, uint32_t handle, uint16_t hop,
                             const palm_batch *batch)
-    void palm_node_unlink(palm_node *node, uint32_t link)
     ctypedef enum palm_event_kind:
         PALM_EVENT_MESSAGE
         PALM_EVENT_READY
@@ -296,13 +326,14 @@ cdef extern from "palm.h" nogil:
     void palm_node_wake(palm_node *node)
     void palm_node_stop(palm_node *node)
     const char *palm_node_rejected(palm_node *node)
-    void palm_node_tick(palm_node *node)
+    void palm_node_tick(palm_node *node, palm_unread *unread)
 
     ctypedef struct palm_pulse
     palm_err palm_pulse_start(palm_space *space, palm_pulse **out)
     void palm_pulse_add(palm_pulse *pulse, palm_node *node)
     void palm_pulse_remove(palm_pulse *pulse, palm_node *node)
     void palm_pulse_watch_owner(palm_pulse *pulse, int owner_fd, int grace_ms, const char *unlink_path)
+    void palm_pulse_limit(palm_pulse *pulse, palm_node *node, int grace_ms)
     void palm_pulse_stop(palm_pulse *pulse)
 
     ctypedef struct palm_book

@@ -1,8 +1,18 @@
 # SPDX-License-Identifier: BSD-3-Clause
 # cython: language_level=3
-from libc.stdint cimport uint32_t
+from libc.stdint cimport uint32_t, uint64_t
 
 from palm._core.cpalm cimport palm_batch, palm_counters, palm_event, palm_node, palm_record
+
+
+cdef class Work:
+    cdef bytes job
+    cdef uint32_t hop
+    cdef uint32_t index
+    cdef uint32_t client
+    cdef uint64_t limit_ns
+
+    cdef void on(self, palm_counters *c) noexcept
 
 
 cdef class Batch:

@@ -25,7 +25,8 @@ from palm._core.payload import NOTHING, BlockLost
 MESSAGE, READY, GONE, WAKE, STOP = (PALM_EVENT_MESSAGE, PALM_EVENT_READY, PALM_EVENT_GONE, PALM_EVENT_WAKE,
                                     PALM_EVENT_STOP)
 OPEN, DATA, FORGET, CANCEL, RELEASE = PALM_OPEN, PALM_DATA, PALM_FORGET, PALM_CANCEL, PALM_RELEASE
-DROP, CLOSE, ERROR, ASK, LOST = PALM_DROP, PALM_CLOSE, PALM_ERROR, PALM_ASK, PALM_LOST
+DROP, CLOSE, ERROR, ASK, LOST, ASIDE = PALM_DROP, PALM_CLOSE, PALM_ERROR, PALM_ASK, PALM_LOST, PALM_ASIDE
+DROP_SLOW = PALM_DROP_SLOW  # `count` of a DROP: why
 MAX_RECORDS, MAX_PATH, MAX_STEPS = PALM_MAX_RECORDS, PALM_MAX_PATH, PALM_MAX_STEPS
 TRACKED = bool(PALM_TRACKED)  # False: a build to measure against, which keeps nothing
 
@@ -108,7 +109,7 @@ cdef class Batch:
         put_value(self.batch, value, 0 if others < 0 else others, number, deadline, path, 0)
 
     def event(self, int form, uint64_t number, path=None, uint32_t count=0):
-        """Add a record without payload: DROP, CLOSE, ASK, LOST."""
+        """Add a record without payload: DROP, CLOSE, ASK, LOST, ASIDE."""
         cdef palm_record *r = NULL
         cdef uint64_t component
         check(palm_batch_record(self.batch, <palm_form> form, number, &r))
@@ -128,13 +129,14 @@ cdef class Batch:
         put_value(self.batch, struct.pack(f"<{2 * len(ranges)}Q", *[end for r in ranges for end in r]), 0, number, 0, path, over)
         palm_batch_set_form(self.batch, PALM_BYTES, granted)
 
+    def job(self, bytes key, uint64_t number=PALM_NO_NUMBER, bint stop=False):
+        """Add what CANCEL and FORGET say: the end of a job, or of one of its inputs, or of its first generators."""
+        put_value(self.batch, key, 0, number, 0, None, 0)
+        palm_batch_set_form(self.batch, PALM_BYTES, stop)
+
     def add(self, Batch other not None, uint32_t i):
         """Add record i of another batch; what that lends is lent once more, not copied."""
         check(palm_batch_add(self.batch, other.batch, i))
-
-    def number(self, uint32_t i):
-        """Of record i."""
-        return palm_batch_at(self.batch, i).number
 
     def fill(self, iterator, uint64_t number, Py_ssize_t most, uint64_t deadline, Book book not None, lock):
         """Add what the iterator gives, as messages `number`, `number` + 1, ..., as long as that is quick: until there are
@@ -245,8 +247,9 @@ cdef class Node:
     def id(self):
         return palm_node_id(self.live())
 
-    def link(self, str endpoint, int pid=0):
-        """The number of the link to `endpoint`, opened if there is none. pid: whose death is its end, on this host."""
+    def link(self, str endpoint, int pid=0, bint named=False):
+        """The number of the link to `endpoint`, opened if there is none. pid: whose death is its end, on this host. named: a
+        peer wants it; of such, 256 are kept that nobody answers from."""
         cdef uint32_t number = 0
         cdef bytes e = endpoint.encode()
         cdef const char *at = e
@@ -254,23 +257,20 @@ cdef class Node:
         cdef palm_err err
         self.inside += 1
         with nogil:
-            err = palm_node_link(node, at, pid, &number)
+            err = palm_node_link_named(node, at, pid, &number) if named else palm_node_link(node, at, pid, &number)
         self.inside -= 1
         if err == PALM_ECLOSED:
             self.live()
         check(err)
         return number
 
-    def unlink(self, uint32_t link):
-        palm_node_unlink(self.live(), link)
-
     def ready(self, uint32_t link):
         """True when the hand-shake is over."""
         return palm_node_link_state(self.live(), link, NULL) == PALM_LINK_READY
 
-    def backlog(self, uint32_t link):
-        """Envelopes sent and not yet taken, as far as known."""
-        return palm_node_backlog(self.live(), link)
+    def stands(self, uint32_t link):
+        """False when the peer is gone, or known to be dead."""
+        return palm_node_link_state(self.live(), link, NULL) != PALM_LINK_GONE
 
     def send(self, uint32_t link, int kind, uint32_t handle, uint16_t hop, Batch batch not None):
         """Send the batch, which is empty afterwards, gone or not. False: the link is gone."""
@@ -345,6 +345,21 @@ cdef class Node:
         """(how many messages were rejected, why the last one was)"""
         return self.c.rejected, (<bytes> palm_node_rejected(self.live())).decode("utf-8", "replace")
 
+    def limit(self, double grace):
+        """From now on a function of this node that takes longer than it may ends the process; `grace`: seconds, of what is
+        late or unwanted; negative: such is not ended (palm.h, palm_pulse_limit)."""
+        palm_pulse_limit(pulse(), self.live(), -1 if grace < 0 else <int> (grace * 1000))
+
+    def unwanted(self):
+        """True if the pulse has seen that nobody waits for the message at work."""
+        cdef uint64_t since = self.c.at_work.since_ns
+        return since != 0 and self.c.at_work.unwanted_since == since
+
+    def give_up(self):
+        """Nobody waits for the message at work: its time of grace begins, if it has not."""
+        if self.c.at_work.since_ns:
+            palm_work_unwanted(&self.c.at_work, self.c.at_work.since_ns, now_ns())
+
     def name_functions(self, names):
         """Name the places in which service times are counted; at most 64."""
         cdef bytes n
@@ -357,8 +372,12 @@ cdef class Node:
             palm_count(&self.c.errors, n)
         elif counter == "retries":
             palm_count(&self.c.retries, n)
+        elif counter == "dropped":
+            palm_count(&self.c.dropped, n)
         elif counter == "in_flight":
             palm_gauge(&self.c.in_flight, n)
+        elif counter == "backlog":
+            palm_gauge(&self.c.backlog, n)
         elif counter == "queue_depth":
             palm_gauge(&self.c.queue_depth, n)
         else:
@@ -519,31 +538,61 @@ cdef tuple path_of(const palm_event *event, const palm_record *r):
     return tuple([event.envelope.paths[r.path_at + k] for k in range(r.path_count)])
 
 
-def run(Event event not None, function, int parameters, int index, Batch out not None, host, special,
-        bytes job not None, uint32_t hop, kept, dict refused=None):
-    """Call `function` with each message of the event and put what it returns into `out`.
+cdef class Work:
+    """What executions of one step of a job have in common.
+
+    Parameters
+    ----------
+    job : bytes
+        16 of them.
+    hop, index : int
+        The step's, and the function's number, by which it is counted.
+    client : int
+        The link to who waits for it; 0: nobody knows.
+    limit : float
+        Seconds that an execution may take; 0: any time.
+    """
+
+    def __cinit__(self, bytes job not None, uint32_t hop, uint32_t index, uint32_t client=0, double limit=0):
+        if len(job) != 16:
+            raise ValueError(f"a job's name has 16 bytes, not {len(job)}")
+        self.job, self.hop, self.index, self.client = job, hop, index, client
+        self.limit_ns = <uint64_t> (limit * 1e9)
+
+    cdef void on(self, palm_counters *c) noexcept:
+        palm_work_on(&c.at_work, <const uint8_t *> <const char *> self.job, self.hop, self.index, 1, self.client)
+
+
+def run(Event event not None, uint32_t first, uint32_t end, function, int parameters, Work work not None,
+        Batch out not None, host, special, kept, dict refused, dict tried, given_up):
+    """Call `function` with the messages `first` to `end` - 1 of the event and put what it returns into `out`.
 
     What is not simple is the host's: ``host.make(i, generator or instance of special)``, ``host.drop(i)``,
     ``host.fail(i, exception)``, ``host.late(i)`` where the deadline has passed before it was begun; the host's `at` is
     the number of the record while its function runs. ``host.flush()`` is called when `out` should go; False: the rest is
     not wanted any more. Messages whose (number, path) is in `kept`, since this server may have made many of them already,
-    are not run if ``host.again(i)`` says so; those in `refused` are ``host.refuse(i)``'s.
+    are not run if ``host.again(i)`` says so; those in `refused` are ``host.refuse(i)``'s. `tried`: how often a message has
+    been run before, by (number, path), where that is not never. Inputs whose number is in `given_up` are passed over.
 
-    While a message is at work, its name stands in the page of counters: `job`, `hop`, number and path. It stays there
+    While a message is at work, its name stands in the page of counters: job, hop, number and path. It stays there
     when the process dies of it, by an exception too that is none of Exception.
     """
     cdef palm_counters *c = event.node.c
-    cdef palm_function_counters *f = &c.functions[min(index, PALM_MAX_FUNCTIONS - 1)]  # the last place is for all others
+    cdef palm_function_counters *f = &c.functions[min(work.index, PALM_MAX_FUNCTIONS - 1)]  # the last is for all others
     cdef const palm_record *r
-    cdef uint32_t i
-    cdef uint64_t began, ended, first = now_ns()
+    cdef uint32_t i, attempt
+    cdef uint64_t began, ended, flushed = now_ns()
     cdef bint fine, completed
-    work_on(c, job, hop, index)
-    for i in range(event.event.envelope.n_records):
+    if end > event.event.envelope.n_records:
+        raise IndexError(f"record {end} of {event.event.envelope.n_records}")
+    work.on(c)
+    for i in range(first, end):
         r = &event.event.envelope.records[i]
         if r.form > PALM_TREE:
             continue
         host.at = i
+        if given_up and r.number in given_up:
+            continue
         if kept and (r.number, path_of(&event.event, r)) in kept and host.again(i):
             continue
         if is_late(r.deadline):
@@ -553,10 +602,12 @@ def run(Event event not None, function, int parameters, int index, Batch out not
             host.refuse(i)
             palm_work_end(&c.at_work, True)  # a message less that kills: the server gets on
             continue
+        attempt = 1 + tried.get((r.number, path_of(&event.event, r)), 0) if tried else 1
+        palm_work_terms(&c.at_work, attempt, work.limit_ns, 0, r.deadline)
         began = now_ns()
         palm_work_begin(&c.at_work, r.number, event.event.envelope.paths + r.path_at if r.path_count else NULL,
                         r.path_count, began)
-        palm_gauge(&c.queue_depth, event.event.envelope.n_records - i - 1)
+        palm_gauge(&c.queue_depth, end - i - 1)
         value = result = None
         fine, completed = False, True
         try:
@@ -586,26 +637,20 @@ def run(Event event not None, function, int parameters, int index, Batch out not
                     host.fail(i, e)
         result = None
         palm_work_end(&c.at_work, completed)
-        if ended - first > FLUSH_NS or palm_batch_full(out.batch):
+        if ended - flushed > FLUSH_NS or palm_batch_full(out.batch):
             if not host.flush():
                 break
-            first = ended
+            flushed = ended
     host.at = -1
 
 
-cdef int work_on(palm_counters *c, bytes job, uint32_t hop, uint32_t index) except -1:
-    if len(job) != 16:
-        raise ValueError(f"a job's name has 16 bytes, not {len(job)}")
-    palm_work_on(&c.at_work, <const uint8_t *> <const char *> job, hop, index, 1)
-    return 0
-
-
 def advance(generator, Batch out not None, uint64_t number, tuple path not None, uint64_t deadline, special,
-            Node node not None, bytes job not None, uint32_t hop, uint32_t index):
+            Node node not None, Work work not None, uint32_t attempt, uint64_t spent_ns):
     """Add what the generator yields next, under `path`; StopIteration when it ends. Returns what it yielded instead if
     that is None or an instance of `special`, which the caller has to deal with; else True.
 
-    The message at work, as `run` has it, is the generator's own: its path is `path` without the last component.
+    The message at work, as `run` has it, is the generator's own: its path is `path` without the last component. `spent_ns`:
+    of the time that its execution may take.
     """
     cdef palm_counters *c = node.c
     cdef uint64_t[PALM_MAX_PATH] parent
@@ -614,7 +659,8 @@ def advance(generator, Batch out not None, uint64_t number, tuple path not None,
         raise ValueError(f"a path of {len(path)} components")
     for k in range(n):
         parent[k] = path[k]
-    work_on(c, job, hop, index)
+    work.on(c)
+    palm_work_terms(&c.at_work, attempt, work.limit_ns, spent_ns, deadline)
     palm_work_begin(&c.at_work, number, parent, <uint32_t> n, now_ns())
     try:
         value = next(generator)

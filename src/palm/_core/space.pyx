@@ -3,6 +3,7 @@
 """This process's shared memory: opened once, at the first use; numpy's hook into it; who holds what."""
 
 import os
+import time
 
 from libc.stdint cimport int32_t, uint32_t, uint64_t
 
@@ -206,13 +207,18 @@ cdef dict counters_dict(const palm_counters *c):
     cdef dict d = {
         "messages_in": c.messages_in, "messages_out": c.messages_out, "bytes_in": c.bytes_in, "bytes_out": c.bytes_out,
         "bytes_copied": c.bytes_copied, "batches": c.batches, "errors": c.errors, "retries": c.retries,
-        "rejected": c.rejected, "queue_depth": c.queue_depth, "in_flight": c.in_flight, "busy_seconds": c.busy_ns / 1e9,
+        "rejected": c.rejected, "dropped": c.dropped, "queue_depth": c.queue_depth, "in_flight": c.in_flight, "busy_seconds": c.busy_ns / 1e9,
         "sent_arena": c.sent_arena, "sent_inline": c.sent_inline, "sent_frames": c.sent_frames,
         "copied_kept": c.copied_kept, "copied_foreign": c.copied_foreign, "copied_thread": c.copied_thread,
         "alloc_arena": c.alloc_arena, "alloc_small": c.alloc_small, "alloc_full": c.alloc_full,
         "stale": c.stale, "lost_links": c.lost_links, "pulse_ns": c.pulse_ns,
+        "backlog": c.backlog, "unread": c.unread.envelopes, "unread_pid": c.unread.pid,
         "running_since_ns": c.at_work.since_ns, "running_number": c.at_work.number, "completed": c.at_work.completed,
     }
+    cdef palm_waiting waiting
+    if palm_wait_read(&c.waiting, &waiting):
+        d["waiting_since_ns"] = waiting.since_ns
+        d["waiting_for"] = (<bytes> waiting.servers).decode("utf-8", "replace").splitlines()
     functions = {}
     cdef int i
     for i in range(PALM_MAX_FUNCTIONS):
@@ -230,9 +236,23 @@ cdef dict counters_dict(const palm_counters *c):
     return d
 
 
+def wait_begin(servers: list) -> None:
+    """The page says from now on that somebody here waits for room in one of these servers. One thread at a time."""
+    cdef bytes names = "".join([name + "\n" for name in servers]).encode()
+    palm_wait_begin(&counters().waiting, names, len(names), time.monotonic_ns())
+
+
+def wait_end() -> None:
+    """Nobody waits for room. One thread at a time."""
+    palm_wait_end(&counters().waiting)
+
+
 def read_counters() -> dict:
     """This process's counters."""
     return counters_dict(counters())
+
+
+cdef tuple _ENDS = ("", "overrun", "late", "unwanted")  # by palm_end
 
 
 cdef class Page:
@@ -280,19 +300,35 @@ cdef class Page:
         """Executions that came to their end, and steps of generators."""
         return self.live().at_work.completed
 
+    def ended(self):
+        """Why the process has ended itself; exact when it is dead.
+
+        Returns
+        -------
+        tuple or None
+            "overrun", "late" or "unwanted"; True if what was at work then is to blame, and not what had begun in this very
+            moment; and in how many seconds it had to be done. None: it has not.
+        """
+        cdef palm_at_work w
+        palm_work_read(&self.live().at_work, &w)
+        if not 0 < w.ended < len(_ENDS):
+            return None
+        return _ENDS[w.ended], w.since_ns != 0 and w.ended_since == w.since_ns, w.limit_ns / 1e9
+
     def at_work(self):
         """The message that is running, or was when the process died.
 
         Returns
         -------
         tuple or None
-            Its name: job (16 bytes), hop, number, path as on the wire; then how many were executed together. None: idle.
+            Its name: job (16 bytes), hop, number, path as on the wire; then how many were executed together, and which
+            attempt it is. None: idle.
         """
         cdef palm_at_work w
         if not palm_work_read(&self.live().at_work, &w):
             return None
         path = tuple([w.path[i] for i in range(w.path_count)])
-        return (<const char *> w.job)[:16], w.hop, w.number, path, w.together
+        return (<const char *> w.job)[:16], w.hop, w.number, path, w.together, w.attempt
 
 
 def read_counters_of(int32_t pid, int32_t fd, uint64_t arena_hi, uint64_t arena_lo) -> dict:

@@ -1,0 +1,99 @@
+/* SPDX-License-Identifier: BSD-3-Clause
+ *
+ * Receiving while a function runs: the thread that would receive has no time, and may hold the GIL. What has come is kept
+ * in its order for palm_node_next; what ends the function's message is seen at once. */
+#include "node_internal.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+bool palmi_node_held(palm_node *node, palm_event *event)
+{
+    if (node->held_first == node->held.n)
+        return false;
+    *event = node->held.at[node->held_first++];
+    if (node->held_first == node->held.n)
+        node->held_first = node->held.n = 0;
+    return true;
+}
+
+void palmi_node_drop_held(palm_node *node)
+{
+    palm_event event;
+    while (palmi_node_held(node, &event))
+        palm_event_done(node, &event);
+    free(node->held.at);
+}
+
+static bool room_for_one(palm_node *node)
+{
+    if (node->held.n < node->held.room)
+        return true;
+    uint32_t room = node->held.room ? 2 * node->held.room : 64;
+    palm_event *at = realloc(node->held.at, room * sizeof *at);
+    if (!at)
+        return false; /* it stays in the socket */
+    node->held.at = at;
+    node->held.room = room;
+    return true;
+}
+
+static void receive_all(palm_node *node)
+{
+    bool given;
+    while (room_for_one(node)) {
+        palm_event *event = &node->held.at[node->held.n];
+        memset(event, 0, sizeof *event);
+        if (palmi_receive(node, event, &given))
+            return;
+        node->held.n += given;
+    }
+}
+
+static uint64_t load(const uint64_t *word)
+{
+    return __atomic_load_n(word, __ATOMIC_ACQUIRE); /* pairs with the release in palm_work_term */
+}
+
+/* True of the end of this job, or of this input of it. */
+static bool ends(const palm_event *event, const uint64_t job[2], uint64_t number)
+{
+    const palm_envelope *e = &event->envelope;
+    if ((e->kind != PALM_CANCEL && e->kind != PALM_FORGET) || !e->n_records)
+        return false;
+    const palm_record *r = &e->records[0];
+    return r->form == PALM_BYTES && r->body_size == 2 * sizeof job[0] && !r->count &&
+           (r->number == PALM_NO_NUMBER || r->number == number) && !memcmp(e->body + r->body_at, job, r->body_size);
+}
+
+/* All that is held is looked through each time: the message that it ends may have begun since. */
+static bool is_ended(const palm_node *node, const palm_at_work *work)
+{
+    uint64_t job[2] = {load(&work->job[0]), load(&work->job[1])};
+    uint64_t number = load(&work->number);
+    for (uint32_t i = node->held_first; i < node->held.n; i++)
+        if (ends(&node->held.at[i], job, number))
+            return true;
+    return false;
+}
+
+static bool is_client_gone(palm_node *node, const palm_at_work *work)
+{
+    uint32_t client = __atomic_load_n(&work->client, __ATOMIC_ACQUIRE); /* as load */
+    pthread_mutex_lock(&node->lock);
+    bool gone = client && !palmi_link_get(node, client);
+    pthread_mutex_unlock(&node->lock);
+    return gone;
+}
+
+void palm_node_attend(palm_node *node, palm_at_work *work, uint64_t since_ns, uint64_t now_ns)
+{
+    if (pthread_mutex_trylock(&node->receiving))
+        return; /* the function is over, or looks itself */
+    palmi_node_look(node, 0);
+    receive_all(node);
+    bool unwanted = is_ended(node, work) || is_client_gone(node, work);
+    if (unwanted && load(&work->since_ns) == since_ns) /* else it was another execution's name */
+        palm_work_unwanted(work, since_ns, now_ns);
+    pthread_mutex_unlock(&node->receiving);
+}
