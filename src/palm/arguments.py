@@ -3,9 +3,12 @@
 
 from __future__ import annotations
 
+import math
 import operator
 from collections.abc import AsyncIterable, Iterable, Mapping
 from typing import Any
+
+AGES = 1e9  # seconds, some 30 years: what is longer does not fit into what waits
 
 
 def whole(name: str, value: Any, least: int) -> int:
@@ -22,7 +25,7 @@ def whole(name: str, value: Any, least: int) -> int:
 
 
 def seconds(name: str, value: Any) -> float | None:
-    """A time to wait, or None for ever."""
+    """A time to wait, or None for ever, which infinity is too."""
     if value is None:
         return None
     try:
@@ -31,9 +34,9 @@ def seconds(name: str, value: Any) -> float | None:
         number = None
     if number is None:
         raise TypeError(f"{name} is a number of seconds, or None, not {value!r}")
-    if not 0 <= number < float("inf"):
+    if not number >= 0:
         raise ValueError(f"{name} is a number of seconds from 0 on, or None for ever, not {value!r}")
-    return number
+    return None if number == math.inf else min(number, AGES)
 
 
 def probability(name: str, value: Any) -> float:

@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import concurrent.futures
 import contextlib
 import time
 from collections.abc import Callable
@@ -19,8 +18,8 @@ from palm.remote import Route, contradiction, error_of
 
 if TYPE_CHECKING:
     from palm.directory import Directory
+    from palm.futures import CallFuture
 
-Future = concurrent.futures.Future[Any]
 GRANT_OF_A_CALL = 4096  # children granted at a time: the caller wants a list of all of them
 
 
@@ -40,47 +39,49 @@ class Answer:
 
 
 class Calls:
-    """Carried by a connection; futures are resolved without its lock. Without a directory, a server that dies has no
+    """Carried by a connection; futures are settled without its lock. Without a directory, a server that dies has no
     successor."""
 
     def __init__(self, connection: Connection, directory: Directory | None, route: Route) -> None:
         self.connection = connection
         self.delivery = Delivery(connection, directory, route, 0, self._cannot_go_on)
         self.key, self.book = self.delivery.key, self.delivery.book
-        self.futures: dict[int, Future | Answer] = {}
+        self.futures: dict[int, CallFuture | Answer] = {}
         self.retired = False  # a server of the route is gone: make new ones
         self._results: dict[int, list[tuple[Path, Any]]] = {}
         self._fanned: set[int] = set()
         connection.add(self)
-        self.delivery.open()
+        try:
+            self.delivery.open()
+        except BaseException:
+            connection.remove(self)
+            raise
 
     @property
     def route(self) -> Route:
         return self.delivery.route
 
-    def send(self, values: tuple[Any, ...], future: Future | Answer, timeout: float | None) -> int:
+    def send(self, values: tuple[Any, ...], future: CallFuture | Answer, timeout: float | None) -> int:
         """One call; no value: an empty message, several: a tuple. After `timeout` seconds it is not begun any more.
         Returns its number, to give it up; Retired if others have to be made."""
         batch = core.Batch()
         deadline = 0 if timeout is None else time.time_ns() + int(timeout * 1e9)
         delivery = self.delivery
+        self.connection.check()  # before any lock: in a forked child they may be locked for ever
         with delivery.lock:
-            if self.retired:
-                raise Retired
             number = delivery.sent
             batch.put(NOTHING if not values else values[0] if len(values) == 1 else values, number, None, deadline)
-            self.futures[number] = future
-            delivery.send(batch)
-        if self.retired:
-            self._settle_late(number)
+            with self.connection.changed:
+                if self.retired:  # with the lock: once it is among them, a loss has it repeated
+                    raise Retired
+                self.futures[number] = future
+                self.connection.awaited += type(future) is not Answer
+            try:
+                delivery.send(batch)
+            except BaseException:
+                self.give_up(number)
+                raise
         return number
-
-    def _settle_late(self, number: int) -> None:
-        """They were retired while this call was sent."""
-        with self.connection.changed:
-            if number in self.futures:
-                self.book.forget(number)
-                self.resolve(number, self.route.crashed(self.route.steps[0].server, number, 1))
 
     def wait(self, values: tuple[Any, ...], timeout: float | None) -> Any:
         """One call, and what it returns or raises; Timeout after `timeout` seconds."""
@@ -88,22 +89,22 @@ class Calls:
         number = self.send(values, answer, timeout)
         try:
             self.connection.wait(lambda: answer.done, timeout)
-        except KeyboardInterrupt:
+        except BaseException:  # of a signal handler
             self.cancel(number)
             raise
         if not answer.done:
             self.give_up(number)
             raise self.timed_out(timeout)
         if answer.error is not None:
-            raise answer.error
+            raise self.timed_out(timeout) if is_late(answer.error) else answer.error
         return answer.value
 
     def give_up(self, number: int) -> None:
-        """What still comes of this call is ignored."""
+        """What still comes of this call is ignored, and who makes something of it is told."""
         with self.connection.changed:
             self.delivery.forget(number)
             self.delivery.done(number)
-            self.futures.pop(number, None)
+            self._out(number)
             self._results.pop(number, None)
             self._fanned.discard(number)
 
@@ -113,6 +114,11 @@ class Calls:
         self.give_up(number)
         with contextlib.suppress(Disconnected):
             self.delivery.tell(number)
+
+    def _out(self, number: int) -> CallFuture | Answer | None:
+        future = self.futures.pop(number, None)
+        self.connection.awaited -= future is not None and type(future) is not Answer
+        return future
 
     def timed_out(self, timeout: float | None) -> Timeout:
         return Timeout(f"{' -> '.join(self.route.steps)} has not answered within {timeout or 0:g} s")
@@ -169,12 +175,12 @@ class Calls:
 
     def resolve(self, number: int, error: BaseException | None) -> None:
         self.delivery.done(number)
-        future = self.futures.pop(number, None)
+        future = self._out(number)
         value = self._value(number)
         if isinstance(future, Answer):
             future.value, future.error, future.done = value, error, True
         elif future is not None:
-            self.connection.later.append(lambda: settle(future, value, error))
+            self.connection.settled.append((future, value, error))
 
     def _value(self, number: int) -> Any:
         """What a call returns: a list where the function yields, None for a message that was dropped."""
@@ -215,11 +221,6 @@ class Calls:
         return 1.0
 
 
-def settle(future: Future, value: Any, error: BaseException | None) -> None:
-    """Unless somebody has cancelled it."""
-    if future.done() or not future.set_running_or_notify_cancel():
-        return
-    if error is not None:
-        future.set_exception(error)
-    else:
-        future.set_result(value)
+def is_late(error: BaseException) -> bool:
+    """True for what a server says of a message whose deadline has passed; a function that raises has a traceback."""
+    return isinstance(error, RemoteError) and error.type == "Timeout" and not error.traceback

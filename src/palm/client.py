@@ -8,7 +8,6 @@ import concurrent.futures
 import functools
 import os
 import secrets
-import threading
 import time
 import weakref
 from collections.abc import AsyncIterable, Iterable, Iterator, Sequence
@@ -17,11 +16,13 @@ from typing import Any, Literal
 
 from palm import activity, arguments, places
 from palm._core import space as core_space
-from palm.calls import Answer, Calls, Retired, settle
+from palm._core.lock import Lock
+from palm.calls import Calls, Retired
 from palm.connection import Connection, finalise
 from palm.directory import Directory
-from palm.errors import Cancelled, Crashed, Disconnected, Timeout
-from palm.job import Job
+from palm.errors import Crashed, Disconnected, Timeout
+from palm.futures import Background, Call, CallFuture
+from palm.job import Job, end_with, leave
 from palm.journal import Journal
 from palm.remote import Route
 from palm.step import one_step, route_of
@@ -51,9 +52,8 @@ class Client(concurrent.futures.Executor):
         self.address = places.find(address)
         self._connection, self._directory = _connect(self.address, timeout)
         self._calls: dict[str, Calls] = {}  # by step, those without constants
-        self._thread: threading.Thread | None = None
-        self._lock = threading.Lock()
-        self._jobs: weakref.WeakSet[Job] = weakref.WeakSet()
+        self._background = Background(self._connection)
+        self._lock = Lock()
         _open.add(self)
 
     # -------------------------------------------------------------------------------------------------- calls
@@ -115,85 +115,41 @@ class Client(concurrent.futures.Executor):
                 if once:
                     calls.end()
 
-    def _send(
-        self, step: str, values: tuple[Any, ...], future: concurrent.futures.Future[Any], timeout: float | None
-    ) -> tuple[Calls, bool, int]:
-        while True:
-            calls, once = self._calls_for(step)
-            try:
-                return calls, once, calls.send(values, future, timeout)
-            except Retired:
-                continue
-
     async def acall(self, step: str, /, *values: Any, timeout: float | None = None) -> Any:
-        """`call`, awaitable."""
+        """`call`, awaitable; to cancel the task gives the call up."""
         import asyncio  # 17 ms that others need not wait for
 
-        return await asyncio.wrap_future(self.submit(step, *values, timeout=timeout))
+        return await asyncio.wrap_future(self._submit(CallFuture(self, direct=True), step, values, timeout))
 
     def submit(  # type: ignore[override]  # takes a step where other executors take a callable
         self, step: str, /, *values: Any, timeout: float | None = None
     ) -> concurrent.futures.Future[Any]:
         """Call a function without waiting; the future has what `call` would return or raise.
 
-        To cancel the future cancels the call, running or not: softly, then hard, as `Job.cancel` does.
+        To cancel the future cancels the call, running or not: softly, then hard, as `Job.cancel` does. Callbacks of the
+        future (`add_done_callback`) run in threads of their own, and may wait for other futures.
         """
+        return self._submit(CallFuture(self), step, values, timeout)
+
+    def _submit(self, future: CallFuture, step: str, values: tuple[Any, ...], timeout: float | None) -> CallFuture:
         timeout = arguments.seconds("timeout", timeout)
-        inner: concurrent.futures.Future[Any] = concurrent.futures.Future()
-        calls, once, number = self._send(step, values, inner, timeout)
-        outer: concurrent.futures.Future[Any] = concurrent.futures.Future()
-        timer: threading.Timer | None = None
-
-        def finish(done: concurrent.futures.Future[Any]) -> None:
-            if timer is not None:
-                timer.cancel()
-            if once:
-                calls.end()
-            error = done.exception()
-            if isinstance(error, Crashed) and not error.reason:  # to ask for the reason takes a while
-                threading.Thread(
-                    target=lambda: settle(outer, None, self._directory.explain(error)), daemon=True
-                ).start()
-            else:
-                settle(outer, None if error else done.result(), error)
-
-        def give_up() -> None:
-            calls.give_up(number)
-            settle(inner, None, calls.timed_out(timeout))
-
-        def cancel(done: concurrent.futures.Future[Any]) -> None:
-            if done.cancelled():
-                calls.cancel(number)
-                settle(inner, None, Cancelled("the call was cancelled"))
-
-        if timeout is not None:
-            timer = threading.Timer(timeout, give_up)
-            timer.daemon = True
-            timer.start()
-        inner.add_done_callback(finish)
-        outer.add_done_callback(cancel)
-        self._pump_in_background()
-        return outer
-
-    def _pump_in_background(self) -> None:
-        with self._lock:
-            if self._thread is None or not self._thread.is_alive():
-                self._thread = threading.Thread(target=self._pump, name="palm-client", daemon=True)
-                self._thread.start()
-
-    def _pump(self) -> None:
-        def none_left() -> bool:
-            return not any(isinstance(w, Calls) and w.futures for w in self._connection.works.values())
-
+        while True:
+            calls, once = self._calls_for(step)
+            try:
+                number = calls.send(values, future, timeout)
+                break
+            except BaseException as e:
+                if once:
+                    calls.end()
+                if not isinstance(e, Retired):
+                    raise
         try:
-            while self._connection.wait(none_left, 3600.0):
-                self._connection.call_later()
-                with self._lock, self._connection.changed:
-                    if none_left():
-                        self._thread = None
-                        return
-        except (Disconnected, ValueError):
-            pass  # closed: close() has dealt with the futures
+            self._background.want()
+            future.begin(Call(calls, once, number, timeout))
+        except BaseException:
+            future.cancel()
+            raise
+        return future
 
     def map(  # type: ignore[override]
         self, step: str, /, *iterables: Iterable[Any], timeout: float | None = None, chunksize: int = 1
@@ -268,7 +224,12 @@ class Client(concurrent.futures.Executor):
         book = None if journal is None else Journal(journal, steps, seed, fresh)
         seed = fresh if book is None else book.seed
         options = _options(ordered=ordered, window=window, on_error=on_error, timeout=timeout, seed=seed)
-        return self._job(route, inputs, options, progress=progress, journal=book)
+        try:
+            return self._job(route, inputs, options, progress=progress, journal=book)
+        except BaseException:
+            if book is not None:
+                book.close()
+            raise
 
     def _job(
         self,
@@ -280,9 +241,11 @@ class Client(concurrent.futures.Executor):
         journal: Journal | None = None,
     ) -> Job:
         work = JobWork(self._connection, self._directory, route, options, inputs, journal)
-        job = Job(self, work, progress=progress, one_input=inputs is None)
-        self._jobs.add(job)
-        return job
+        try:
+            return Job(self, work, progress=progress, one_input=inputs is None)
+        except BaseException:
+            leave(work)
+            raise
 
     # ------------------------------------------------------------------------------------------------- cluster
 
@@ -319,18 +282,9 @@ class Client(concurrent.futures.Executor):
 
     def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
         if wait and not cancel_futures:
-            pending = [
-                f
-                for w in list(self._connection.works.values())
-                if isinstance(w, Calls)
-                for f in list(w.futures.values())
-            ]
-            self._connection.wait(
-                lambda: (
-                    all(f.done if isinstance(f, Answer) else f.done() for f in pending)
-                    or not any(isinstance(w, Calls) and w.futures for w in self._connection.works.values())
-                )
-            )
+            calls = [w for w in list(self._connection.works.values()) if isinstance(w, Calls)]
+            pending = [(w, number) for w in calls for number in list(w.futures)]
+            self._connection.wait(lambda: not any(number in w.futures for w, number in pending))
         self.close()
 
     def __repr__(self) -> str:
@@ -340,8 +294,9 @@ class Client(concurrent.futures.Executor):
         """Give up what is unfinished, and say so: futures get `Disconnected`. Again: without effect."""
         if self._connection.closed or self._connection.is_forked():
             return
-        for job in list(self._jobs):
-            job._close()
+        for work in list(self._connection.works.values()):
+            if isinstance(work, JobWork):
+                end_with(work, Disconnected("the client was closed before the job was complete"))
         with self._connection.changed:
             for work in list(self._connection.works.values()):
                 if isinstance(work, Calls):
@@ -349,6 +304,7 @@ class Client(concurrent.futures.Executor):
                         work.resolve(number, Disconnected("the client was closed before the answer came"))
         self._connection.call_later()
         self._connection.close(timeout)
+        self._background.stop(timeout + 1.0)
 
     def __enter__(self) -> Client:
         return self

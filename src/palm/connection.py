@@ -5,11 +5,15 @@ No thread of its own: a thread that waits for something pumps the node, and hand
 to; when it has what it waited for, another one that waits takes over. So the answer to a call reaches the caller
 without a change of threads. The lock of `changed` guards the connection and all work on it; it is not held while a
 thread waits.
+
+This module and those it hands events to are compiled (meson.build), so that no signal handler runs between two of their
+lines: only in `wait`, where nothing is half done and no lock is held (docs/decisions/signals.md).
 """
 
 from __future__ import annotations
 
 import _thread
+import collections
 import contextlib
 import functools
 import itertools
@@ -22,11 +26,14 @@ from collections.abc import Callable, Iterable
 from typing import Any, Protocol
 
 from palm._core import node as core
+from palm._core.lock import Condition, check_signals
 from palm._core.payload import BlockLost
 from palm.errors import Disconnected
 
 log = logging.getLogger("palm")
 Outcome = tuple[int, int, tuple[int, ...], Any]  # form, number, path, value
+Settled = tuple[Any, Any, BaseException | None]  # future, value, error
+LONG = 3600.0  # seconds: who waits for ever looks again so often
 
 
 class Work(Protocol):
@@ -35,7 +42,8 @@ class Work(Protocol):
     key: bytes
 
     def receive(self, event: core.Event) -> None:
-        """Something has come; with the lock. The event is the work's until this returns."""
+        """Something has come; with the lock. The event is the work's until this returns. If it raises it is called
+        again, with the same event."""
 
     def broken(self, error: BaseException) -> None:
         """To receive an event has raised, and what was in it is lost; with the lock."""
@@ -70,13 +78,35 @@ def finalise(end: Callable[[], object]) -> None:
             _thread.start_new_thread(end, ())
 
 
+def start_thread(target: Callable[..., object], name: str, *args: Any) -> None:
+    """Starts a daemon, whatever happens: `threading.Thread.start` is Python, in which a signal handler may raise, so it
+    is done by a thread in which none does."""
+    _thread.start_new_thread(_start_thread, (target, name, args))
+
+
+def _start_thread(target: Callable[..., object], name: str, args: tuple[Any, ...]) -> None:
+    try:
+        threading.Thread(target=target, args=args, name=name, daemon=True).start()
+    except RuntimeError:  # not another one
+        target(*args)
+
+
+def _first_of(calls: collections.deque[Callable[[], None]]) -> Callable[[], None] | None:
+    try:
+        return calls.popleft()
+    except IndexError:
+        return None
+
+
 class Connection:
     def __init__(self, endpoint: str, name: str, *, frames: bool = False) -> None:
         self.node = core.Node(endpoint, name, frames=frames)
         self.endpoint = self.node.endpoint
-        self.changed = threading.Condition(threading.Lock())
+        self.changed = Condition()
         self.works: dict[bytes, Work] = {}
-        self.later: list[Callable[[], None]] = []  # to be called without the lock
+        self.later: collections.deque[Callable[[], None]] = collections.deque()  # to be called without the lock
+        self.settled: collections.deque[Settled] = collections.deque()  # for a thread in which no handler runs
+        self.awaited = 0  # futures that are open, which no thread waits for in `wait`
         self._incoming: dict[tuple[int, int], Work] = {}
         self._ready: set[int] = set()
         self._gone: dict[int, int] = {}
@@ -148,27 +178,33 @@ class Connection:
     # ------------------------------------------------------------------------------------------------ waiting
 
     def wait(self, condition: Callable[[], bool], timeout: float | None = None) -> bool:
-        """Receive until `condition`, which is called with the lock; False: `timeout` seconds have passed."""
+        """Receive until `condition`, which is called with the lock; False: `timeout` seconds have passed. Signal
+        handlers run in between, and may use the connection."""
         end = None if timeout is None else time.monotonic() + timeout
         self._ask_idle()
-        while True:
-            with self.changed:
-                while not condition():
+        try:
+            while True:
+                with self.changed:
+                    if condition():
+                        return True
                     self.check()
-                    left = 3600.0 if end is None else end - time.monotonic()
+                    left = LONG if end is None else end - time.monotonic()
                     if left <= 0:
                         return False
                     if self._pumping:
-                        self._wait(min(left, 1.0))
+                        self._wait(left)
                     else:
                         self._pump(left)
-                        if self.later:
-                            break
-                else:
-                    if self._waiters:
-                        self.changed.notify()  # somebody else may have to pump now
-                    return True
-            self.call_later()
+                check_signals()
+                self.call_later()
+        finally:
+            if self._waiters:
+                self._hand_over()
+
+    def _hand_over(self) -> None:
+        """Somebody else may have to pump now."""
+        with self.changed:
+            self.changed.notify()
 
     def _wait(self, timeout: float) -> None:
         self._waiters += 1
@@ -190,11 +226,10 @@ class Connection:
 
     def _pump(self, timeout: float) -> None:
         self._pumping = True
-        event = None
         try:
             self.changed.release()
             try:
-                event = self.node.next(min(timeout, self._patience))
+                event = self.node.next(min(timeout, self._patience), handlers=False)
                 if event is None:
                     self._ask_idle()
             finally:
@@ -207,13 +242,15 @@ class Connection:
                 self.changed.notify_all()
 
     def call_later(self) -> None:
-        """Does what has to be done without the lock."""
-        if not self.later:
-            return
-        with self.changed:
-            calls, self.later = self.later, []
-        for call in calls:
-            call()
+        """Does what has to be done without the lock: all of it, whatever some of it raises."""
+        raised: BaseException | None = None
+        while (call := _first_of(self.later)) is not None:
+            try:
+                call()
+            except BaseException as e:
+                raised = raised or e
+        if raised is not None:
+            raise raised
 
     def _dispatch(self, event: core.Event) -> None:
         if event.kind == core.MESSAGE:
@@ -242,7 +279,8 @@ class Connection:
                 meaning = event.value(0)
                 work = self.works.get(meaning["job"])
             except (BlockLost, LookupError, TypeError, ValueError) as e:
-                log.warning("an OPEN that cannot be read: %s", e)
+                why = str(e)
+                self.later.append(lambda: log.warning("an OPEN that cannot be read: %s", why))
                 return
             if work is not None:
                 self._incoming[key] = work
@@ -265,13 +303,20 @@ class Connection:
             self.send_kept(link, core.FORGET, 0, 0, over)
 
     def _receive(self, work: Work, event: core.Event) -> None:
-        """What it raises is its own, not that of others whose thread happens to receive: but Ctrl-C is everybody's."""
+        """A signal handler may raise in the little Python that there is in it, as where a dtype is seen first: what has
+        been taken in is not new then, and the rest is not lost. What raises again is the work's own, not that of others
+        whose thread happens to receive: but Ctrl-C is everybody's."""
         try:
             work.receive(event)
-        except BaseException as e:
-            work.broken(e)
-            if not isinstance(e, Exception):
-                raise
+        except BaseException as first:
+            try:
+                work.receive(event)
+            except BaseException as again:
+                work.broken(again)
+                if not isinstance(again, Exception):
+                    raise
+            else:
+                raise first
 
     # -------------------------------------------------------------------------------------------------- work
 

@@ -10,19 +10,19 @@ from __future__ import annotations
 
 import math
 import secrets
-import threading
 import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from palm._core import node as core
 from palm._core.book import OPEN, OVER
+from palm._core.lock import Lock
+from palm.connection import Connection, start_thread
 from palm.errors import Crashed, NotFound, PalmError
 from palm.ledger import Ledger
 from palm.remote import NO_MESSAGE, Route
 
 if TYPE_CHECKING:
-    from palm.connection import Connection
     from palm.directory import Directory
 
 SWEEP, SWEEP_BYTES = 64, 1 << 23  # envelopes kept beyond those that have to be, before they are looked through
@@ -66,7 +66,7 @@ class Delivery:
         self.sent = 0
         self.over = False
         self.stopped = False  # with `lock`
-        self.lock = threading.Lock()  # of sending; taken before the connection's, never after
+        self.lock = Lock()  # of sending; taken before the connection's, never after
         self.epoch = 0
         self._handle = connection.handle()
         self._kept: dict[int, tuple[int, core.Batch]] = {}  # by the first number: end, envelope
@@ -245,7 +245,7 @@ class Delivery:
         self._lost_again = True
         if not self._recovering and not self.over:
             self._recovering = True
-            threading.Thread(target=self._recovery, args=(reason,), name="palm-recovery", daemon=True).start()
+            start_thread(self._recovery, "palm-recovery", reason)
 
     def _recovery(self, reason: int) -> None:
         """Until all that is unfinished has been sent to where the servers are now."""

@@ -14,8 +14,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from palm import arguments
 from palm.connection import finalise
-from palm.errors import Cancelled, Disconnected, RemoteError, Timeout
+from palm.errors import Cancelled, RemoteError, Timeout
 from palm.journal import Journal
 from palm.message import places
 from palm.work import INPUT_DONE, JobWork, Result
@@ -84,8 +85,7 @@ class Job:
 
     @property
     def progress(self) -> Progress:
-        with self._work.connection.changed:
-            return _progress_of(self._work)
+        return _progress_of(self._work)
 
     # ---------------------------------------------------------------------------------------------- iterating
 
@@ -117,12 +117,12 @@ class Job:
         if not self._wait(self._left()):
             work.stop_with(work.timed_out())
         taken = work.take()
-        if self._bar is not None:
-            self._bar.update(self.progress)
         if self._groups is None:
             self._taken.extend(taken)
         else:
             self._groups.add(taken)
+        if self._bar is not None:
+            self._bar.update(self.progress)
         if not taken and work.over and not work.results:  # in this order: what ends it comes after all results
             self._raise_end()
 
@@ -218,6 +218,7 @@ class Job:
 
     def wait(self, timeout: float | None = None) -> Progress:
         """To the end; results are thrown away. `Timeout` after so many seconds: it goes on, wait again."""
+        timeout = arguments.seconds("timeout", timeout)
         work = self._work
         end = math.inf if timeout is None else time.monotonic() + timeout
         while not work.over or work.results:
@@ -249,10 +250,7 @@ class Job:
         A function that goes on for longer than 2 s, or than the `setup` of its server took, is ended hard: its
         process is replaced, and what other jobs had there is repeated. Ctrl-C in a wait for results cancels too.
         """
-        _end_with(self._work, Cancelled("the job was cancelled"))
-
-    def _close(self) -> None:
-        _end_with(self._work, Disconnected("the client was closed before the job was complete"))
+        end_with(self._work, Cancelled("the job was cancelled"))
 
     def stats(self) -> dict[str, Any]:
         """Where the time went.
@@ -289,13 +287,13 @@ class Job:
     def __del__(self) -> None:
         if hasattr(self, "_began"):  # else __init__ has raised
             if self._is_open():
-                finalise(functools.partial(_leave, self._work))
+                finalise(functools.partial(leave, self._work))
             elif self._groups is not None:
                 finalise(self._groups.journal.close)
 
     def _drop(self) -> None:
         if self._is_open():
-            _leave(self._work)
+            leave(self._work)
         else:
             _close_journal(self._work)
 
@@ -352,13 +350,13 @@ def _put(out: np.ndarray[Any, Any], number: int, value: Any, written: np.ndarray
     written[number] = True
 
 
-def _end_with(work: JobWork, error: BaseException) -> None:
+def end_with(work: JobWork, error: BaseException) -> None:
     work.stop_with(error)
     work.connection.call_later()
 
 
-def _leave(work: JobWork) -> None:
-    _end_with(work, Cancelled("the job was left before it was complete"))
+def leave(work: JobWork) -> None:
+    end_with(work, Cancelled("the job was left before it was complete"))
     _close_journal(work)
 
 
@@ -368,4 +366,6 @@ def _close_journal(work: JobWork) -> None:
 
 
 def _progress_of(work: JobWork) -> Progress:
-    return Progress(work.sent, work.done, len(work.failed), work.dropped, work.total)
+    with work.connection.changed:
+        numbers = work.sent, work.done, len(work.failed), work.dropped, work.total
+    return Progress(*numbers)  # without the lock: this is Python, where signal handlers run

@@ -10,7 +10,6 @@ from __future__ import annotations
 import collections
 import heapq
 import itertools
-import threading
 import time
 from collections.abc import AsyncIterable, Callable, Generator, Iterable, Iterator, Sized
 from dataclasses import dataclass
@@ -21,7 +20,8 @@ from palm._core import node as core
 from palm._core import space as core_space
 from palm._core.book import CONTRADICTION, NEW
 from palm._core.payload import NOTHING, BlockLost
-from palm.connection import Connection
+from palm.calls import is_late
+from palm.connection import Connection, start_thread
 from palm.delivery import Delivery, Path
 from palm.directory import Directory
 from palm.errors import Disconnected, PalmError, PayloadError, RemoteError, Timeout
@@ -84,8 +84,13 @@ class JobWork:
         self._batch = core.Batch()  # with the delivery's lock
         self._held_since = 0.0
         connection.add(self)
-        self.delivery.open()
-        threading.Thread(target=self._feed, args=(inputs,), name="palm-inputs", daemon=True).start()
+        try:
+            self.delivery.open()
+            start_thread(self._feed, "palm-inputs", inputs)
+        except BaseException as e:
+            self.stop_with(e)
+            connection.call_later()
+            raise
 
     @property
     def route(self) -> Route:
@@ -203,9 +208,13 @@ class JobWork:
         if self.options.ordered or self.ledger.parted or self.journal is not None:
             outcomes = event.outcomes()
         else:
-            taken, outcomes = event.take_plain(self.book, self.results)
-            self.done += taken
-            ended += taken
+            before = len(self.results)
+            try:
+                outcomes = event.take_plain(self.book, self.results)[1]
+            finally:
+                taken = len(self.results) - before
+                self.done += taken
+                ended += taken
         for form, number, path, value, count in outcomes:
             ended += form not in (core.ASK, core.ASIDE, core.LOST)
             if form == core.LOST:
@@ -238,7 +247,12 @@ class JobWork:
             if not self.over:
                 self._grant()
         self.connection.nudge()  # there is room now
-        self.connection.call_later()
+        try:
+            self.connection.call_later()
+        except BaseException:  # of what others had to do later, perhaps: the results are for who asks next
+            with self.connection.changed:
+                self.results.extendleft(reversed(taken))
+            raise
         return taken
 
     def _receive(self, event: core.Event, form: int, number: int, path: Path, value: Any, count: int) -> None:
@@ -251,7 +265,11 @@ class JobWork:
             self.delivery.keeps(event, number, path)
             self._contradicts(number, self.ledger.close(number, path, count))
         elif form == core.ERROR:
-            self._failed(number, path, error_of(value, number), count)
+            error = error_of(value, number)
+            if self.options.deadline and is_late(error):  # by its clock
+                self._finish(self.timed_out())
+            else:
+                self._failed(number, path, error, count)
         elif form == core.ASIDE:
             if not self.options.all_in_order:
                 self.ledger.aside(number, path)

@@ -297,8 +297,9 @@ cdef class Node:
         check(err)
         return True
 
-    def next(self, double timeout):
-        """The next event, or None after `timeout` seconds. Signal handlers run in between, in the main thread."""
+    def next(self, double timeout, bint handlers=True):
+        """The next event, or None after `timeout` seconds. Signal handlers run in between, in the main thread; with
+        `handlers` false they do not, and None is returned sooner, so that the caller may run them."""
         cdef Event event = Event.__new__(Event)
         cdef palm_node *node = self.live()
         cdef palm_err err
@@ -321,6 +322,8 @@ cdef class Node:
                 self.live()
             if err != PALM_EAGAIN and err != PALM_EINTR:
                 check(err)
+            if not handlers:
+                return None
             PyErr_CheckSignals()
             node = self.live()  # a handler may have closed it
             now = now_ns()

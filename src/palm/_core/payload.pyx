@@ -391,8 +391,15 @@ cdef class _Tree:
             if type(key) is not str and type(key) is not int:
                 raise PayloadError(f"{place}: the key {key!r} is of type {type(key).__name__}; keys have to be str or int")
             check_key(key, place)
-            out[key] = self.plain(v, inner, f"{place}[{key!r}]", depth + 1)
+            out[key] = self.plain(v, inner, f"{place}[{quoted(key)}]", depth + 1)
         return out
+
+
+cdef str quoted(object key):
+    # `repr` runs signal handlers, and takes longer
+    if type(key) is str and key.isascii() and key.isprintable() and "'" not in key and "\\" not in key:
+        return f"'{<str> key}'"
+    return repr(key)
 
 
 cdef bytes scalar_bytes(object value):
