@@ -122,7 +122,7 @@ class JobWork:
         # the hand-shake needs somebody who receives; it may take as long as the server is busy
         self.connection.wait(lambda: self.over or self.connection.node.ready(self.route.link))
         number, ended = 0, False
-        while not ended and self._wait_for_room():
+        while not ended and (self._is_start(number) or self._wait_for_room()):
             known = self.journal.next_done(number) if self.journal is not None else None
             if known is not None and known[0] <= number:
                 skipped = self._skip(source, known[1] - number)
@@ -142,6 +142,10 @@ class JobWork:
                 raise PayloadError(f"input {self.sent + len(self._batch)}: {e}") from None
             number += added
             self._flush()
+
+    def _is_start(self, number: int) -> bool:
+        """What begins a job without inputs is sent though the job be stopped already: its function hears of that."""
+        return self._no_inputs and not number and not self.over
 
     def _skip(self, source: Iterator[Any], n: int) -> int:
         """Inputs that the journal knows; returns how many there were."""
