@@ -5,7 +5,7 @@
  *   space      this process's shared memory, and that of its peers          space*.c
  *   envelope   the header of a message or of a batch of messages            envelope.cc
  *   zmq        the libzmq that pyzmq has loaded                             zmq.c
- *   node       a process on the wire: one door, links to peers, the loop    node.c, hello.c, receive.c, link.c
+ *   node       a process on the wire: one door, links to peers, the loop    node.c, hello.c, receive.c, attend.c, link.c
  *   pulse      the thread that keeps time while a function computes         pulse.c
  *   book       what became of each input of a job                           book*.c
  *
