@@ -554,18 +554,21 @@ def test_retries_come_when_they_are_due():
         def number(self, record):
             return record
 
+        def path(self, record):
+            return ()
+
     retries, a = Retries(), Assignment()
-    a.job = object()
+    a.job, a.tried = object(), {(0, ()): 2, (3, ()): 1}
     assert not retries and retries.due() == float("inf") and retries.take(1e9) is None
     for due, record in ((3.0, 0), (1.0, 1), (1.0, 2), (2.0, 3)):
         retries.add(due, Retry(Event(), record, a))
     assert retries.due() == 1.0 and retries.take(0.9) is None
     assert [retries.take(1.0).record, retries.take(1.0).record, retries.take(1.0)] == [1, 2, None]
     retries.drop(a.job, 3)
-    assert retries.due() == 3.0
+    assert retries.due() == 3.0 and a.tried == {(0, ()): 2}
     a.stale = True
     retries.drop_stale()
-    assert not retries
+    assert not retries and not a.tried
 
 
 @pytest.mark.parametrize("failures", [0, 1, 2, 3])
