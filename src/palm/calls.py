@@ -103,6 +103,7 @@ class Calls:
         """What still comes of this call is ignored, and who makes something of it is told."""
         with self.connection.changed:
             self.delivery.forget(number)
+            self.delivery.tell_keepers()
             self.delivery.done(number)
             self._out(number)
             self._results.pop(number, None)
@@ -132,6 +133,12 @@ class Calls:
     # ---------------------------------------------------------------- what comes, with the connection's lock
 
     def receive(self, event: core.Event) -> None:
+        try:
+            self._take_in(event)
+        finally:
+            self.delivery.tell_keepers()
+
+    def _take_in(self, event: core.Event) -> None:
         for form, number, path, value, count in event.outcomes():
             if form == core.LOST:
                 self._lost(number, path, count, "what was lent to it could not be taken")

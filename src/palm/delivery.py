@@ -73,6 +73,7 @@ class Delivery:
         self._kept_bytes = 0  # by all that was sent since they were looked through
         self._sweep_at, self._sweep_at_bytes = SWEEP, SWEEP_BYTES
         self._keepers: dict[tuple[int, Path], Keeper] = {}
+        self._told: dict[Keeper, core.Batch] = {}
         self._losses: dict[tuple[int, Path], int] = {}
         self._recovering = self._lost_again = False
 
@@ -175,8 +176,18 @@ class Delivery:
     def _tell_keeper(
         self, keeper: Keeper, number: int, path: Path, ranges: list[tuple[int, int]], granted: int, over: bool
     ) -> None:
-        batch = core.Batch()
+        batch = self._told.setdefault(keeper, core.Batch())
+        if batch.full:
+            self._send_told(keeper, batch)
         batch.release(number, path, ranges, granted, over)
+
+    def tell_keepers(self) -> None:
+        """What they are to know by now; with the connection's lock."""
+        for keeper, batch in self._told.items():
+            self._send_told(keeper, batch)
+        self._told.clear()
+
+    def _send_told(self, keeper: Keeper, batch: core.Batch) -> None:
         if not self.connection.closed:
             self.connection.send(keeper[0], core.RELEASE, keeper[1], 0, batch)
 

@@ -6,10 +6,8 @@ How far each may go and what it keeps is `palm.making.Making`'s to know.
 
 from __future__ import annotations
 
-import collections
 import dataclasses
 import logging
-import math
 import time
 from collections.abc import Callable
 from types import GeneratorType
@@ -20,16 +18,17 @@ from palm.assignment import Assignment, JobHere
 from palm.branch import Queued
 from palm.branches import Branches
 from palm.errors import PalmError
-from palm.making import Kept, Making
+from palm.making import Kept, Making, Ranges
 from palm.message import child
 from palm.outcomes import Outcomes
 from palm.outlets import Outlets
 from palm.remote import overrun
 from palm.retries import pause
 from palm.step import To
+from palm.turns import Turns
 
 log = logging.getLogger("palm")
-SLICE = 0.001  # seconds that a generator runs before other messages have their turn
+SLICE = 0.001  # seconds that generators run before other messages have their turn
 GENERATED = 64  # messages of a generator in an envelope: then others have their turn
 
 
@@ -53,40 +52,44 @@ class Generators:
     ) -> None:
         self._node, self._outlets, self._outcomes, self._branches = node, outlets, outcomes, branches
         self._call = call
-        self._turns: collections.deque[Making] = collections.deque()
+        self._turns = Turns()
         self.running: Making | None = None
-
-    def __bool__(self) -> bool:
-        return bool(self._turns)
 
     def due(self) -> float:
         """When one of them can go on, monotonic; never, if none has room."""
-        return min((m.due for m in self._turns if m.has_room()), default=math.inf)
+        return self._turns.due()
 
     def waits_for(self) -> list[str] | None:
         """The servers one of which is full, if a generator waits for room; none of them: the client."""
-        for m in self._turns:
-            if m.asked and not m.has_room() and not m.assignment.stale:
-                return [s[0] for s in m.assignment.steps[1:]]
-        return None
+        m = self._turns.waiting()
+        return [s[0] for s in m.assignment.steps[1:]] if m is not None else None
 
     def add(self, m: Making) -> None:
         m.assignment.job.making[m.name] = m
-        self._turns.append(m)
         if m.is_to_stop():
             self._stop(m)
         else:
             self._ask(m)
+            self._turns.put(m)
 
     def make_more(self) -> None:
-        """Each generator for a slice of time, those that have room."""
-        for _ in range(len(self._turns)):
-            if not self._turns:
-                return
-            m = self._turns[0]
-            self._turns.rotate(-1)
-            if m.has_room() and (not m.due or time.monotonic() >= m.due):
+        """Those that have room by turns, for a slice of time in all."""
+        end, ran = (now := time.monotonic()) + SLICE, dict[int, Assignment]()
+        try:
+            for m in self._turns.take(now):
+                ran[id(m.assignment)] = m.assignment
                 self._turn(m)
+                if time.monotonic() >= end:
+                    break
+        finally:
+            for a in ran.values():
+                self._outlets.flush_all(a)
+
+    def release(self, m: Making, ranges: Ranges, granted: int) -> None:
+        """The client has told what is settled, and how many children there is room for."""
+        m.release(ranges, granted)
+        if m is not self.running:
+            self._turns.put(m)
 
     def repeat(self, m: Making, a: Assignment) -> None:
         """Its message has come again, in a newer epoch: what its children have become may be lost."""
@@ -98,13 +101,15 @@ class Generators:
                 self._send(m, kept)
         except Exception as e:  # where `palm.to` sent them cannot be found any more
             m.failure = e, None
+            self._close(m)
         if m.failure is not None:
-            m.ended = True
             self._outcomes.failed(a, m.name, m.failure[0], m.sent, m.failure[1])
         elif m.ended:
             self._outcomes.closed(a.job, m.name, m.sent)
-        elif m.asked:
-            self._ask(m)  # the answer may have been lost
+        else:
+            if m.asked:
+                self._ask(m)  # the answer may have been lost
+            self._turns.put(m)
 
     def drop(self, m: Making) -> None:
         """What it keeps is not wanted any more, nor what it would make."""
@@ -128,7 +133,7 @@ class Generators:
         self._outlets.flush(job.report)
 
     def close(self) -> None:
-        for m in list(self._turns):
+        for m in self._turns.all():
             self.drop(m)
 
     def _turn(self, m: Making) -> None:
@@ -141,9 +146,10 @@ class Generators:
             self._close(m)
         elif m.is_to_stop():
             self._stop(m)
-        elif m.wants():
-            self._ask(m)
-        self._outlets.flush(m.assignment.job.report)
+        else:
+            if m.wants():
+                self._ask(m)
+            self._turns.put(m)
 
     def _run(self, m: Making) -> None:
         made: dict[int | None, Kept] = {None: Kept(None, "block", [], core.Batch())}  # by the handle of `palm.to`
@@ -231,7 +237,7 @@ class Generators:
         outlet = self._outlets.onward(a) if kept.route is None else self._outlets.routed(a, kept.route)
         if outlet.waiting is not None:
             outlet.waiting.names += [(m.number, child(m.path, m.message.stage, i)) for i in kept.indices]
-        self._outlets.send_kept(outlet, kept.batch)
+        self._outlets.add_kept(outlet, kept.batch)
 
     def _ask(self, m: Making) -> None:
         m.asked = True
@@ -244,8 +250,7 @@ class Generators:
     def _close(self, m: Making) -> None:
         m.ended, m.value = True, None
         m.assignment.tried.pop(m.name, None)
-        if m in self._turns:
-            self._turns.remove(m)
+        self._turns.remove(m)
         try:
             m.generator.close()
         except Exception:

@@ -115,8 +115,7 @@ class Host:
                     self._dispatch(event)
                 if self._retries:
                     self._retry()
-                if self._generators:
-                    self._generators.make_more()
+                self._generators.make_more()
                 if self.node.rejections != self._rejected:
                     self._report_rejected()
 
@@ -132,7 +131,7 @@ class Host:
 
     def _patience(self) -> float:
         """Seconds until there is something to do, if nothing comes."""
-        due = min(self._retries.due(), self._generators.due() if self._generators else math.inf)
+        due = min(self._retries.due(), self._generators.due())
         most = 0.0 if self.stopping and not self._retries else IDLE
         return most if due == math.inf else min(most, max(0.0, due - time.monotonic()))
 
@@ -328,7 +327,7 @@ class Host:
             if m is not None and over:
                 self._generators.drop(m)
             elif m is not None:
-                m.release(ranges, granted)
+                self._generators.release(m, ranges, granted)
 
     # ----------------------------------------------------------------------------------------------- messages
 

@@ -44,7 +44,7 @@ class Kept:
         return parts
 
 
-@dataclass
+@dataclass(eq=False)  # each is itself alone
 class Making:
     """The execution of a function that yields."""
 

@@ -17,6 +17,8 @@ from palm.step import Step
 if TYPE_CHECKING:
     from palm.membership import Membership
 
+LITTLE = 16  # messages: what is less is copied, to share an envelope, whose way costs as much as many messages
+
 
 class Outlets:
     """Of one server; `Outlet` is one of them.
@@ -164,6 +166,16 @@ class Outlets:
     def flush_all(self, a: Assignment) -> None:
         for outlet in a.outlets():
             self.flush(outlet)
+
+    def add_kept(self, outlet: Outlet, batch: core.Batch) -> None:
+        """Goes with what is there already, if it is little; the batch stays as it is."""
+        if len(batch) > LITTLE or outlet.waiting is not None:
+            self.send_kept(outlet, batch)
+            return
+        for i in range(len(batch)):
+            if outlet.batch.full or not outlet.batch.add(batch, i):
+                self.flush(outlet)
+                outlet.batch.add(batch, i)
 
     def send_kept(self, outlet: Outlet, batch: core.Batch) -> None:
         """After what is there already; the batch stays as it is."""

@@ -202,6 +202,12 @@ class JobWork:
     # ---------------------------------------------------------------- what comes, with the connection's lock
 
     def receive(self, event: core.Event) -> None:
+        try:
+            self._take_in(event)
+        finally:
+            self.delivery.tell_keepers()
+
+    def _take_in(self, event: core.Event) -> None:
         if self.options.deadline and time.time_ns() >= self.options.deadline:
             self._finish(self.timed_out())  # functions that look at `cancelled` have given up: no results
         if self.over:
@@ -250,6 +256,7 @@ class JobWork:
             taken, self.results = self.results, collections.deque()
             if not self.over:
                 self._grant()
+                self.delivery.tell_keepers()
         self.connection.nudge()  # there is room now
         try:
             self.connection.call_later()

@@ -1,0 +1,117 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""Which generators of a server go on, and in which order; alone, and that many cost no more than as many times one."""
+
+from __future__ import annotations
+
+import math
+import time
+from types import SimpleNamespace
+
+import pytest
+
+import palm
+from palm.turns import Turns
+
+
+class Generator:
+    """As much of `palm.making.Making` as `Turns` looks at."""
+
+    looks = 0
+
+    def __init__(self, room: bool = True, asked: bool = False, due: float = 0.0) -> None:
+        self.room, self.asked, self.due, self.ended = room, asked, due, False
+        self.assignment = SimpleNamespace(stale=False)
+
+    def has_room(self) -> bool:
+        Generator.looks += 1
+        return self.room and not self.assignment.stale
+
+
+def test_each_has_its_turn_once_and_again_behind_the_others():
+    turns, (a, b, c) = Turns(), (Generator() for _ in range(3))
+    for m in (a, b, a, c):
+        turns.put(m)
+    for m in turns.take(0.0):
+        turns.put(m)
+        if m is b:
+            break
+    assert list(turns.take(0.0)) == [c, a, b]
+    assert turns.due() == math.inf
+
+
+def test_who_has_no_room_comes_when_it_is_granted():
+    turns, m = Turns(), Generator(room=False, asked=True)
+    turns.put(m)
+    assert not list(turns.take(0.0)) and turns.waiting() is m
+    m.room = True
+    turns.put(m)
+    assert turns.waiting() is None and turns.due() == 0.0 and list(turns.take(0.0)) == [m]
+
+
+def test_who_is_run_again_comes_when_it_is_due():
+    turns, m, other = Turns(), Generator(due=7.0), Generator()
+    for each in (m, m, other):  # twice: its room has grown meanwhile
+        turns.put(each)
+    assert list(turns.take(6.9)) == [other] and turns.due() == 7.0
+    assert list(turns.take(7.0)) == [m] and not list(turns.take(9.0))
+    assert m.due == 0.0 and turns.due() == math.inf
+
+
+@pytest.mark.parametrize("due", [0.0, 7.0])
+def test_who_is_closed_does_not_come(due):
+    turns, m = Turns(), Generator(due=due)
+    turns.put(m)
+    turns.remove(m)
+    m.ended = True
+    assert not list(turns.take(8.0)) and turns.all() == []
+
+
+def test_one_of_a_former_epoch_comes_with_its_message():
+    turns, m, waits = Turns(), Generator(), Generator(room=False, asked=True)
+    turns.put(m)
+    turns.put(waits)
+    m.assignment = waits.assignment = SimpleNamespace(stale=True)
+    assert not list(turns.take(0.0)) and turns.waiting() is None
+    m.assignment = waits.assignment = SimpleNamespace(stale=False)
+    turns.put(m)
+    turns.put(waits)
+    assert list(turns.take(0.0)) == [m] and turns.waiting() is waits and turns.all() == [m, waits]
+
+
+def test_those_that_wait_are_not_looked_at():
+    turns = Turns()
+    for _ in range(1000):
+        turns.put(Generator(room=False, asked=True))
+    Generator.looks = 0
+    for _ in range(1000):
+        turns.put(Generator())
+        assert len(list(turns.take(0.0))) == 1
+        turns.due()
+        turns.waiting()
+    assert Generator.looks <= 3000
+
+
+class Pairs(palm.Server):
+    @palm.function
+    def pair(self, x):
+        yield x
+        yield -x
+
+    @palm.function
+    def cpu(self):
+        return time.process_time()
+
+
+def test_many_generators_at_a_time_cost_as_many_times_one(cluster):
+    """All of them wait for room at first. Time of the processor, not of the clock."""
+    cluster.start(Pairs)
+    client = cluster.client()
+
+    def cost(n: int) -> float:
+        before = client.call("pairs.cpu")
+        assert sum(1 for _ in client.job("pairs.pair", range(n))) == 2 * n
+        return client.call("pairs.cpu") - before
+
+    cost(100)
+    few, many = (min(cost(n) for _ in range(3)) for n in (250, 4000))
+    assert many < 5 * 16 * few, f"{few / 250 * 1e6:.0f} us each of 250, {many / 4000 * 1e6:.0f} us each of 4000"
