@@ -118,7 +118,7 @@ class Healthy(palm.Server):
         return {
             "jobs": len(host._jobs),
             "handles": len(host._assignments),
-            "generators": len(host._generators._turns) + sum(len(job.making) for job in host._jobs.values()),
+            "generators": len(host._generators._turns.all()) + sum(len(job.making) for job in host._jobs.values()),
             "bytes": stats["arena_in_use"] + stats["mapped"],
             "fds": len(os.listdir("/proc/self/fd")),
         }

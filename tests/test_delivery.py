@@ -355,7 +355,7 @@ def test_nobody_works_for_a_client_that_died_in_the_queue(abc, tmp_path):
         return [os.readlink(fd) for fd in Path(f"/proc/{pid}/fd").iterdir()].count("anon_inode:[eventfd]")
 
     busy = client.submit(palm.step("b.gate", path=str(gate)), 50)
-    eventually(lambda: counter("messages_in") > 0)
+    eventually(lambda: counter("running_since_ns"))  # all of it has come
     before, received, lost = sockets(), counter("messages_in"), counter("lost_links")
     dies = subprocess.Popen([sys.executable, "-c", SUBMITS, abc.address, str(mark)])
     try:

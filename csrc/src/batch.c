@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 #include "batch.h"
+#include "body.h"
 
 #include <stdlib.h>
 #include <string.h>
@@ -35,21 +36,6 @@ static palm_err grow(void *vector_at, uint32_t n, uint32_t *room, uint32_t more,
 }
 #define GROW(v, more) grow(&(v).at, (v).n, &(v).room, (more), sizeof *(v).at)
 
-static palm_err grow_body(palm_batch *b, uint64_t end)
-{
-    if (end <= b->body_room)
-        return PALM_OK;
-    uint64_t wanted = b->body_room ? b->body_room : 4096;
-    while (wanted < end)
-        wanted *= 2;
-    uint8_t *bigger = realloc(b->body, wanted);
-    if (!bigger)
-        return PALM_ENOMEM;
-    b->body = bigger;
-    b->body_room = wanted;
-    return PALM_OK;
-}
-
 palm_err palm_batch_new(palm_batch **out)
 {
     *out = calloc(1, sizeof **out);
@@ -67,7 +53,7 @@ void palm_batch_free(palm_batch *b)
     free(b->dims.at);
     free(b->lent.at);
     free(b->dtypes.at);
-    free(b->body);
+    palmi_body_free(b->body, b->body_room);
     free(b);
 }
 
@@ -174,7 +160,7 @@ palm_err palm_batch_body(palm_batch *b, const void *bytes, size_t n)
     palm_record *r = last(b);
     if (r->body_size && r->body_at + r->body_size != b->body_size)
         return PALM_EINVAL;
-    palm_err err = grow_body(b, b->body_size + n);
+    palm_err err = palmi_body_grow(&b->body, &b->body_room, b->body_size, b->body_size + n);
     if (err)
         return err;
     if (!r->body_size)
@@ -237,7 +223,7 @@ palm_err palm_batch_array(palm_batch *b, const char *dtype, size_t dtype_size, u
                           const int64_t *strides, uint64_t size, uint64_t origin, uint8_t **bytes)
 {
     uint64_t start = aligned(b->body_size);
-    palm_err err = grow_body(b, start + size);
+    palm_err err = palmi_body_grow(&b->body, &b->body_room, b->body_size, start + size);
     if (!err)
         err = add_array(b, dtype, dtype_size, ndim, shape, strides,
                         (palm_array){.start = start, .size = size, .origin = origin, .place = PALM_IN_BODY});
