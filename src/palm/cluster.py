@@ -232,18 +232,21 @@ class Cluster:
         """
         self._check()
         hire = self._crews.get(name)
+        if hire is None and name in self._servers():
+            return _check_workers(Server, workers)
         if hire is None:
-            there = ", ".join(self._crews) or "none"
-            raise LookupError(f"there is no server {name!r} with workers here; there are: {there}")
+            raise LookupError(
+                f"there is no server {name!r} with workers here; there are: {', '.join(self._crews) or 'none'}"
+            )
         _check_workers(Butterfly, workers)
-        there = self._workers_of(name)
-        if len(there) > workers:
-            gone = [child for n in there[workers:] if (child := self._supervisor.remove(n)) is not None]
+        working = self._workers_of(name)
+        if len(working) > workers:
+            gone = [child for n in working[workers:] if (child := self._supervisor.remove(n)) is not None]
             self._end(gone, STOPS)
-        taken = {int(n.partition("/")[2]) for n in there}
-        if len(there) < workers:
+        elif len(working) < workers:
+            taken = {int(n.partition("/")[2]) for n in working}
             free = (n for n in itertools.count() if n not in taken)
-            hire(list(itertools.islice(free, workers - len(there))))
+            hire(list(itertools.islice(free, workers - len(working))))
 
     def client(self) -> Client:
         """A new client, closed with the cluster at the latest."""
@@ -290,11 +293,13 @@ class Cluster:
         self._reports.close(timeout)
         if self._own:
             self._own.close(0)  # it may have been made only now
-        for child in children:
-            if child.name != REGISTRY and child.process is not None and child.process.poll() is None:
-                child.process.terminate()
-        for child in sorted(children, key=lambda c: c.name == REGISTRY):
-            child.end(max(0.1, end - time.monotonic()))
+        for _, wave in itertools.groupby(sorted(children, key=_when_it_ends), _when_it_ends):
+            together = list(wave)
+            for child in together:
+                if child.process is not None and child.process.poll() is None:
+                    child.process.terminate()
+            for child in together:
+                child.end(max(0.1, end - time.monotonic()))
         for fd in (self._owner_read, self._owner_write):
             os.close(fd)
         places.remove(self._directory)
@@ -345,13 +350,18 @@ def parse_memory(text: str | None) -> int:
         raise ValueError(f'{text!r} is no amount of memory: write it as "512MiB" or "2GB"') from None
 
 
+def _when_it_ends(child: Child) -> int:
+    """Those to whom others say that they leave are there for longer: a worker's leader, everybody's registry."""
+    return 2 if child.name == REGISTRY else 0 if "/" in child.name else 1
+
+
 def _check_workers(cls: type[Server], workers: int) -> None:
     if not isinstance(workers, int) or isinstance(workers, bool) or workers < 1:
         raise ValueError(f"workers={workers!r}: a server has one worker at least")
     if workers > 1 and not issubclass(cls, Butterfly):
         raise ValueError(
-            f"workers={workers}: {cls.__qualname__} is a palm.Server, one process; make it a palm.Butterfly, and its "
-            "functions run on as many as you like"
+            f"workers={workers}: a palm.Server is one process; as a palm.Butterfly, with nothing else changed, it has "
+            "as many as you like"
         )
 
 

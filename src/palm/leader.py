@@ -142,7 +142,7 @@ class Leader(Host):
         job = self._jobs.get(key_of(event) or b"")
         if job is not None:
             batch = core.Batch()
-            batch.job(job.key, event.number(0), event.children(0))
+            batch.job(job.key, event.number(0), bool(event.children(0)))
             for link in job.downstream:
                 if link in self._crew:
                     self.node.send_kept(link, core.CANCEL, 0, 0, batch)

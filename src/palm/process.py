@@ -117,6 +117,7 @@ def run(order: Order, ready: Callable[[], None]) -> None:
 
         supervised = order.owner_fd >= 0
         membership = Membership(order.registry, lambda: describe(server, order, host.node.endpoint, supervised))
+    host: Host
     if order.leads:
         from palm.leader import Leader
 
