@@ -31,8 +31,10 @@ class Work(palm.Butterfly):
 
     @palm.function
     def nap(self, seconds):
-        time.sleep(seconds * self.dawdle.get(self.worker, 1.0))
-        return self.worker
+        """Returns how long it took, as if this worker were as quick as others."""
+        began, times = time.monotonic(), self.dawdle.get(self.worker, 1.0)
+        time.sleep(seconds * times)
+        return self.worker, (time.monotonic() - began) / times
 
     @palm.function
     def pair(self, x):

@@ -10,6 +10,7 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -171,9 +172,32 @@ def test_long_ones_do_not_wait_for_one_another(client, tmp_path):
     path = str(tmp_path / "path")
     busy = client.submit("work.until", path)
     eventually(Path(path + ".begun").exists)
-    assert len(set(client.job("work.nap", [0.001] * 100))) == 1
+    assert len({number for number, _ in client.job("work.nap", [0.001] * 100)}) == 1
     Path(path).touch()
     assert busy.result(10) == 1
+
+
+@pytest.mark.skipif("PALM_MAKESPAN" not in os.environ, reason="it takes a machine that does nothing else")
+@pytest.mark.parametrize("order", ["long first", "long last", "by turns"])
+@pytest.mark.parametrize(("slow", "most"), [(1.0, 1.05), (4.0, 1.1)])
+def test_makespan(cluster, order, slow, most):
+    """400 tasks on two workers, one of which is four times as slow, beside the ideal for these speeds."""
+    tasks = {
+        "long first": [0.02] * 40 + [0.001] * 360,
+        "long last": [0.001] * 360 + [0.02] * 40,
+        "by turns": [0.02 if i % 10 == 9 else 0.001 for i in range(400)],
+    }[order]
+    cluster.start(Work, workers=2, setup={"dawdle": {1: slow}})
+    client = cluster.client()
+    list(client.job("work.nap", [0.001] * 20))
+    ratios = []
+    for _ in range(5):
+        began = time.monotonic()
+        took = [seconds for _, seconds in client.job("work.nap", tasks)]
+        assert len(took) == 400
+        ratios.append((time.monotonic() - began) / (sum(took) / (1 + 1 / slow)))
+    print(f"{order}, a worker {slow:g} times as slow: {sorted(ratios)[2]:.3f} of the ideal, {min(ratios):.3f} at best")
+    assert sorted(ratios)[2] <= most
 
 
 # ------------------------------------------------------------------------------------------------- how many

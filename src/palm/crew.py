@@ -1,18 +1,21 @@
 # SPDX-License-Identifier: BSD-3-Clause
 """Which worker of a parallel server gets how many messages next (DESIGN 5.8; R4, R5): work goes against credit.
 
-A worker has as many messages as it does in `HORIZON` seconds, by the time that its last ones took, and one at least. So
-long ones never queue behind one another, and short ones travel in batches. Towards the end of what waits the shares get
+A worker has the message that it works on, and beside it as many as it does in `AHEAD` seconds, by the time that its last
+ones took: one at least, as long as that is not long, so that it need not wait for the next one. So long ones never queue
+behind one another, and short ones travel in batches. Towards the end of what waits the shares get
 smaller, as in guided self-scheduling (Polychronopoulos and Kuck, 1987): the last ones are for who is free first. Pure:
 no I/O, no clock.
 """
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 from typing import Any
 
-HORIZON = 0.002  # seconds of work that a worker has; some ten times what it takes to hand over more
+AHEAD = 0.001  # seconds of work that wait at a worker: what it may take to hand over more
+LONG = 0.01  # seconds: for a message that takes longer than that, a worker may as well wait as long as a hand-over takes
 MOST = 512  # messages that a worker has: two envelopes
 RECENT = 0.25  # how much the last report counts in the time that a message takes
 _COUNT = (1 << 32) - 1  # what is reported is counted in 32 bits
@@ -97,6 +100,6 @@ class Crew:
         return None if best is None else best[1:]
 
     def _limit(self, worker: Worker, most: int) -> int:
-        if not worker.service:
+        if not 0 < worker.service < LONG:
             return 1
-        return max(1, min(int(HORIZON / worker.service), most))
+        return max(1, min(1 + math.ceil(AHEAD / worker.service), most))

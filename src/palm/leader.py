@@ -68,6 +68,7 @@ class Leader(Host):
         self._pages: dict[int, core_space.Page] = {}  # of workers, by link: they can be read after their deaths
         self._blamed = Suspects()
         self._waiting: collections.deque[Waiting] = collections.deque()
+        self._n_waiting = 0  # messages
 
     # ----------------------------------------------------------------------------------------------- workers
 
@@ -155,6 +156,7 @@ class Leader(Host):
         kept = collections.deque(w for w in self._waiting if not w.assignment.stale)
         for w in self._waiting:
             if w.assignment.stale:
+                self._n_waiting -= len(w)
                 w.event.done()
         self._waiting = kept
 
@@ -166,6 +168,7 @@ class Leader(Host):
             super()._data(event)
             return
         self._waiting.append(Waiting(event, a))
+        self._n_waiting += len(event)
         self._kept = event  # until all of it is handed out
 
     def _release(self, event: core.Event) -> None:
@@ -178,7 +181,7 @@ class Leader(Host):
 
     def _go_on(self) -> None:
         super()._go_on()
-        while self._waiting and (found := self._crew.next(sum(map(len, self._waiting)))) is not None:
+        while self._waiting and (found := self._crew.next(self._n_waiting)) is not None:
             self._hand_out(*found)
 
     def _has_more(self) -> bool:
@@ -192,7 +195,7 @@ class Leader(Host):
         if outlet is None:
             outlet = a.workers[worker.link] = self._outlets.to_worker(a, worker.link, worker.endpoint)
         load = worker.loads.setdefault(outlet.handle, Load(a))
-        self._event, self._assignment = w.event, a
+        self._event, self._assignment, before = w.event, a, len(w)
         try:
             w.first = core.forward(w.event, w.first, most, outlet.batch, self, a.refused, a.job.given_up)
             load.sent += len(outlet.batch)
@@ -200,6 +203,7 @@ class Leader(Host):
             self._outlets.flush(a.job.report)
         finally:
             self._event = self._assignment = None
+        self._n_waiting -= before - len(w)
         if not len(w):
             self._waiting.popleft()
             w.event.done()
