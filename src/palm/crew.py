@@ -15,7 +15,9 @@ from dataclasses import dataclass, field
 from typing import Any
 
 AHEAD = 0.001  # seconds of work that wait at a worker: what it may take to hand over more
-LONG = 0.01  # seconds: for a message that takes longer than that, a worker may as well wait as long as a hand-over takes
+LONG = (
+    0.01  # seconds: for a message that takes longer than that, a worker may as well wait as long as a hand-over takes
+)
 MOST = 512  # messages that a worker has: two envelopes
 RECENT = 0.25  # how much the last report counts in the time that a message takes
 _COUNT = (1 << 32) - 1  # what is reported is counted in 32 bits

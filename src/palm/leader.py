@@ -149,6 +149,10 @@ class Leader(Host):
                     self.node.send_kept(link, core.CANCEL, 0, 0, batch)
         self._forget_stale()
 
+    def _forget_what_was_early(self) -> None:
+        if not self._waiting:  # else what was given up may be among it
+            super()._forget_what_was_early()
+
     def _forget_stale(self) -> None:
         """What was handed out of jobs that are over, or have been repeated, comes back no more."""
         for worker in self._crew.all():
