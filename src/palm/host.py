@@ -115,7 +115,7 @@ class Host:
                     self._dispatch(event)
                 if self._retries:
                     self._retry()
-                self._generators.make_more()
+                self._generators.make_more(others=event is not None)
                 if self.node.rejections != self._rejected:
                     self._report_rejected()
 
