@@ -183,8 +183,8 @@ class Leader(Host):
         for busy, _, _, done, _ in event.releases():
             worker.reported(event.handle, done, busy)
 
-    def _go_on(self) -> None:
-        super()._go_on()
+    def _go_on(self, others: bool) -> None:
+        super()._go_on(others)
         while self._waiting and (found := self._crew.next(self._n_waiting)) is not None:
             self._hand_out(*found)
 
