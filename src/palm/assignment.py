@@ -73,6 +73,7 @@ class Assignment:
     constants: dict[str, dict[str, Any]]
     owed: int  # children that the generator of the first step has to make before it may be stopped
     hop: int
+    sender: str = ""  # the step before this one
     tells: bool = False  # the sender is told how many messages have been begun
     begun: int = 0
     function: Callable[..., Any] | None = None

@@ -141,6 +141,7 @@ class Outlets:
             "pids": {e: p for e, p in a.pids.items() if e in endpoints},
             "where": a.where,
             "constants": {k: v for k, v in constants.items() if k in keys},
+            "from": f"{a.steps[0][0]}.{a.steps[0][1]}",
         }
 
     def _new(self, link: int, hop: int, meaning: dict[str, Any]) -> Outlet:
