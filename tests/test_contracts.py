@@ -53,6 +53,14 @@ class Steps(palm.Server):
         return np.asarray(x, F8)
 
     @palm.function
+    def thin(self, x: np.ndarray[tuple[int, Literal[3]], np.dtype[F8]]):
+        return x
+
+    @palm.function
+    def both(self, x: tuple[np.ndarray, int]):
+        return x
+
+    @palm.function
     def square(self, x: Annotated[NDArray[Any], "n n"]) -> NDArray[np.floating]:
         return x + 0.0
 
@@ -174,6 +182,15 @@ def test_contracts_travel_as_payloads_and_what_is_strange_says_nothing():
         assert contracts.read({"gives": [strange]}) == Contract()
 
 
+def test_signatures_in_errors_are_as_they_are_written():
+    def f(self, x: np.ndarray) -> None: ...
+
+    f.__annotations__ = {"x": Annotated[NDArray[F4], "rows 512"]}
+    cls = type("Written", (palm.Server,), {"f": palm.function(f)})
+    with pytest.raises(palm.PayloadError, match=r"^w\.f\(x: Annotated\[NDArray\[numpy\.float32\], 'rows 512'\]\): in "):
+        palm.testing.run({"w": cls()}, "w.f", [1])
+
+
 def test_names_that_come_later_in_the_module_count():
     assert Steps._exposed["later"].contract.takes == {"x": (Array(("float64",)),)}
 
@@ -204,6 +221,7 @@ def test_a_text_that_is_no_shape_is_said_when_the_class_is_made(text):
         ("a b", "n n", True),
         ("a a b", "3 n n", True),
         ("a a 4", "3 n n", False),
+        ("a 3 a", "x x 4", False),
         ("_ _", "3 4", True),
         ("rows=3 4", "cols=4 4", False),
         ("...", "", True),
@@ -266,6 +284,7 @@ def test_shapes_of_messages(text, shape, fits):
          r"float32, .*float64 is not float32\. In s\.double, convert it, as with x\.astype\(np\.float32\)"),
         (["s.plain", "s.double", "s.single"], "float64 is not float32"),
         (["s.row", "s.maybe"], "is not .*return a tuple of 2"),
+        (["s.row", "s.thin"], r'no array "rows 4" is "_ 3"\. In s\.row, reshape it'),
         (["s.size_of", "s.row"], r"int is not array of floating .*return np\.asarray"),
         (["s.half", "s.single"], "float is not array of float32"),
         (["s.pairs", "s.square"], r"\(array of float64, array of float64\) is not array .*return an array"),
@@ -347,6 +366,8 @@ def test_scalars_from_step_to_step(given, taken, fits):
         ("half", np.zeros(()), "not float"),
         ("later", np.zeros(2, F4), "not array of float64"),
         ("maybe", (np.zeros(2), np.zeros(2, int)), r'`y` is .* of shape \(2,\), not array of int64 "3" or str or'),
+        ("both", (np.zeros(2), 1, 2), r"`x` is a tuple of 3, not \(array, int\)"),
+        ("both", (np.zeros(2), "1"), r"`x` is a tuple of 2, not \(array, int\)"),
         ("maybe", (np.zeros(2, int), ""), "not array of float32 or float64"),
     ],
 )  # fmt: skip
@@ -384,13 +405,28 @@ def test_constants_fit_and_bind_sizes():
 
 
 def test_a_test_that_fails_binds_nothing():
-    first, second = Array(("int64",), "n m"), Array((), "m n")
-    contract = Contract(takes={"a": (first, second), "b": (Array((), "n 3"),)})
+    contract = Contract({"a": (Array((), "n n"), Array((), "m n")), "b": (Array((), "n 3"),)})
     fitting = Fitting("f", contract, {})
-    fitting.check((np.zeros((3, 2), int), np.zeros((3, 3))))
     fitting.check((np.zeros((3, 2)), np.zeros((2, 3))))
-    with pytest.raises(palm.PayloadError, match="here n is 2"):
+    fitting.check((np.zeros((2, 2)), np.zeros((2, 3))))
+    with pytest.raises(palm.PayloadError, match=r"\(here n is 2\)"):
         fitting.check((np.zeros((3, 2)), np.zeros((3, 3))))
+
+
+def test_what_is_bound_is_what_others_have_bound():
+    contract = Contract({"a": (Array((), "n"),), "b": (Array((), "m n"),), "c": (Array((), "m"),)})
+    with pytest.raises(palm.PayloadError, match=r"`b` is an array of float64 of shape \(4, 7\), .* \(here n is 3\)"):
+        Fitting("f", contract, {}).check((np.zeros(3), np.zeros((4, 7)), np.zeros(4)))
+
+
+def test_sizes_are_bound_anew_for_each_message():
+    for takes in ({"a": (Array((), "n"),), "b": (Array((), "n"),)}, {"a": (Array((), "n n"), Array((), "n 2 n"))}):
+        call = Fitting("f", Contract(takes), {}).around(lambda *values: len(values))
+        for n in (2, 3):
+            values = [np.zeros(n), np.zeros(n)] if len(takes) == 2 else [np.zeros((n, n))]
+            assert call(*values) == len(takes)
+        with pytest.raises(palm.PayloadError, match="shape"):
+            call(*[np.zeros(4), np.zeros(5)][: len(takes)])
 
 
 def test_a_rest_with_a_name_is_the_same_everywhere():
