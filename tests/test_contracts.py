@@ -95,6 +95,12 @@ class Steps(palm.Server):
         return type(y).__name__
 
 
+class Many(palm.Butterfly):
+    @palm.function
+    def single(self, x: NDArray[F4]) -> NDArray[F4]:
+        return x
+
+
 Later = NDArray[F8]  # known when the class is used, not when it is made
 
 
@@ -490,6 +496,18 @@ def test_who_sends_is_named_by_calls_and_after_palm_to(client):
     assert client.call(palm.step("s.calibrate", dark=np.ones((1, 2)), gain=3), np.ones((1, 2))).sum() == 0
     with pytest.raises(palm.RemoteError, match="here h is 1, w is 2"):
         client.call(palm.step("s.calibrate", dark=np.ones((1, 2))), np.ones((2, 2)))
+
+
+def test_who_sends_is_named_by_workers_too(cluster, client):
+    cluster.start(Many, "many", workers=2)
+    with pytest.raises(palm.RemoteError, match=r"in a message from the client, `x` is an array of float64"):
+        client.call("many.single", np.ones(2))
+    with pytest.raises(palm.RemoteError, match=r"in a message from s\.plain, `x` is an array of float64"):
+        list(client.job(["s.plain", "many.single"], [np.ones(2)]))
+    with pytest.raises(
+        palm.PayloadError, match=r"s\.double\(x: .* gives array of float64, but the next step, many\.single"
+    ):
+        client.job(["s.double", "many.single"], [np.ones(2)])
 
 
 def test_constants_that_nobody_has_checked_are_checked_where_they_arrive(client, monkeypatch):

@@ -73,9 +73,12 @@ class Assignment:
     constants: dict[str, dict[str, Any]]
     owed: int  # children that the generator of the first step has to make before it may be stopped
     hop: int
-    sender: str = ""  # the step before this one
+    sender: str = ""  # the step before this one; empty: none, or not known
     tells: bool = False  # the sender is told how many messages have been begun
     begun: int = 0
+    reports: bool = False  # the sender, who leads this worker, is told how many have been done, and how long it took
+    done: int = 0
+    busy: int = 0  # ns
     function: Callable[..., Any] | None = None
     index: int = 0
     parameters: int = 1
@@ -85,6 +88,7 @@ class Assignment:
     tried: dict[Name, int] = field(default_factory=dict)  # the job's, at this hop
     refused: dict[Name, Blame] | None = None  # those that are not run again
     onward: Outlet | None = None
+    workers: dict[int, Outlet] = field(default_factory=dict)  # of a leader, by link
     found: dict[str, str] = field(default_factory=dict)  # servers that the job has not named: their endpoints
     routed: dict[tuple[str, tuple[tuple[str, str | None], ...]], Outlet] = field(
         default_factory=dict

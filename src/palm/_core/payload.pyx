@@ -603,17 +603,24 @@ cdef class _Reader:
         raise BlockLost(f"a tree with the unknown extension type {code}")
 
 
+# A decoder takes longer to make than a small tree to read: those that are not at work wait here, two as a rule.
+cdef list _readers = []
+
+
 cdef object get_tree(palm_event *event, const palm_record *r, list holders):
-    cdef _Reader reader = _Reader.__new__(_Reader)
-    reader.event = event
-    reader.record = r
-    reader.holders = holders
-    reader.decoder = msgspec.msgpack.Decoder(ext_hook=reader.ext)
+    cdef _Reader reader
+    if _readers:
+        reader = _readers.pop()
+    else:
+        reader = _Reader.__new__(_Reader)
+        reader.decoder = msgspec.msgpack.Decoder(ext_hook=reader.ext)
+    reader.event, reader.record, reader.holders, reader.depth = event, r, holders, 0
     body = PyBytes_FromStringAndSize(<const char *> event.envelope.body + r.body_at, r.body_size)
     try:
         return reader.decoder.decode(body)
     finally:
-        reader.decoder = None  # breaks the cycle: blocks are let go with the values, not at the next collection
+        reader.event, reader.record, reader.holders = NULL, NULL, None
+        _readers.append(reader)
 
 
 cdef bytes get_bytes(palm_event *event, const palm_record *r, list holders):
