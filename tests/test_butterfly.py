@@ -51,6 +51,11 @@ def pids(cluster: palm.Cluster) -> list[int]:
     return [w["pid"] for w in workers(cluster) if w["pid"]]
 
 
+def received(cluster: palm.Cluster) -> int:
+    """Messages that have come to the leader."""
+    return next(s["counters"]["messages_in"] for s in cluster.status()["servers"] if s["name"] == "work")
+
+
 # ------------------------------------------------------------------------------------------------- as a server is
 
 
@@ -165,6 +170,34 @@ def test_what_is_late_is_not_begun(client, tmp_path):
         (tmp_path / f"busy{i}").touch()
     assert [f.result(10) for f in busy] == [1, 1]
     assert client.call("work.up", 1) == 2 and not (tmp_path / "late.begun").exists()
+
+
+def test_what_is_given_up_is_not_begun(servers, client, tmp_path):
+    busy = [client.submit("work.until", str(tmp_path / f"busy{i}")) for i in range(2)]
+    try:
+        for i in range(2):
+            eventually((tmp_path / f"busy{i}.begun").exists)
+        before = received(servers)
+        client.submit("work.until", str(tmp_path / "given up")).cancel()
+        kept = client.submit("work.up", 1)
+        eventually(lambda: received(servers) >= before + 2)
+    finally:
+        for i in range(2):
+            (tmp_path / f"busy{i}").touch()
+    assert [f.result(10) for f in (*busy, kept)] == [1, 1, 2]
+    assert not (tmp_path / "given up.begun").exists()
+
+
+def test_a_worker_that_stands_still_holds_up_its_own_message_alone(client, servers):
+    stopped = pids(servers)[0]
+    os.kill(stopped, signal.SIGSTOP)
+    try:
+        job = client.job("work.who", range(200))
+        there = [next(job) for _ in range(199)]
+        assert stopped not in {pid for _, pid in there}
+    finally:
+        os.kill(stopped, signal.SIGCONT)
+    assert next(job)[1] == stopped and not list(job)
 
 
 def test_long_ones_do_not_wait_for_one_another(client, tmp_path):

@@ -127,6 +127,18 @@ def test_refused_at_the_sender(name: str) -> None:
     assert issubclass(palm.PayloadError, TypeError)
 
 
+def test_what_was_refused_takes_no_room() -> None:
+    """Not for what an envelope holds once for all its messages either."""
+    batch = node.Batch()
+    for n in range(4):
+        with pytest.raises(palm.PayloadError, match="more room"):
+            batch.put([np.zeros(1, [(f"{n}_{i}_{'a' * 3900}", "u1")]) for i in range(150)], 0)
+        assert not batch.full
+    batch.put([np.zeros(1, [("a", "u1")]), np.zeros(1)], 0)
+    again = node.Batch()
+    assert again.add(batch, 0)
+
+
 def test_refused_by_each_way_of_sending(client: palm.Client) -> None:
     place = r"payload\[2\]\['x'\]: builtins\.set|payload\[2\]\['x'\]: set"
     bad = [0, 1, {"x": {1}}]

@@ -5,11 +5,15 @@ from __future__ import annotations
 
 import math
 import time
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 
 import palm
+from palm import generators
+from palm.generators import Generators
 from palm.turns import Turns
 
 
@@ -20,7 +24,7 @@ class Generator:
 
     def __init__(self, room: bool = True, asked: bool = False, due: float = 0.0) -> None:
         self.room, self.asked, self.due, self.ended = room, asked, due, False
-        self.assignment = SimpleNamespace(stale=False)
+        self.assignment = SimpleNamespace(stale=False, is_slow=False)
 
     def has_room(self) -> bool:
         Generator.looks += 1
@@ -89,6 +93,69 @@ def test_those_that_wait_are_not_looked_at():
         turns.due()
         turns.waiting()
     assert Generator.looks <= 3000
+
+
+class Timed(Generators):
+    """Whose every turn takes a second."""
+
+    def __init__(self, monkeypatch) -> None:
+        super().__init__(None, SimpleNamespace(flush_all=lambda a: None), None, None, None)
+        self.now, self.turned = 0.0, 0
+        monkeypatch.setattr(generators, "time", SimpleNamespace(monotonic=lambda: self.now))
+
+    def _turn(self, m) -> None:
+        self.now += 1.0
+        self.turned += 1
+        self._turns.put(m)
+
+
+def test_others_have_their_turn_for_as_long(monkeypatch):
+    timed = Timed(monkeypatch)
+    timed._turns.put(Generator())
+    timed.make_more(others=True)
+    for now, turned in ((1.5, 1), (1.9, 1), (2.0, 2), (3.9, 2)):
+        timed.now = max(timed.now, now)
+        timed.make_more(others=True)
+        assert timed.turned == turned
+    timed.make_more(others=False)
+    assert timed.turned == 3
+
+
+class Beside(palm.Server):
+    def setup(self):
+        self.gate = None
+
+    @palm.function
+    def quick(self, gate):
+        self.gate = Path(gate)
+        yield gate
+
+    @palm.function
+    def slow(self, n):
+        """Each time after a quick one has run, until what that has made is where it goes; false: it is not."""
+        while n:
+            time.sleep(0.002)
+            gate, self.gate = self.gate, None
+            if gate is None:
+                yield None
+                continue
+            n, end = n - 1, time.monotonic() + 10
+            while not gate.exists() and time.monotonic() < end:
+                time.sleep(0.001)
+            yield gate.exists()
+
+
+def test_what_is_ready_does_not_wait_for_a_slow_one(cluster, tmp_path):
+    cluster.start(Beside)
+    client, n = cluster.client(), 5
+    job = client.job("beside.slow", [n])
+    with ThreadPoolExecutor() as pool:
+        found = pool.submit(list, job)
+        for i in range(n):
+            gate = tmp_path / str(i)
+            assert client.call("beside.quick", str(gate)) == [str(gate)]
+            gate.touch()
+        assert found.result() == [True] * n
 
 
 class Pairs(palm.Server):

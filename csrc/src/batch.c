@@ -57,14 +57,28 @@ void palm_batch_free(palm_batch *b)
     free(b);
 }
 
+static void drop_lent(palm_batch *b, uint32_t first)
+{
+    for (uint32_t i = first; i < b->lent.n; i++)
+        palm_block_drop(b->lent.at[i].arena, b->lent.at[i].index);
+    b->lent.n = first;
+}
+
+static void drop_dtypes(palm_batch *b, uint32_t first)
+{
+    for (uint32_t i = first; i < b->dtypes.n; i++) {
+        b->dtype_bytes -= b->dtypes.at[i].size;
+        free((char *)b->dtypes.at[i].data);
+    }
+    b->dtypes.n = first;
+}
+
 void palm_batch_clear(palm_batch *b)
 {
-    for (uint32_t i = 0; i < b->lent.n; i++)
-        palm_block_drop(b->lent.at[i].arena, b->lent.at[i].index);
-    for (uint32_t i = 0; i < b->dtypes.n; i++)
-        free((char *)b->dtypes.at[i].data);
-    b->records.n = b->paths.n = b->arrays.n = b->dims.n = b->lent.n = b->dtypes.n = 0;
-    b->body_size = b->lent_bytes = b->dtype_bytes = 0;
+    drop_lent(b, 0);
+    drop_dtypes(b, 0);
+    b->records.n = b->paths.n = b->arrays.n = b->dims.n = 0;
+    b->body_size = b->lent_bytes = 0;
 }
 
 uint32_t palm_batch_count(const palm_batch *b)
@@ -109,6 +123,7 @@ palm_err palm_batch_record(palm_batch *b, palm_form form, uint64_t number, palm_
     b->mark_arrays = b->arrays.n;
     b->mark_dims = b->dims.n;
     b->mark_lent = b->lent.n;
+    b->mark_dtypes = b->dtypes.n;
     palm_record *r = &b->records.at[b->records.n++];
     *r = (palm_record){.number = number, .form = (uint8_t)form, .body_at = b->body_size, .path_at = b->paths.n,
                        .array_at = b->arrays.n};
@@ -118,15 +133,14 @@ palm_err palm_batch_record(palm_batch *b, palm_form form, uint64_t number, palm_
 
 void palm_batch_undo(palm_batch *b)
 {
-    for (uint32_t i = b->mark_lent; i < b->lent.n; i++)
-        palm_block_drop(b->lent.at[i].arena, b->lent.at[i].index);
+    drop_lent(b, b->mark_lent);
+    drop_dtypes(b, b->mark_dtypes);
     b->records.n--;
     b->body_size = b->mark_body;
     b->lent_bytes = b->mark_lent_bytes;
     b->paths.n = b->mark_paths;
     b->arrays.n = b->mark_arrays;
     b->dims.n = b->mark_dims;
-    b->lent.n = b->mark_lent;
 }
 
 static palm_record *last(palm_batch *b)

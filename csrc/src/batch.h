@@ -24,7 +24,7 @@ struct palm_batch {
     uint64_t body_size, body_room, lent_bytes;
     uint64_t dtype_bytes;
     uint64_t mark_body, mark_lent_bytes, mark_head; /* where the last record began */
-    uint32_t mark_paths, mark_arrays, mark_dims, mark_lent;
+    uint32_t mark_paths, mark_arrays, mark_dims, mark_lent, mark_dtypes;
 };
 
 /* All but the blocks and parts, which depend on the link. */

@@ -88,6 +88,7 @@ class Assignment:
     tried: dict[Name, int] = field(default_factory=dict)  # the job's, at this hop
     refused: dict[Name, Blame] | None = None  # those that are not run again
     onward: Outlet | None = None
+    is_slow: bool = False  # the last turn of its generators was long: nothing is to wait for the next one
     workers: dict[int, Outlet] = field(default_factory=dict)  # of a leader, by link
     found: dict[str, str] = field(default_factory=dict)  # servers that the job has not named: their endpoints
     routed: dict[tuple[str, tuple[tuple[str, str | None], ...]], Outlet] = field(

@@ -70,9 +70,7 @@ class Branches:
         if out.waiting is not None:
             return  # its server is looked for
         while (message := branch.next(now)) is not None:
-            out.batch.add(message.batch, 0)
-            if out.batch.full:
-                self._outlets.flush(out)
+            self._outlets.add(out, message.batch, 0)
         self._outlets.flush(out)
 
     def told(self, event: core.Event) -> None:

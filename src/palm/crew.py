@@ -1,11 +1,10 @@
 # SPDX-License-Identifier: BSD-3-Clause
 """Which worker of a parallel server gets how many messages next (DESIGN 5.8; R4, R5): work goes against credit.
 
-A worker has the message that it works on, and beside it as many as it does in `AHEAD` seconds, by the time that its last
-ones took: one at least, as long as that is not long, so that it need not wait for the next one. So long ones never queue
-behind one another, and short ones travel in batches. Towards the end of what waits the shares get
-smaller, as in guided self-scheduling (Polychronopoulos and Kuck, 1987): the last ones are for who is free first. Pure:
-no I/O, no clock.
+A worker has the message that it works on, and beside it as many as it does in `AHEAD` seconds, by the time that its
+last ones took: one at least, unless they are long, so that it need not wait for the next one. So long ones never queue
+behind one another, and short ones travel in batches. Towards the end of what waits the shares get smaller, as in guided
+self-scheduling (Polychronopoulos and Kuck, 1987): the last ones are for who is free first. Pure: no I/O, no clock.
 """
 
 from __future__ import annotations
@@ -15,7 +14,9 @@ from dataclasses import dataclass, field
 from typing import Any
 
 AHEAD = 0.001  # seconds of work that wait at a worker: what it may take to hand over more
-LONG = 0.01  # seconds: for a message that takes longer than that, a worker may as well wait as long as a hand-over takes
+LONG = (
+    0.01  # seconds: for a message that takes longer than that, a worker may as well wait as long as a hand-over takes
+)
 MOST = 512  # messages that a worker has: two envelopes
 RECENT = 0.25  # how much the last report counts in the time that a message takes
 _COUNT = (1 << 32) - 1  # what is reported is counted in 32 bits

@@ -53,6 +53,7 @@ class Generators:
         self._node, self._outlets, self._outcomes, self._branches = node, outlets, outcomes, branches
         self._call = call
         self._turns = Turns()
+        self._rest = 0.0  # until when other messages have their turn, monotonic
         self.running: Making | None = None
 
     def due(self) -> float:
@@ -72,18 +73,32 @@ class Generators:
             self._ask(m)
             self._turns.put(m)
 
-    def make_more(self) -> None:
-        """Those that have room by turns, for a slice of time in all."""
-        end, ran = (now := time.monotonic()) + SLICE, dict[int, Assignment]()
+    def make_more(self, others: bool) -> None:
+        """Those that have room by turns, for a slice of time in all. `others`: there may be other messages, which have
+        their turn until they have had as much time as the last slice took."""
+        start = now = time.monotonic()
+        if others and start < self._rest:
+            return
+        end, ran = start + SLICE, dict[int, Assignment]()
         try:
             for m in self._turns.take(now):
-                ran[id(m.assignment)] = m.assignment
+                a = m.assignment
+                if a.is_slow:
+                    self._flush(ran)
+                ran[id(a)] = a
                 self._turn(m)
-                if time.monotonic() >= end:
+                began, now = now, time.monotonic()
+                a.is_slow = now - began >= SLICE
+                if now >= end:
                     break
         finally:
-            for a in ran.values():
-                self._outlets.flush_all(a)
+            self._flush(ran)
+        self._rest = 2 * now - start
+
+    def _flush(self, ran: dict[int, Assignment]) -> None:
+        for a in ran.values():
+            self._outlets.flush_all(a)
+        ran.clear()
 
     def release(self, m: Making, ranges: Ranges, granted: int) -> None:
         """The client has told what is settled, and how many children there is room for."""
@@ -127,7 +142,7 @@ class Generators:
     def stop(self, job: JobHere) -> None:
         """Those of the first step end where they are, as if they had come to their end."""
         job.stopped = True
-        for m in job.making.values():
+        for m in list(job.making.values()):  # what a generator does at its end may have others dropped
             if m.is_to_stop() and m is not self.running:  # that one has just looked
                 self._stop(m)
         self._outlets.flush(job.report)

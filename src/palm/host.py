@@ -113,7 +113,7 @@ class Host:
             while (event := self._next_event()) is not None or self._has_more() or not self.stopping:
                 if event is not None:
                     self._dispatch(event)
-                self._go_on()
+                self._go_on(others=event is not None)
                 if self.node.rejections != self._rejected:
                     self._report_rejected()
 
@@ -121,11 +121,11 @@ class Host:
         """It is not to end yet, though nothing comes."""
         return bool(self._retries)
 
-    def _go_on(self) -> None:
-        """With what waits here."""
+    def _go_on(self, others: bool) -> None:
+        """With what waits here. `others`: there may be other messages."""
         if self._retries:
             self._retry()
-        self._generators.make_more()
+        self._generators.make_more(others)
 
     def _next_event(self) -> core.Event | None:
         if self._backlog:

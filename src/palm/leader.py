@@ -149,6 +149,10 @@ class Leader(Host):
                     self.node.send_kept(link, core.CANCEL, 0, 0, batch)
         self._forget_stale()
 
+    def _forget_what_was_early(self) -> None:
+        if not self._waiting:  # else what was given up may be among it
+            super()._forget_what_was_early()
+
     def _forget_stale(self) -> None:
         """What was handed out of jobs that are over, or have been repeated, comes back no more."""
         for worker in self._crew.all():
@@ -179,8 +183,8 @@ class Leader(Host):
         for busy, _, _, done, _ in event.releases():
             worker.reported(event.handle, done, busy)
 
-    def _go_on(self) -> None:
-        super()._go_on()
+    def _go_on(self, others: bool) -> None:
+        super()._go_on(others)
         while self._waiting and (found := self._crew.next(self._n_waiting)) is not None:
             self._hand_out(*found)
 

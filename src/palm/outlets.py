@@ -17,7 +17,7 @@ from palm.step import Step
 if TYPE_CHECKING:
     from palm.membership import Membership
 
-LITTLE = 16  # messages: what is less is copied, to share an envelope, whose way costs as much as many messages
+LITTLE = 16  # messages, at most, that are copied to share an envelope, whose way costs as much as many messages
 
 
 class Outlets:
@@ -178,13 +178,17 @@ class Outlets:
 
     def add_kept(self, outlet: Outlet, batch: core.Batch) -> None:
         """Goes with what is there already, if it is little; the batch stays as it is."""
-        if len(batch) > LITTLE or outlet.waiting is not None:
+        if len(batch) > LITTLE or batch.full or outlet.waiting is not None:
             self.send_kept(outlet, batch)
             return
         for i in range(len(batch)):
-            if outlet.batch.full or not outlet.batch.add(batch, i):
-                self.flush(outlet)
-                outlet.batch.add(batch, i)
+            self.add(outlet, batch, i)
+
+    def add(self, outlet: Outlet, batch: core.Batch, i: int) -> None:
+        """Record i of the batch, which stays as it is, goes with what is there already if there is room for both."""
+        if outlet.batch.full or not outlet.batch.add(batch, i):
+            self.flush(outlet)
+            outlet.batch.add(batch, i)
 
     def send_kept(self, outlet: Outlet, batch: core.Batch) -> None:
         """After what is there already; the batch stays as it is."""
