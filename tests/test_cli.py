@@ -379,7 +379,8 @@ def test_status_has_what_the_client_has(cluster):
         found = json.loads(out.stdout)
     for status in (expected, found):
         for server in status["servers"]:
-            server["counters"] = sorted(server["counters"])
+            for process in (server, *server["workers"]):
+                process["counters"] = sorted(process["counters"])
     assert found == json.loads(json.dumps(expected))
 
 

@@ -73,6 +73,7 @@ class Assignment:
     constants: dict[str, dict[str, Any]]
     owed: int  # children that the generator of the first step has to make before it may be stopped
     hop: int
+    sender: str = ""  # the step before this one; empty: none, or not known
     tells: bool = False  # the sender is told how many messages have been begun
     begun: int = 0
     reports: bool = False  # the sender, who leads this worker, is told how many have been done, and how long it took

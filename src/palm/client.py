@@ -204,7 +204,8 @@ class Client(concurrent.futures.Executor):
         Raises
         ------
         NotFound, PayloadError, Disconnected
-            Steps and constants are checked here.
+            Steps and constants are checked here, by the functions' type hints too: whether each step can take what the
+            one before it gives (`docs/contracts.md`).
         TypeError, ValueError
             Of an argument that is none of these, or a journal that is no journal, or that of another job.
         OSError

@@ -5,17 +5,20 @@ from __future__ import annotations
 
 import contextlib
 import difflib
+import itertools
 import os
 import threading
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, TypeVar
 
-from palm import places
+from palm import contracts, places
 from palm._core import space as core_space
 from palm.calls import Calls, Retired
 from palm.connection import Connection
+from palm.contracts import Contract
 from palm.errors import Crashed, Disconnected, NotFound, PalmError, PayloadError, RemoteError, Timeout
+from palm.fitting import Fitting
 from palm.remote import Route
 from palm.step import Step
 
@@ -121,7 +124,8 @@ class Directory:
         return Route([Step(f"{name}.{function}")], {name: server}, link, {name: link}, {})
 
     def servers_of(self, steps: Sequence[Step], patience: float | None = None) -> dict[str, dict[str, Any]]:
-        """What is known of the servers of these steps, each checked to have the function and the constants."""
+        """What is known of the servers of these steps, each checked to have the function and the constants, and to
+        be able to take what the one before it gives."""
         names = sorted({s.server for s in steps})
         servers = {n: known for n in names if (known := self._known.get(n)) is not None}
         missing = [n for n in names if n not in servers]
@@ -131,6 +135,7 @@ class Directory:
             servers |= found
         for s in steps:
             check_step(s, servers[s.server])
+        check_route(steps, servers)
         return servers
 
     def find(self, names: list[str], patience: float | None = None) -> dict[str, dict[str, Any]]:
@@ -213,7 +218,8 @@ def pid_here(server: dict[str, Any]) -> int:
 
 
 def check_step(s: Step, server: Mapping[str, Any]) -> None:
-    """That the server has the function, and the function these constants; NotFound, PayloadError."""
+    """That the server has the function, and the function these constants, as its type hints have them; NotFound,
+    PayloadError."""
     functions = server["functions"]
     if s.function not in functions:
         raise NotFound(_no_function(s, functions, server["hidden"]))
@@ -226,6 +232,29 @@ def check_step(s: Step, server: Mapping[str, Any]) -> None:
             raise PayloadError(
                 f"{s} needs the constant {name!r}: palm.step({str(s)!r}, {name}=...); its signature is {text}"
             )
+    if s.constants:
+        Fitting(f"{s}{_signature(s, server)}", _contract(s, server), s.constants)
+
+
+def check_route(steps: Sequence[Step], servers: Mapping[str, Mapping[str, Any]]) -> None:
+    """That each step can take what the one before it gives, as far as type hints tell; PayloadError."""
+    for giver, taker in itertools.pairwise(steps):
+        given, taken = _contract(giver, servers[giver.server]).sent(), _contract(taker, servers[taker.server]).message()
+        if found := contracts.misfit(given, taken):
+            gives, takes = (f"{s}{_signature(s, servers[s.server])}" for s in (giver, taker))
+            raise PayloadError(
+                f"{gives} gives {contracts.text(given)}, but the next step, {takes}, takes {contracts.text(taken)}, by "
+                f"their type hints: {found.what}. In {giver}, {found.do}; or put a step between them, or correct the "
+                "hint that is wrong"
+            )
+
+
+def _signature(s: Step, server: Mapping[str, Any]) -> str:
+    return contracts.abridged(server["functions"][s.function]["text"])
+
+
+def _contract(s: Step, server: Mapping[str, Any]) -> Contract:
+    return contracts.read(server["functions"][s.function].get("contract"))
 
 
 def _did_you_mean(name: str, names: Sequence[str]) -> str:

@@ -23,7 +23,7 @@ from palm._core import space as core_space
 from palm._core.payload import BlockLost
 from palm.assignment import Assignment, JobHere, Name
 from palm.branches import Branches
-from palm.errors import Crashed, NotFound, PalmError, Timeout
+from palm.errors import Crashed, NotFound, PalmError, PayloadError, Timeout
 from palm.generators import Generators
 from palm.making import Making
 from palm.message import Message, places
@@ -238,7 +238,7 @@ class Host:
             job = JobHere(key, self._outlets.report(key, client, pid))
             self._jobs[key] = self._reports[job.report.handle] = job
         names = ("epoch", "client", "seed", "steps", "pids", "where", "constants", "owed", "tells", "reports")
-        return Assignment(job=job, hop=hop, **{name: meaning[name] for name in names})
+        return Assignment(job=job, hop=hop, sender=meaning["from"], **{name: meaning[name] for name in names})
 
     def _bind(self, a: Assignment) -> None:
         server, name, _, key = a.steps[0]
@@ -249,6 +249,12 @@ class Host:
         method = getattr(self.server, name)
         constants = a.constants[key] if key is not None else {}
         a.function = (lambda *values: method(*values, **constants)) if constants else method
+        try:
+            sender = a.sender or ("" if a.hop else "the client")
+            a.function = signature.fitting(self.name, constants, sender).around(a.function)
+        except PayloadError as e:
+            a.refusal = e
+            return
         if self.faults is not None:
             a.function = self.faults.around(a.function, a.job.key, a.hop, self._name_at_work)
         a.signature, a.parameters = signature, len(signature.parameters)

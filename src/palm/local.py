@@ -69,10 +69,12 @@ class LocalHost:
         finally:
             self.now = before
 
-    def call(self, function: str, value: Any, constants: Mapping[str, Any]) -> Any:
+    def call(self, function: str, value: Any, constants: Mapping[str, Any], sender: str = "") -> Any:
         """What a function returns for a message; rule 2 says how the message becomes its parameters."""
         signature = type(self.server)._exposed[function]
-        return getattr(self.server, function)(*signature.spread(self.name, value), **constants)
+        values = signature.spread(self.name, value)
+        signature.fitting(self.name, constants, sender).check(values)
+        return getattr(self.server, function)(*values, **constants)
 
     # -------------------------------------------------------------------------- what functions ask the template
 

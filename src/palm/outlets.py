@@ -134,7 +134,7 @@ class Outlets:
         server, function, _, key = a.steps[0]
         steps = [[server, function, endpoint, key], *a.steps[1:]]
         meaning = self._meaning(a, steps, a.constants) | {"reports": True, "stopped": a.job.stopped, "owed": a.owed}
-        return self._new(link, a.hop, meaning)
+        return self._new(link, a.hop, meaning | {"from": a.sender})
 
     def _meaning(self, a: Assignment, steps: list[list[Any]], constants: dict[str, dict[str, Any]]) -> dict[str, Any]:
         """Of a handle for the rest of a route, at its next server."""
@@ -149,6 +149,7 @@ class Outlets:
             "pids": {e: p for e, p in a.pids.items() if e in endpoints},
             "where": a.where,
             "constants": {k: v for k, v in constants.items() if k in keys},
+            "from": f"{a.steps[0][0]}.{a.steps[0][1]}",
         }
 
     def _new(self, link: int, hop: int, meaning: dict[str, Any]) -> Outlet:

@@ -3,16 +3,20 @@
 
 from __future__ import annotations
 
+import functools
 import inspect
 import logging
-from collections.abc import Callable, Iterator, MutableMapping
+from collections.abc import Callable, Iterator, Mapping, MutableMapping
 from typing import TYPE_CHECKING, Any, TypeVar, overload
 
 import numpy as np
 
 from palm._core.payload import NOTHING
 from palm.cache import Cache
+from palm.contracts import Contract, abridged
 from palm.errors import PayloadError
+from palm.fitting import Fitting
+from palm.hints import contract_of
 from palm.message import Message
 
 if TYPE_CHECKING:
@@ -55,6 +59,12 @@ def function(
     Its positional parameters are the message: one takes it whole, several take a tuple of that length, none takes an
     empty one. Keyword-only parameters are constants of the step. `batch`, which this version does not have yet, raises
     NotImplementedError.
+
+    Type hints are contracts, where they speak of arrays (``NDArray[np.float32]``, with a shape
+    ``Annotated[NDArray[np.float32], "rows 512"]``), of numpy's or Python's scalars, str, bytes, tuples of these, or
+    several by ``|``. When a job is made, what each step gives is held against what the next one takes, and constants
+    against their parameters. Each message is, before the function runs; one that does not fit fails with PayloadError.
+    Other hints, and functions without, say nothing. `docs/contracts.md` has the rules.
 
     Parameters
     ----------
@@ -102,6 +112,7 @@ class Signature:
         self.retry_on: tuple[type[BaseException], ...] = options["retry_on"]
         self.parameters: list[str] = []
         self.constants: dict[str, bool] = {}  # name: has a default
+        self._method = method
         where = f"{cls.__qualname__}.{name}"
         if inspect.iscoroutinefunction(method) or inspect.isasyncgenfunction(method):
             raise TypeError(f"{where} is async: a server runs one function at a time; write a plain function")
@@ -131,6 +142,19 @@ class Signature:
             )
         )
 
+        try:
+            contract_of(method)  # to say now what is no shape; what hints name may be there later
+        except TypeError as e:
+            raise TypeError(f"{where}: {e}") from None
+
+    @functools.cached_property
+    def contract(self) -> Contract:
+        return contract_of(self._method)
+
+    def fitting(self, server: str, constants: Mapping[str, Any], sender: str) -> Fitting:
+        """The tests for what comes at one step; PayloadError if a constant does not fit."""
+        return Fitting(f"{server}.{self.name}{abridged(self.text)}", self.contract, constants, sender)
+
     def spread(self, server: str, value: Any) -> tuple[Any, ...]:
         """The positional arguments that a message is (rule 2); PayloadError if it does not fit."""
         count = len(self.parameters)
@@ -145,7 +169,12 @@ class Signature:
         )
 
     def describe(self) -> dict[str, Any]:
-        return {"text": self.text, "parameters": len(self.parameters), "constants": self.constants}
+        return {
+            "text": self.text,
+            "parameters": len(self.parameters),
+            "constants": self.constants,
+            "contract": self.contract.plain(),
+        }
 
 
 class Server:

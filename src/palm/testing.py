@@ -13,7 +13,7 @@ from typing import Any
 from palm._core.node import MAX_PATH
 from palm._core.payload import NOTHING
 from palm.chaos import Hit, chaos
-from palm.directory import check_step, no_server
+from palm.directory import check_route, check_step, no_server
 from palm.errors import NotFound, PalmError
 from palm.local import LocalHost, arrived
 from palm.message import Message
@@ -52,7 +52,8 @@ def run(
     Raises
     ------
     NotFound, PayloadError
-        A step or its constants are wrong; a value cannot be sent: the message names where it is.
+        A step or its constants are wrong, or one cannot take what the one before it gives, by their type hints; a
+        value cannot be sent, or does not fit the hints: the message names where it is.
     Exception
         Whatever inputs and functions raise, as it is.
 
@@ -85,6 +86,7 @@ class _Sent:
     number: int
     path: tuple[int, ...]
     stage: int
+    sender: str
 
 
 @dataclass
@@ -110,6 +112,7 @@ class _Run:
 
     def job(self, steps: list[Step], inputs: Iterable[Any] | None) -> list[Any]:
         route = [self._bound(s) for s in steps]
+        check_route(steps, {name: exposure(type(host.server)) for name, host in self._hosts.items()})
         with contextlib.ExitStack() as cleanup:
             if isinstance(inputs, Generator):
                 cleanup.callback(inputs.close)
@@ -117,7 +120,7 @@ class _Run:
                 cleanup.enter_context(host.installed())
             cleanup.callback(self._close_generators)
             for number, value in enumerate([NOTHING] if inputs is None else inputs):
-                self._stack.append(_Sent(arrived(value, f"input {number}"), route, number, (number,), 0))
+                self._stack.append(_Sent(arrived(value, f"input {number}"), route, number, (number,), 0, "the inputs"))
                 while self._stack:
                     self._advance(self._stack.pop())
         return self._results
@@ -151,7 +154,7 @@ class _Run:
         step = m.route[0]
         message = self._message(m)
         with step.host.at_work_on(message):
-            result = step.host.call(step.step.function, m.value, step.constants)
+            result = step.host.call(step.step.function, m.value, step.constants, m.sender)
         if type(result) is not GeneratorType:
             self._send(m, result, m.path)
         elif len(m.path) > MAX_PATH:
@@ -177,7 +180,7 @@ class _Run:
             route, value, what = self._rerouted(route, value), value.value, f"{what}, palm.to"
         if value is None:
             return False
-        self._stack.append(_Sent(arrived(value, what), route, m.number, path, m.stage + 1))
+        self._stack.append(_Sent(arrived(value, what), route, m.number, path, m.stage + 1, str(m.route[0].step)))
         return True
 
     def _rerouted(self, rest: Sequence[_Bound], to: To) -> list[_Bound]:
