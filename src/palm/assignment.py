@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from palm._core import node as core
 from palm.errors import Crashed, PalmError, PayloadError
+from palm.pace import Pace
 from palm.step import Step
 
 if TYPE_CHECKING:
@@ -83,6 +84,8 @@ class Assignment:
     signature: Signature | None = None
     tried: dict[Name, int] = field(default_factory=dict)  # the job's, at this hop
     refused: dict[Name, Blame] | None = None  # those that are not run again
+    alone: list[tuple[Name, Name]] = field(default_factory=list)  # what lies between two names runs one by one
+    pace: Pace = field(default_factory=Pace)  # of a batch function
     onward: Outlet | None = None
     found: dict[str, str] = field(default_factory=dict)  # servers that the job has not named: their endpoints
     routed: dict[tuple[str, tuple[tuple[str, str | None], ...]], Outlet] = field(

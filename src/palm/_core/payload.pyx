@@ -162,6 +162,8 @@ cdef Extent extent_of(cnp.ndarray a) noexcept:
 
 cdef bint let_go(PyObject *a, Py_ssize_t expected) noexcept:
     """True if nobody but the caller, with `expected` references, can reach the array or one whose memory it views."""
+    if expected >= NOBODY_ELSE:
+        return True
     while True:
         if Py_REFCNT(a) != expected:
             return False
@@ -350,7 +352,7 @@ cdef class _Tree:
             return value if -(1 << 63) <= value < (1 << 64) else Ext(EXT_INT, value.to_bytes(
                 value.bit_length() // 8 + 1, "big", signed=True))
         mine = expected > 0 and Py_REFCNT(at) == expected + 1
-        inner = 1 if mine else -1 if expected < 0 else 0
+        inner = 1 if mine else -1 if expected < 0 else expected if expected >= NOBODY_ELSE else 0
         if (t is list or t is tuple or t is dict) and depth >= PALM_MAX_DEPTH:
             raise PayloadError(f"{place}: nested deeper than {PALM_MAX_DEPTH}")
         # copying an array lets go of the GIL: who else has a list or dict may change it meanwhile
@@ -467,7 +469,7 @@ cdef int put_value(palm_batch *b, object value, Py_ssize_t expected, uint64_t nu
                    uint32_t flags) except -1:
     """Adds one record with a payload; leaves the batch as it was if that fails. expected: references to `value` that the
     caller knows of, this call's argument not counted (it is borrowed); 0: treat arrays as kept by somebody else; -1: copy
-    all arrays into the batch, lend none."""
+    all arrays into the batch, lend none; NOBODY_ELSE: the caller knows that nobody else has the memory of any."""
     cdef _Tree tree
     cdef bytes body
     t = type(value)
@@ -554,6 +556,13 @@ cdef object get_array(palm_event *event, uint32_t i, list holders):
         data = <const uint8_t *> &no_bytes
     arr = new_array(dtype, a.ndim, shape, strides, <void *> (data + a.start + a.origin), 0)
     set_base(arr, holder)
+    return arr
+
+
+cdef object new_view(object dtype, int n, const Py_ssize_t *shape, const Py_ssize_t *strides, void *data, object base):
+    """A read-only array over memory that `base` keeps."""
+    arr = new_array(dtype, n, <const cnp.npy_intp *> shape, <const cnp.npy_intp *> strides, data, 0)
+    set_base(arr, base)
     return arr
 
 
