@@ -193,6 +193,18 @@ class Fragile(palm.Server):
         return x
 
 
+class Parallel(palm.Butterfly):
+    def setup(self):
+        pace.AIM = 60.0
+
+    @palm.function(batch=True)
+    def die(self, x):
+        """Of what is negative."""
+        if (x < 0).any():
+            ctypes.string_at(0)
+        return [(float(v), len(x)) for v in x]
+
+
 @pytest.fixture
 def client(cluster):
     cluster.start(Model)
@@ -515,6 +527,16 @@ def test_a_death_at_the_only_attempt(fragile):
     job = client.job("fragile.die_once", inputs, window=512, on_error="skip")
     assert sorted(job) == [x for x in inputs if x >= 0] and [e.number for e in job.errors] == [200]
     assert len(lives(log)) == 3
+
+
+def test_workers(cluster):
+    """Each may die once in a batch, and `attempts` times of the culprit alone."""
+    cluster.start(Parallel, workers=2)
+    inputs = [-1.0 if n == 200 else float(n) for n in range(N)]
+    job = cluster.client().job("parallel.die", inputs, window=512, on_error="skip", ordered=True)
+    found = list(job)
+    assert [x for x, _ in found] == [x for x in inputs if x >= 0] and max(k for _, k in found) > 1
+    assert [(e.number, e.reason) for e in job.errors] == [(200, "SIGSEGV")]
 
 
 def test_who_overruns_in_a_batch_fails_alone(fragile):

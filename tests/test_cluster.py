@@ -265,7 +265,7 @@ def test_a_dead_cluster_of_the_same_name_gives_way():
 def test_scale(cluster):
     cluster.start(Tool)
     cluster.scale("tool", 1)
-    with pytest.raises(NotImplementedError, match="one process"):
+    with pytest.raises(ValueError, match="one process"):
         cluster.scale("tool", 2)
 
 

@@ -76,6 +76,9 @@ class Assignment:
     hop: int
     tells: bool = False  # the sender is told how many messages have been begun
     begun: int = 0
+    reports: bool = False  # the sender, who leads this worker, is told how many have been done, and how long it took
+    done: int = 0
+    busy: int = 0  # ns
     function: Callable[..., Any] | None = None
     index: int = 0
     parameters: int = 1
@@ -87,6 +90,7 @@ class Assignment:
     alone: list[tuple[Name, Name]] = field(default_factory=list)  # what lies between two names runs one by one
     pace: Pace = field(default_factory=Pace)  # of a batch function
     onward: Outlet | None = None
+    workers: dict[int, Outlet] = field(default_factory=dict)  # of a leader, by link
     found: dict[str, str] = field(default_factory=dict)  # servers that the job has not named: their endpoints
     routed: dict[tuple[str, tuple[tuple[str, str | None], ...]], Outlet] = field(
         default_factory=dict

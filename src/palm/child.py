@@ -66,7 +66,7 @@ class Child:
     def __init__(
         self, order: Order, env: dict[str, str], timeout: float, attempts: int = 1, births: Births | None = None
     ) -> None:
-        self.name, self.timeout = order.name, timeout
+        self.name, self.server, self.timeout = order.process, order.name, timeout
         self.restarts = Restarts(attempts)
         self.started: concurrent.futures.Future[None] = concurrent.futures.Future()  # of the first one; or why not
         self.process: subprocess.Popen[bytes] | Born | None = None
@@ -176,7 +176,7 @@ class Child:
         if not any(at <= now for at in self.due()):
             return
         if self.spawn_at is not None:
-            self.spawn(suspects.of(self.name))
+            self.spawn(suspects.of(self.server))
         elif self.process is not None:
             self._late = True
             self.process.kill()

@@ -267,7 +267,8 @@ class Client(concurrent.futures.Executor):
         """The cluster, as ``palm status --json`` prints it."""
         status: dict[str, Any] = self._directory.ask("status")
         servers, clients = status["servers"], status["clients"]
-        for process in (*servers, *clients):
+        workers = [worker for server in servers for worker in server["workers"]]
+        for process in (*servers, *clients, *workers):
             where = process.pop("page")
             try:
                 process["counters"] = core_space.read_counters_of(*where)

@@ -4,12 +4,16 @@
 from __future__ import annotations
 
 import atexit
+import concurrent.futures
+import functools
 import inspect
+import itertools
 import os
 import threading
 import time
 import weakref
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from dataclasses import replace as replace_fields
 from os import PathLike
 from typing import Any
 
@@ -23,7 +27,9 @@ from palm.errors import Disconnected
 from palm.process import Order, load
 from palm.reports import Reports
 from palm.supervisor import Supervisor
-from palm.template import Server, iterate_exposed
+from palm.template import Butterfly, Server, iterate_exposed
+
+STOPS = 10.0  # seconds for workers that go to do what they have
 
 
 class Cluster:
@@ -54,6 +60,7 @@ class Cluster:
         self._lock = threading.Lock()
         self._clients: weakref.WeakSet[Client] = weakref.WeakSet()
         self._own: Client | None = None
+        self._crews: dict[str, Callable[[list[int]], None]] = {}  # by server: what starts workers with these numbers
         self._closed = False
         self._pid = os.getpid()
         self._owner_read, self._owner_write = os.pipe()  # nobody writes: it breaks when this process ends
@@ -122,7 +129,7 @@ class Cluster:
         name : str, optional
             Default: the class's name in lower case.
         workers : int
-            More than 1 needs a template with workers, which this version does not have.
+            Processes that run its functions; more than 1 of a `Butterfly` alone.
         setup : mapping, optional
             What `Server.setup` gets.
         cores : int, optional
@@ -145,13 +152,10 @@ class Cluster:
         cls = load(template)
         name = places.check_name(name or cls.__name__.lower(), "the server")
         setup, env = arguments.mapping("setup", setup), arguments.mapping("env", env)
-        if workers != 1:
-            raise NotImplementedError(
-                f"workers={workers}: a palm.Server is one process; templates with workers are not there yet"
-            )
+        _check_workers(cls, workers)
         if name == REGISTRY:
             raise ValueError(f"{REGISTRY!r} is the name of the cluster's own server: give another one")
-        there = self._supervisor.names()
+        there = self._servers()
         if name in there and not replace:
             raise ValueError(f"there is a server {name!r} already: give another name, or replace=True")
         _check_setup(cls, setup)
@@ -160,8 +164,28 @@ class Cluster:
         order = Order(template, name, self.address, setup=setup, memory=parse_memory(memory))
         cores = cores or max(1, (os.cpu_count() or 1) // (len(there) or 1))
         attempts = max((f.attempts for _, f in iterate_exposed(cls)), default=1)
-        self._launch(order, env, cores, timeout, attempts)
+        if not issubclass(cls, Butterfly):
+            self._launch(order, env, cores, timeout, attempts)
+            return name
+        self._launch(replace_fields(order, leads=True), env, 1, timeout, attempts)
+        self._crews[name] = functools.partial(self._hire, order, env, cores, timeout, attempts)
+        try:
+            self.scale(name, workers)
+        except BaseException:
+            self.stop(name)
+            raise
         return name
+
+    def _hire(
+        self, order: Order, env: dict[str, str], cores: int, timeout: float, attempts: int, numbers: list[int]
+    ) -> None:
+        """Starts workers with these numbers, all at the same time."""
+
+        def launch(number: int) -> None:
+            self._launch(replace_fields(order, worker=number), env, cores, timeout, attempts)
+
+        with concurrent.futures.ThreadPoolExecutor(len(numbers), "palm-hire") as threads:
+            list(threads.map(launch, numbers))
 
     def _launch(self, order: Order, env: dict[str, str], cores: int, timeout: float, attempts: int) -> None:
         order.owner_fd, order.work_grace = self._owner_read, process.WORK_GRACE
@@ -172,17 +196,57 @@ class Cluster:
     def stop(self, name: str, *, timeout: float = 10.0) -> None:
         """Stop a server in good order: what it has received is worked on first."""
         self._check()
-        child = None if name == REGISTRY else self._supervisor.remove(name)
-        if child is None:
-            there = ", ".join(n for n in self._supervisor.names() if n != REGISTRY) or "none"
+        names = [] if name == REGISTRY or "/" in name else [name, *self._workers_of(name)]
+        children = [child for n in names if (child := self._supervisor.remove(n)) is not None]
+        if not children:
+            there = ", ".join(n for n in self._servers() if n != REGISTRY) or "none"
             raise LookupError(f"there is no server {name!r} here; there are: {there}")
-        child.end(timeout)
-        self._reports.put("left", name, child.pid, "stopped", "stopped").wait()
+        self._crews.pop(name, None)
+        self._end(children, timeout)
+
+    def _end(self, children: list[Child], timeout: float) -> None:
+        """One after the other: the leader first, whose workers do what it has."""
+        end = time.monotonic() + timeout
+        for child in children:
+            child.end(max(0.1, end - time.monotonic()))
+            self._reports.put("left", child.name, child.pid, "stopped", "stopped").wait()
+
+    def _servers(self) -> list[str]:
+        return [n for n in self._supervisor.names() if "/" not in n]
+
+    def _workers_of(self, name: str) -> list[str]:
+        """Those with the smallest numbers first."""
+        found = [n for n in self._supervisor.names() if n.partition("/")[0] == name and "/" in n]
+        return sorted(found, key=lambda n: int(n.partition("/")[2]))
 
     def scale(self, name: str, workers: int) -> None:
-        """Change the number of workers: not there yet for templates of one process."""
-        if workers != 1:
-            raise NotImplementedError("a palm.Server is one process; templates with workers are not there yet")
+        """Change the number of workers of a `Butterfly`; returns when it has so many. Those that go do first what they
+        have.
+
+        Raises
+        ------
+        LookupError
+            There is no such server with workers here.
+        PalmError
+            A worker did not start; the message has its traceback.
+        """
+        self._check()
+        hire = self._crews.get(name)
+        if hire is None and name in self._servers():
+            return _check_workers(Server, workers)
+        if hire is None:
+            raise LookupError(
+                f"there is no server {name!r} with workers here; there are: {', '.join(self._crews) or 'none'}"
+            )
+        _check_workers(Butterfly, workers)
+        working = self._workers_of(name)
+        if len(working) > workers:
+            gone = [child for n in working[workers:] if (child := self._supervisor.remove(n)) is not None]
+            self._end(gone, STOPS)
+        elif len(working) < workers:
+            taken = {int(n.partition("/")[2]) for n in working}
+            free = (n for n in itertools.count() if n not in taken)
+            hire(list(itertools.islice(free, workers - len(working))))
 
     def client(self) -> Client:
         """A new client, closed with the cluster at the latest."""
@@ -229,11 +293,13 @@ class Cluster:
         self._reports.close(timeout)
         if self._own:
             self._own.close(0)  # it may have been made only now
-        for child in children:
-            if child.name != REGISTRY and child.process is not None and child.process.poll() is None:
-                child.process.terminate()
-        for child in sorted(children, key=lambda c: c.name == REGISTRY):
-            child.end(max(0.1, end - time.monotonic()))
+        for _, wave in itertools.groupby(sorted(children, key=_when_it_ends), _when_it_ends):
+            together = list(wave)
+            for child in together:
+                if child.process is not None and child.process.poll() is None:
+                    child.process.terminate()
+            for child in together:
+                child.end(max(0.1, end - time.monotonic()))
         for fd in (self._owner_read, self._owner_write):
             os.close(fd)
         places.remove(self._directory)
@@ -282,6 +348,21 @@ def parse_memory(text: str | None) -> int:
         return amount
     except (ValueError, KeyError, OverflowError):
         raise ValueError(f'{text!r} is no amount of memory: write it as "512MiB" or "2GB"') from None
+
+
+def _when_it_ends(child: Child) -> int:
+    """Those to whom others say that they leave are there for longer: a worker's leader, everybody's registry."""
+    return 2 if child.name == REGISTRY else 0 if "/" in child.name else 1
+
+
+def _check_workers(cls: type[Server], workers: int) -> None:
+    if not isinstance(workers, int) or isinstance(workers, bool) or workers < 1:
+        raise ValueError(f"workers={workers!r}: a server has one worker at least")
+    if workers > 1 and not issubclass(cls, Butterfly):
+        raise ValueError(
+            f"workers={workers}: a palm.Server is one process; as a palm.Butterfly, with nothing else changed, it has "
+            "as many as you like"
+        )
 
 
 def _check_setup(cls: type[Server], setup: dict[str, Any]) -> None:

@@ -118,10 +118,9 @@ class Configuration:
                     memory=server.memory,
                     env=server.env,
                 )
-            except NotImplementedError as e:
-                raise NotImplementedError(f"{reader.at(('servers', server.name), 'workers')}: {e}") from None
             except (TypeError, ValueError) as e:
-                raise ConfigError(f"{reader.at(('servers', server.name), 'setup')}: {e}") from None
+                key = "workers" if str(e).startswith("workers=") else "setup"
+                raise ConfigError(f"{reader.at(('servers', server.name), key)}: {e}") from None
 
 
 class _Reader:

@@ -35,7 +35,7 @@ from palm.pace import Pace
 from palm.remote import NO_MESSAGE, check_meaning, died_in, pid_of
 from palm.retries import Retries, Retry, pause
 from palm.step import To
-from palm.suspects import Suspect, of_job, together_of
+from palm.suspects import Blame, Suspect, of_job, together_of
 from palm.template import Server
 
 if TYPE_CHECKING:
@@ -114,14 +114,22 @@ class Host:
     def serve(self) -> None:
         """Until the node is stopped, and what has come by then is done; generators are closed."""
         with core_space.arena(shared=False):
-            while (event := self._next_event()) is not None or self._retries or not self.stopping:
+            while (event := self._next_event()) is not None or self._has_more() or not self.stopping:
                 if event is not None:
                     self._dispatch(event)
-                if self._retries:
-                    self._retry()
-                self._generators.make_more()
+                self._go_on()
                 if self.node.rejections != self._rejected:
                     self._report_rejected()
+
+    def _has_more(self) -> bool:
+        """It is not to end yet, though nothing comes."""
+        return bool(self._retries)
+
+    def _go_on(self) -> None:
+        """With what waits here."""
+        if self._retries:
+            self._retry()
+        self._generators.make_more()
 
     def _next_event(self) -> core.Event | None:
         if self._backlog:
@@ -136,7 +144,7 @@ class Host:
     def _patience(self) -> float:
         """Seconds until there is something to do, if nothing comes."""
         due = min(self._retries.due(), self._generators.due())
-        most = 0.0 if self.stopping and not self._retries else IDLE
+        most = 0.0 if self.stopping and not self._has_more() else IDLE
         return most if due == math.inf else min(most, max(0.0, due - time.monotonic()))
 
     def _forget_what_was_early(self) -> None:
@@ -233,17 +241,14 @@ class Host:
             pid = pid_of(client, meaning["pids"], meaning["where"])
             job = JobHere(key, self._outlets.report(key, client, pid))
             self._jobs[key] = self._reports[job.report.handle] = job
-        names = ("epoch", "client", "seed", "steps", "pids", "where", "constants", "owed", "tells")
+        names = ("epoch", "client", "seed", "steps", "pids", "where", "constants", "owed", "tells", "reports")
         return Assignment(job=job, hop=hop, **{name: meaning[name] for name in names})
 
     def _bind(self, a: Assignment) -> None:
         server, name, _, key = a.steps[0]
         signature = type(self.server)._exposed.get(name)
         if signature is None or server != self.name:
-            a.refusal = NotFound(
-                f"the server {self.name!r} has no exposed function {server}.{name}; it has: "
-                f"{', '.join(self._functions) or 'none'}"
-            )
+            a.refusal = self._no_function(server, name, self._functions)
             return
         method = getattr(self.server, name)
         constants = a.constants[key] if key is not None else {}
@@ -254,13 +259,24 @@ class Host:
         a.work = core.Work(a.job.key, a.hop, self._functions.index(name), a.job.report.link, signature.timeout)
         a.tried = a.job.tried.setdefault(a.hop, {})
         a.alone, a.pace = together_of(self._suspects, a.job.key, a.hop), Pace(signature.batch, signature.timeout)
-        suspects = of_job(self._suspects, a.job.key, a.hop)
-        for suspect, blame in suspects.items():
+        for suspect, blame in self._find_refused(a).items():
             a.tried[suspect] = max(a.tried.get(suspect, 0), blame.times)
-        a.refused = {k: b for k, b in suspects.items() if b.final or b.times >= signature.attempts} or None
+
+    def _no_function(self, server: str, name: str, functions: list[str]) -> NotFound:
+        return NotFound(
+            f"the server {self.name!r} has no exposed function {server}.{name}; it has: "
+            f"{', '.join(functions) or 'none'}"
+        )
+
+    def _find_refused(self, a: Assignment) -> dict[Name, Blame]:
+        """Messages of which too many processes have died; returns all of which some have."""
+        assert a.signature is not None
+        attempts, suspects = a.signature.attempts, of_job(self._suspects, a.job.key, a.hop)
+        a.refused = {k: b for k, b in suspects.items() if b.final or b.times >= attempts} or None
+        return suspects
 
     def _over(self, event: core.Event) -> None:
-        key = _key_of(event)
+        key = key_of(event)
         if key in self._jobs:
             self._end(self._jobs[key])
 
@@ -275,7 +291,7 @@ class Host:
         self._outlets.forget(job)
 
     def _cancel(self, event: core.Event) -> None:
-        key = _key_of(event)
+        key = key_of(event)
         if key is None:
             return
         job, number, softly = self._jobs.get(key), event.number(0), event.children(0)
@@ -346,7 +362,11 @@ class Host:
             if a.tells:
                 a.begun += len(event)
                 self._outlets.tell_begun(event.link, event.handle, a.begun)
+            began = time.monotonic_ns()
             self._work(event, a, 0, len(event))
+            if a.reports:
+                a.done, a.busy = a.done + len(event), a.busy + time.monotonic_ns() - began
+                self._outlets.report_done(event.link, a, event.handle)
 
     def _work(self, event: core.Event, a: Assignment, first: int, end: int) -> None:
         """The records `first` to `end` - 1."""
@@ -599,7 +619,7 @@ class Host:
         self.server._host = None
 
 
-def _key_of(event: core.Event) -> bytes | None:
+def key_of(event: core.Event) -> bytes | None:
     """The job that a CANCEL or FORGET names; None: it names none."""
     try:
         key = event.value(0)

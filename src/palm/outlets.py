@@ -128,6 +128,14 @@ class Outlets:
         a.job.downstream.add(link)
         return link
 
+    def to_worker(self, a: Assignment, link: int, endpoint: str) -> Outlet:
+        """The same step at a worker, who reports what it has done."""
+        a.job.downstream.add(link)
+        server, function, _, key = a.steps[0]
+        steps = [[server, function, endpoint, key], *a.steps[1:]]
+        meaning = self._meaning(a, steps, a.constants) | {"reports": True, "stopped": a.job.stopped, "owed": a.owed}
+        return self._new(link, a.hop, meaning)
+
     def _meaning(self, a: Assignment, steps: list[list[Any]], constants: dict[str, dict[str, Any]]) -> dict[str, Any]:
         """Of a handle for the rest of a route, at its next server."""
         keys = {s[3] for s in steps if s[3] is not None}
@@ -189,6 +197,12 @@ class Outlets:
         """To who sends along a branch that holds up nobody: how many messages under its handle have been begun."""
         told = core.Batch()
         told.release(0, (), [], count & 0xFFFFFFFF, False)
+        self._node.send(link, core.RELEASE, handle, 0, told)
+
+    def report_done(self, link: int, a: Assignment, handle: int) -> None:
+        """To the leader: how many messages under its handle are done, and the time that they took."""
+        told = core.Batch()
+        told.release(a.busy, (), [], a.done & 0xFFFFFFFF, False)
         self._node.send(link, core.RELEASE, handle, 0, told)
 
     def forget(self, job: JobHere) -> None:

@@ -48,9 +48,16 @@ class Order:
     memory: int = 0  # bytes of arena; 0: default
     path: list[str] = field(default_factory=list)
     is_registry: bool = False
+    leads: bool = False  # it hands messages out to workers, and runs nothing of the template
+    worker: int | None = None  # its number among the workers of the leader `name`
     work_grace: float = WORK_GRACE
     suspects: list[Suspect] = field(default_factory=list)  # messages in which its predecessors have died
     again: bool = False  # it has predecessors
+
+    @property
+    def process(self) -> str:
+        """Its name among the processes of the cluster: that of the server, and the number of the worker."""
+        return self.name if self.worker is None else f"{self.name}/{self.worker}"
 
 
 def load(template: Any) -> type[Server]:
@@ -67,11 +74,13 @@ def load(template: Any) -> type[Server]:
     return template
 
 
-def describe(server: Server, name: str, address: str, supervised: bool) -> dict[str, Any]:
+def describe(server: Server, order: Order, address: str, supervised: bool) -> dict[str, Any]:
     cls = type(server)
     base = next(c.__name__ for c in cls.__mro__ if c.__module__ == "palm.template")
     return {
-        "name": name,
+        "name": order.process,
+        "leads": order.leads,
+        "worker": order.worker,
         "template": base,
         "class": cls.__qualname__,
         "host": socket.gethostname(),
@@ -101,14 +110,25 @@ def run(order: Order, ready: Callable[[], None]) -> None:
 
     capsules = None if order.is_registry else Store(cls, order.setup)
     server = cls()
-    server.name = order.name
-    membership = None
+    server.name, server.worker = order.name, order.worker or 0
+    membership = enlistment = None
     if not order.is_registry:
         from palm.membership import Membership
 
         supervised = order.owner_fd >= 0
-        membership = Membership(order.registry, lambda: describe(server, order.name, host.node.endpoint, supervised))
-    host = Host(server, order.name, endpoint, membership, order.suspects, capsules)
+        membership = Membership(order.registry, lambda: describe(server, order, host.node.endpoint, supervised))
+    host: Host
+    if order.leads:
+        from palm.leader import Leader
+
+        host = Leader(cls, order.name, endpoint, membership, capsules)
+    else:
+        host = Host(server, order.name, endpoint, membership, order.suspects, capsules)
+    if membership and order.worker is not None:
+        from palm.leader import JOIN
+        from palm.membership import Enlistment
+
+        enlistment = Enlistment(membership, order.name, JOIN)
     if order.is_registry and endpoint.startswith("ipc://"):  # all clients have a link to it: it sees who is killed
         host.on_gone = lambda: places.remove_dead_sockets(Path(endpoint.removeprefix("ipc://")).parent)
     if order.owner_fd >= 0 and not order.is_registry:  # else nobody would start it again
@@ -116,17 +136,22 @@ def run(order: Order, ready: Callable[[], None]) -> None:
     signal.signal(signal.SIGTERM, lambda *_: host.node.stop())
     try:
         began = time.monotonic()
-        with core_space.arena(shared=False):
-            server.setup(**order.setup, **({"again": order.again} if order.is_registry else {}))
+        if not order.leads:
+            with core_space.arena(shared=False):
+                server.setup(**order.setup, **({"again": order.again} if order.is_registry else {}))
         if not order.is_registry:
             host.node.limit(_work_grace(order, time.monotonic() - began))
         if membership:
             membership.join()
+        if enlistment:
+            enlistment.join()
         ready()
         _serve(host, order)
     finally:
         path = Path(endpoint.removeprefix("ipc://"))
         orphan = endpoint.startswith("ipc://") and _owner_is_gone(order.owner_fd)
+        if enlistment:
+            enlistment.close()
         host.close(GRACE / 4 if orphan else 2.0)
         if membership:
             membership.close()

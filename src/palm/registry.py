@@ -82,24 +82,31 @@ class Registry(Server):
         alive = self._alive()
         return {
             "servers": {n: alive[n] for n in names if n in alive},
-            "names": sorted({*alive, *self.states}),
+            "names": sorted(n for n in {*alive, *self.states} if not _is_worker(n)),
             "states": self.states | {n: "restarting" for n in names if self._is_coming(n)},
             "ends": {n: self.ends[n] for n in self.states if n in self.ends},
         }
 
     @function
     def servers(self) -> list[dict[str, Any]]:
-        return list(self._alive().values())
+        return [s for s in self._alive().values() if s["worker"] is None]
 
     @function
     def wait_for(self, names: list[str], workers: int, timeout: float) -> Iterator[str]:
         """Yields the names that are still missing when all are there or the time is over."""
         end = time.monotonic() + timeout
-        while time.monotonic() < end and not all(n in self._alive() for n in names):
+        while time.monotonic() < end and any(self._workers_of(n) < workers for n in names):
             yield None  # type: ignore[misc]  # others have their turn
             time.sleep(0.005)
+        yield from (n for n in names if self._workers_of(n) < workers)
+
+    def _workers_of(self, name: str) -> int:
+        """How many processes run its functions."""
         alive = self._alive()
-        yield from (n for n in names if n not in alive or workers > 1)
+        server = alive.get(name)
+        if server is None:
+            return 0
+        return sum(_is_worker(n, name) for n in alive) if server["leads"] else 1
 
     @function
     def wait_again(self, names: list[str], timeout: float) -> Iterator[str]:
@@ -111,6 +118,7 @@ class Registry(Server):
 
     @function
     def status(self) -> dict[str, Any]:
+        alive = self._alive()
         servers = [
             {
                 "name": s["name"],
@@ -120,10 +128,11 @@ class Registry(Server):
                 "pid": s["pid"],
                 "address": s["address"],
                 "functions": sorted(s["functions"]),
-                "workers": [{"pid": s["pid"], "state": _state(s)}],
+                "workers": self._crew(s, alive),
                 "page": s["page"],
             }
-            for s in self._alive().values()
+            for s in alive.values()
+            if s["worker"] is None
         ]
         servers += [
             {
@@ -139,7 +148,7 @@ class Registry(Server):
                 "reason": self.ends.get(n, ""),
             }
             for n, state in self.states.items()
-            if n not in self.known
+            if n not in self.known and not _is_worker(n)
         ]
         return {
             "cluster": self.cluster,
@@ -147,6 +156,18 @@ class Registry(Server):
             "servers": sorted(servers, key=lambda s: str(s["name"])),
             "clients": [{k: c[k] for k in ("pid", "page")} for c in self._clients_alive()],
         }
+
+    def _crew(self, server: dict[str, Any], alive: dict[str, dict[str, Any]]) -> list[dict[str, Any]]:
+        """The processes that run its functions: itself, or its workers."""
+        if not server["leads"]:
+            return [{"pid": server["pid"], "state": _state(server), "page": server["page"]}]
+        names = {n for n in (*alive, *self.states) if _is_worker(n, server["name"])}
+        return [
+            {"pid": w["pid"], "state": _state(w), "page": w["page"]}
+            if (w := alive.get(n)) is not None
+            else {"pid": 0, "state": self.states[n], "page": [0, 0, 0, 0], "reason": self.ends.get(n, "")}
+            for n in sorted(names, key=lambda n: int(n.rpartition("/")[2]))
+        ]
 
     def _clients_alive(self) -> list[dict[str, Any]]:
         here = places.pid_namespace()
@@ -171,6 +192,11 @@ class Registry(Server):
                 if s["supervised"]:
                     self.states.setdefault(name, "restarting")
         return self.known
+
+
+def _is_worker(name: str, of: str | None = None) -> bool:
+    server, slash, _ = name.partition("/")
+    return bool(slash) and of in (None, server)
 
 
 def _state(server: dict[str, Any]) -> str:

@@ -94,7 +94,7 @@ def check_meaning(tree: Any, hop: int = 0) -> dict[str, Any]:
 
     # exact types: a numpy scalar is a str or bytes too, but not to the core
     check(type(tree) is dict, "no dict")
-    tree = {"epoch": 0, "pids": {}, "where": b"", "tells": False, "stopped": False, "owed": 0} | tree
+    tree = {"epoch": 0, "pids": {}, "where": b"", "tells": False, "reports": False, "stopped": False, "owed": 0} | tree
     check(tree.keys() >= {"job", "client", "seed", "steps", "constants"}, "a key is missing")
     check(natural(tree["epoch"], 32), "`epoch` has not 32 bits")
     check(
@@ -107,6 +107,7 @@ def check_meaning(tree: Any, hop: int = 0) -> dict[str, Any]:
     check(type(tree["job"]) is bytes and len(tree["job"]) == 16, "`job` has not 16 bytes")
     check(type(tree["client"]) is str, "`client` is no endpoint")
     check(type(tree["tells"]) is bool, "`tells` is no bool")
+    check(type(tree["reports"]) is bool, "`reports` is no bool")
     check(isinstance(tree["seed"], int) and tree["seed"] >= 0, "`seed` is no natural number")
     steps, constants = tree["steps"], tree["constants"]
     check(type(steps) is list and 0 < len(steps) <= MAX_STEPS, f"`steps` are not 1 to {MAX_STEPS}")

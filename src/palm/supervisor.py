@@ -203,13 +203,13 @@ class Supervisor:
         suspect, several = child.suspect(), child.suspects_together()
         excused = child.pid in self._excused
         if several is not None and (end.to_blame if end is not None else not excused):
-            self._suspects.suspect_together(child.name, *several, reason)
+            self._suspects.suspect_together(child.server, *several, reason)
         if end is not None:
             if suspect is not None and end.to_blame:
-                self._suspects.blame(child.name, suspect[0], reason, suspect[1], final=True)
+                self._suspects.blame(child.server, suspect[0], reason, suspect[1], final=True)
             return child.restarts.ended()
         if suspect is not None and not excused:
-            self._suspects.blame(child.name, suspect[0], reason, suspect[1])
+            self._suspects.blame(child.server, suspect[0], reason, suspect[1])
         # No process ends itself by SIGKILL while it does nothing: that came from outside, and says nothing against it.
         harmless = excused or (suspect is None and several is None and reason == "SIGKILL")
         return child.restarts.died(harmless or child.made_progress())

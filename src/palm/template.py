@@ -257,6 +257,15 @@ class Server:
         return self._host
 
 
+class Butterfly(Server):
+    """One step on several processes: a leader, which hands messages out, and workers, which run the functions.
+
+    Written exactly as a `Server`. ``cluster.start(..., workers=4)`` says how many there are, `Cluster.scale` changes
+    it. A worker gets as much as it does in some milliseconds, and long messages one at a time; so workers of different
+    speed get work in proportion. Workers may die at any time.
+    """
+
+
 _OF_THE_TEMPLATE = frozenset(n for n in vars(Server) if not n.startswith("_"))
 
 

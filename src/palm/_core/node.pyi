@@ -141,6 +141,15 @@ def run(
     tried: dict[tuple[int, tuple[int, ...]], int] | None,
     given_up: Container[int],
 ) -> None: ...
+def forward(
+    event: Event,
+    first: int,
+    most: int,
+    out: Batch,
+    host: Any,
+    refused: dict[tuple[int, tuple[int, ...]], Any] | None,
+    given_up: Container[int],
+) -> int: ...
 def advance(
     generator: Generator[Any, Any, Any],
     out: Batch,

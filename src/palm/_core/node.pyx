@@ -647,6 +647,37 @@ def run(Event event not None, uint32_t first, uint32_t end, function, int parame
     host.at = -1
 
 
+def forward(Event event not None, uint32_t first, uint32_t most, Batch out not None, host, dict refused, given_up):
+    """Put the messages from `first` on into `out` as they are, for another process to work on; returns the number of the
+    first one that is not dealt with: `most` were added, or `out` is full, or that was the last.
+
+    ``host.late(i)``, ``host.refuse(i)``, ``host.fail(i, exception)`` (a block cannot be taken), `refused` and `given_up`
+    are as in `run`.
+    """
+    cdef const palm_record *r
+    cdef uint32_t i = first, n = 0
+    while i < event.event.envelope.n_records and n < most and not palm_batch_full(out.batch):
+        r = &event.event.envelope.records[i]
+        host.at = i
+        i += 1
+        if r.form > PALM_TREE or (given_up and r.number in given_up):
+            continue
+        if is_late(r.deadline):
+            host.late(i - 1)
+        elif refused is not None and (r.number, path_of(&event.event, r)) in refused:
+            host.refuse(i - 1)
+        else:
+            try:
+                value = get_value(&event.event, i - 1, event.holders)
+                put_value(out.batch, value, 0, r.number, r.deadline, path_of(&event.event, r) if r.path_count else None, 0)
+                n += 1
+            except Exception as e:
+                host.fail(i - 1, e)
+            value = None
+    host.at = -1
+    return i
+
+
 def advance(generator, Batch out not None, uint64_t number, tuple path not None, uint64_t deadline, special,
             Node node not None, Work work not None, uint32_t attempt, uint64_t spent_ns):
     """Add what the generator yields next, under `path`; StopIteration when it ends. Returns what it yielded instead if

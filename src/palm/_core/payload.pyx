@@ -618,8 +618,8 @@ cdef class _Reader:
 
 
 cdef object number_of(const uint8_t *body, uint64_t size):
-    """A tree that is one numpy number, in the byte order of this machine; None: it is another one. Most results of batch
-    functions are such, and the general way takes ten times as long."""
+    """A tree that is one numpy number, in the byte order of this machine; None: it is another one. Many results of batch
+    functions are such, and the general way makes half a dozen objects for each."""
     cdef const uint8_t *data = body + 3
     cdef const uint8_t *end
     cdef uint8_t[16] aligned
@@ -637,20 +637,27 @@ cdef object number_of(const uint8_t *body, uint64_t size):
     return scalar_at(aligned, dtype)
 
 
+# A decoder takes longer to make than a small tree to read: those that are not at work wait here, two as a rule.
+cdef list _readers = []
+
+
 cdef object get_tree(palm_event *event, const palm_record *r, list holders):
+    cdef _Reader reader
     number = number_of(event.envelope.body + r.body_at, r.body_size)
     if number is not None:
         return number
-    cdef _Reader reader = _Reader.__new__(_Reader)
-    reader.event = event
-    reader.record = r
-    reader.holders = holders
-    reader.decoder = msgspec.msgpack.Decoder(ext_hook=reader.ext)
+    if _readers:
+        reader = _readers.pop()
+    else:
+        reader = _Reader.__new__(_Reader)
+        reader.decoder = msgspec.msgpack.Decoder(ext_hook=reader.ext)
+    reader.event, reader.record, reader.holders, reader.depth = event, r, holders, 0
     body = PyBytes_FromStringAndSize(<const char *> event.envelope.body + r.body_at, r.body_size)
     try:
         return reader.decoder.decode(body)
     finally:
-        reader.decoder = None  # breaks the cycle: blocks are let go with the values, not at the next collection
+        reader.event, reader.record, reader.holders = NULL, NULL, None
+        _readers.append(reader)
 
 
 cdef bytes get_bytes(palm_event *event, const palm_record *r, list holders):

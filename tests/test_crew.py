@@ -1,0 +1,102 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""How work is shared out among workers (R4, R5; DESIGN 5.8), in a time of its own: no processes, no clock."""
+
+from __future__ import annotations
+
+import heapq
+import random
+
+import pytest
+
+from palm.crew import MOST, Crew, Load, Worker
+
+HANDOVER = 100e-6  # seconds from when a worker has done something until it has more
+
+
+def makespan(tasks: list[float], speeds: list[float]) -> tuple[float, list[int]]:
+    """Seconds until all are done, and how many each worker has done. A worker does one after the other, and reports
+    what it got in one envelope when it has done all of that."""
+    crew, now, first = Crew(), 0.0, 0
+    workers = [Worker(i, i, f"w{i}", i) for i in range(len(speeds))]
+    for worker in workers:
+        worker.loads[1] = Load(None)
+        crew.add(worker)
+    free_at = [0.0] * len(speeds)
+    reports: list[tuple[float, int, int, float]] = []  # when, worker, how many, seconds
+    counts = [0] * len(speeds)
+    while first < len(tasks) or reports:
+        while first < len(tasks) and (found := crew.next(len(tasks) - first)) is not None:
+            worker, n = found
+            part = tasks[first : first + n]
+            first += len(part)
+            assert part and n <= MOST
+            took = sum(part) / speeds[worker.index]
+            worker.loads[1].sent += len(part)
+            free_at[worker.index] = max(now + HANDOVER / 2, free_at[worker.index]) + took
+            heapq.heappush(reports, (free_at[worker.index] + HANDOVER / 2, worker.index, len(part), took))
+        now, index, n, took = heapq.heappop(reports)
+        load = workers[index].loads[1]
+        workers[index].reported(1, load.done + n, load.busy + int(took * 1e9))
+        counts[index] += n
+    return max(free_at), counts
+
+
+def uneven(order: str) -> list[float]:
+    """400 tasks, a tenth of which takes 20 ms and the others 1 ms."""
+    tasks = [0.020] * 40 + [0.001] * 360
+    if order == "long last":
+        tasks.reverse()
+    elif order == "by turns":
+        tasks = [0.020 if i % 10 == 9 else 0.001 for i in range(400)]
+    elif order == "random":
+        random.Random(1).shuffle(tasks)
+    return tasks
+
+
+@pytest.mark.parametrize("order", ["long first", "long last", "by turns", "random"])
+@pytest.mark.parametrize(("speeds", "most"), [([1.0, 1.0], 1.05), ([1.0, 0.25], 1.1), ([1.0] * 7, 1.15)])
+def test_the_makespan_is_near_the_ideal(order, speeds, most):
+    tasks = uneven(order)
+    found, counts = makespan(tasks, speeds)
+    assert sum(counts) == 400
+    assert found <= most * sum(tasks) / sum(speeds), f"{found / (sum(tasks) / sum(speeds)):.3f}"
+
+
+def test_workers_get_work_in_proportion_to_their_speed():
+    _, counts = makespan([0.0005] * 4000, [1.0, 0.25, 2.0])
+    for count, share in zip(counts, (4 / 13, 1 / 13, 8 / 13), strict=True):
+        assert count == pytest.approx(4000 * share, rel=0.1)
+
+
+def test_short_ones_travel_in_batches_and_long_ones_alone():
+    crew = Crew()
+    worker = Worker(0, 0, "w", 1)
+    worker.loads[1] = Load(None)
+    crew.add(worker)
+    assert crew.next(10_000) == (worker, 1)  # nobody knows yet
+    for service, most in ((1e-6, MOST), (1e-3, 2), (1.0, 1)):
+        worker.service = service
+        found = crew.next(10_000)
+        assert found is not None and found[1] == pytest.approx(most, abs=1)
+    worker.loads[1].sent += 1
+    assert crew.next(10_000) is None  # a long one is at work
+
+
+def test_the_last_ones_are_for_who_is_free_first():
+    crew = Crew()
+    for i in range(4):
+        crew.add(Worker(i, i, "w", i, service=1e-6))
+    found = crew.next(16)
+    assert found is not None and found[1] == 2
+
+
+def test_what_is_reported_is_believed_if_it_can_be():
+    worker = Worker(0, 0, "w", 1)
+    worker.loads[7] = Load(None, sent=(1 << 32) + 3, done=1 << 32)
+    worker.reported(7, 2, 2_000)
+    assert worker.outstanding == 1 and worker.service == pytest.approx(1e-6)
+    for handle, done, busy in ((8, 3, 3_000), (7, 2, 3_000), (7, 9, 3_000), (7, 3, 1_000)):
+        worker.reported(handle, done, busy)
+        assert worker.outstanding == 1
+    worker.reported(7, 3, 3_000)
+    assert worker.outstanding == 0
