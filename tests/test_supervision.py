@@ -626,7 +626,7 @@ def test_path_and_hop_belong_to_the_name(by_hand):
         pid = running(by_hand.cluster)["other"]["pid"]
         by_hand.post(KILL, "fragile.onward", "other.die", number=5, epoch=epoch)
         eventually(lambda pid=pid: by_hand.has_heard() and has_successor(by_hand.cluster, "other", pid))
-    assert by_hand.cluster._supervisor._suspects.of("other") == [(JOB, 1, 5, (0,), 2, "SIGKILL", False)]
+    assert by_hand.cluster._supervisor._suspects.of("other") == [(JOB, 1, 5, (0,), 2, "SIGKILL", False, None)]
     assert by_hand.cluster._supervisor._suspects.of("fragile") == []
 
 
