@@ -522,3 +522,25 @@ def test_results_of_functions_with_contracts_are_lent(client):
     assert client.call("s.row", x).shape == (4096, 4)
     assert client.call("s.square", np.ones((300, 300))).shape == (300, 300)
     assert client.status()["servers"][0]["counters"]["bytes_copied"] == before
+
+
+class Stacks(palm.Server):
+    @palm.function
+    def gives(self, x: int) -> float:
+        return float(x)
+
+    @palm.function(batch=True)
+    def sums(self, x: NDArray[np.float64], *, by: float = 2.0) -> NDArray[np.float64]:
+        return x * by
+
+
+def test_hints_of_a_batch_function_are_none_of_its_messages(cluster):
+    """It gets a stack of scalars as an array, and gives a row to each."""
+    cluster.start(Stacks)
+    assert list(cluster.client().job(["stacks.gives", "stacks.sums", "stacks.sums"], range(3), ordered=True)) == [
+        0,
+        4,
+        8,
+    ]
+    with pytest.raises(palm.PayloadError, match="by"):
+        cluster.client().call(palm.step("stacks.sums", by="much"), 1.0)

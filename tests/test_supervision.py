@@ -25,7 +25,7 @@ from palm.registry import JOINING, Registry
 from palm.remote import Route, error_of
 from palm.restarts import DEATHS, FAILURES, LONGEST, Restarts
 from palm.step import Step
-from palm.suspects import Suspects, of_job
+from palm.suspects import MOST_TOGETHER, Suspects, of_job, together_of
 
 JOB = bytes(range(16))
 KILL, SEGV = int(signal.SIGKILL), int(signal.SIGSEGV)
@@ -220,9 +220,9 @@ def test_failures_in_a_row():
 
 
 def test_one_message_alone_does_not_make_it_give_up():
-    """A function that lets a message kill twenty processes has to come to the twentieth."""
+    """A function that lets a message kill twenty processes has to come to the twentieth, and before in a batch."""
     r = Restarts(attempts=20)
-    assert all(r.died(progress=False) is not None for _ in range(20))
+    assert all(r.died(progress=False) is not None for _ in range(21))
     assert r.died(progress=False) is None
 
 
@@ -523,7 +523,7 @@ def test_the_table_of_suspects():
     names = [(JOB, 0, n, ()) for n in range(3)]
     assert [table.blame("a", names[0], "SIGSEGV"), table.blame("a", names[0], "SIGKILL")] == [1, 2]
     assert table.blame("b", names[0], "SIGKILL") == 1
-    assert table.of("a") == [(JOB, 0, 0, (), 2, "SIGKILL", False)]
+    assert table.of("a") == [(JOB, 0, 0, (), 2, "SIGKILL", False, None)]
     table.blame("a", names[0], "SIGKILL")
     table.blame("a", names[1], "SIGKILL")
     assert [s.number for s in table.of("a")] == [0, 1] and table.of("b") == [], "blamed longest ago"
@@ -539,17 +539,19 @@ def test_of_several_at_once_none_is_blamed():
     child = Child(Order("nowhere:Nothing", "none", ""), {}, 1.0)
     child._page = Slot()
     assert child.suspect() == ((JOB, 0, 5, ()), 2)
+    assert child.suspects_together() is None
     child._page.together = 2
     assert child.suspect() is None
+    assert child.suspects_together() == ((JOB, 0, 5, ()), (9, (1,)))
     child._page = None
-    assert child.suspect() is None, "without an arena nobody can tell"
+    assert child.suspect() is child.suspects_together() is None, "without an arena nobody can tell"
 
 
 class Slot:
     together = 1
 
     def at_work(self):
-        return JOB, 0, 5, (), self.together, 2
+        return JOB, 0, 5, (), self.together, 2, (9, (1,))
 
 
 def test_suspects_of_a_step_of_a_job():
@@ -557,6 +559,23 @@ def test_suspects_of_a_step_of_a_job():
     table.blame("a", (JOB, 1, 5, (7,)), "SIGSEGV")
     assert of_job(table.of("a"), JOB, 1) == {(5, (7,)): (1, "SIGSEGV", False)}
     assert of_job(table.of("a"), JOB, 2) == of_job(table.of("a"), bytes(16), 1) == {}
+
+
+def test_those_that_ran_together_are_suspect_together():
+    """Until one of them is found to be the culprit, which is then known beside them."""
+    table, first = Suspects(), (JOB, 1, 5, (7,))
+    for _ in range(2):
+        table.suspect_together("a", first, (9, ()), "SIGSEGV")
+    assert together_of(table.of("a"), JOB, 1) == [((5, (7,)), (9, ()))]
+    assert together_of(table.of("a"), JOB, 2) == together_of(table.of("b"), JOB, 1) == []
+    assert of_job(table.of("a"), JOB, 1) == {}
+    assert table.blame("a", first, "SIGSEGV") == 1, "that death was none of it alone"
+    assert len(together_of(table.of("a"), JOB, 1)) == 1
+    for n in range(MOST_TOGETHER):
+        table.suspect_together("a", (JOB, 1, n, ()), (n, (1,)), "SIGSEGV")
+    assert len(together_of(table.of("a"), JOB, 1)) == MOST_TOGETHER
+    table.forget("a")
+    assert table.of("a") == []
 
 
 def test_a_message_that_kills_is_set_aside(by_hand):
@@ -607,7 +626,7 @@ def test_path_and_hop_belong_to_the_name(by_hand):
         pid = running(by_hand.cluster)["other"]["pid"]
         by_hand.post(KILL, "fragile.onward", "other.die", number=5, epoch=epoch)
         eventually(lambda pid=pid: by_hand.has_heard() and has_successor(by_hand.cluster, "other", pid))
-    assert by_hand.cluster._supervisor._suspects.of("other") == [(JOB, 1, 5, (0,), 2, "SIGKILL", False)]
+    assert by_hand.cluster._supervisor._suspects.of("other") == [(JOB, 1, 5, (0,), 2, "SIGKILL", False, None)]
     assert by_hand.cluster._supervisor._suspects.of("fragile") == []
 
 

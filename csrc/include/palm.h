@@ -341,6 +341,9 @@ typedef struct palm_at_work {
     uint64_t unwanted_since;       /* since_ns of the execution that nobody waits for any more ... */
     uint64_t unwanted_ns;          /* ... and when that was seen, CLOCK_MONOTONIC; by the thread itself or the pulse */
     uint64_t completed;            /* executions that came to their end, and steps of generators; since start */
+    uint64_t last_number;          /* of several together, which lie between two names: the first is above, the last ... */
+    uint32_t last_path_count;      /* ... is this one; of one alone, these say nothing */
+    uint64_t last_path[PALM_MAX_PATH];
 } palm_at_work;
 /* The peer that has left the most envelopes of ours where they came, of those on this host; as of the last beat. */
 typedef struct palm_unread {
@@ -408,6 +411,14 @@ static inline void palm_work_terms(palm_at_work *work, uint32_t attempt, uint64_
     palm_work_term(&work->spent_ns, spent_ns);
     palm_work_term(&work->deadline_ns, deadline_ns);
 }
+/* The last one, by name, of several that are executed together; before palm_work_begin, which gets the first. */
+static inline void palm_work_upto(palm_at_work *work, uint64_t number, const uint64_t *path, uint32_t n)
+{
+    palm_gauge(&work->last_number, number);
+    for (uint32_t i = 0; i < n; i++)
+        palm_gauge(&work->last_path[i], path[i]);
+    __atomic_store_n(&work->last_path_count, n, __ATOMIC_RELAXED);
+}
 /* since_ns is stored last and cleared first, and nothing of the execution is moved out from between by the compiler. The
  * processor may: but of a process that was killed, all stores are seen that it came to, in their order. Path: at most
  * PALM_MAX_PATH components. */
@@ -437,7 +448,7 @@ void palm_wait_end(palm_waiting *waiting);
 /* A copy, which ends with a 0; false: nobody waits, or the wait has changed meanwhile. */
 bool palm_wait_read(const palm_waiting *waiting, palm_waiting *out);
 /* A copy; false: idle, and only `completed` says anything. Exact if the process is dead; of one that lives, a glance.
- * What the page says is not believed: path_count is within its bounds afterwards. */
+ * What the page says is not believed: the counts of paths are within their bounds afterwards. */
 bool palm_work_read(const palm_at_work *work, palm_at_work *out);
 /* Nobody waits any more for the execution that began at `since_ns`, if it is still under way. The first time counts. */
 void palm_work_unwanted(palm_at_work *work, uint64_t since_ns, uint64_t now_ns);

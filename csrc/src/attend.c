@@ -59,15 +59,15 @@ static uint64_t load(const uint64_t *word)
     return __atomic_load_n(word, __ATOMIC_ACQUIRE); /* pairs with the release in palm_work_term */
 }
 
-/* True of the end of this job, or of this input of it. */
-static bool ends(const palm_event *event, const uint64_t job[2], uint64_t number)
+/* True of the end of this job, or of this input of it, if there is but one at work. */
+static bool ends(const palm_event *event, const uint64_t job[2], uint64_t number, bool alone)
 {
     const palm_envelope *e = &event->envelope;
     if ((e->kind != PALM_CANCEL && e->kind != PALM_FORGET) || !e->n_records)
         return false;
     const palm_record *r = &e->records[0];
     return r->form == PALM_BYTES && r->body_size == 2 * sizeof job[0] && !r->count &&
-           (r->number == PALM_NO_NUMBER || r->number == number) && !memcmp(e->body + r->body_at, job, r->body_size);
+           (r->number == PALM_NO_NUMBER || (alone && r->number == number)) && !memcmp(e->body + r->body_at, job, r->body_size);
 }
 
 /* All that is held is looked through each time: the message that it ends may have begun since. */
@@ -75,8 +75,9 @@ static bool is_ended(const palm_node *node, const palm_at_work *work)
 {
     uint64_t job[2] = {load(&work->job[0]), load(&work->job[1])};
     uint64_t number = load(&work->number);
+    bool alone = __atomic_load_n(&work->together, __ATOMIC_ACQUIRE) <= 1; /* as load */
     for (uint32_t i = node->held_first; i < node->held.n; i++)
-        if (ends(&node->held.at[i], job, number))
+        if (ends(&node->held.at[i], job, number, alone))
             return true;
     return false;
 }

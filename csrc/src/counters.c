@@ -21,7 +21,7 @@ void palm_work_on(palm_at_work *work, const uint8_t job[16], uint32_t hop, uint3
     palm_work_term(&work->job[0], halves[0]);
     palm_work_term(&work->job[1], halves[1]);
     work->hop = hop;
-    work->together = together;
+    __atomic_store_n(&work->together, together, __ATOMIC_RELEASE); /* as palm_work_term */
     __atomic_store_n(&work->client, client, __ATOMIC_RELEASE); /* as palm_work_term */
     palm_gauge(&work->function, function);
 }
@@ -68,6 +68,8 @@ bool palm_work_read(const palm_at_work *work, palm_at_work *out)
     out->since_ns = since;
     if (out->path_count > PALM_MAX_PATH)
         out->path_count = PALM_MAX_PATH;
+    if (out->last_path_count > PALM_MAX_PATH)
+        out->last_path_count = PALM_MAX_PATH;
     return since != 0;
 }
 

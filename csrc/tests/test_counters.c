@@ -84,6 +84,19 @@ static void believes_no_count(void)
 {
     palm_at_work work = {.since_ns = 1, .path_count = UINT32_MAX}, found;
     CHECK(palm_work_read(&work, &found) && found.path_count == PALM_MAX_PATH);
+    work.last_path_count = UINT32_MAX;
+    CHECK(palm_work_read(&work, &found) && found.last_path_count == PALM_MAX_PATH);
+}
+
+static void names_the_last_of_several(void)
+{
+    palm_at_work work = {0}, found;
+    palm_work_on(&work, JOB, 3, 2, 5, 4);
+    palm_work_upto(&work, 9, (uint64_t[]){8, 7}, 2);
+    palm_work_begin(&work, 6, (uint64_t[]){5}, 1, 1000);
+    CHECK(palm_work_read(&work, &found) && found.together == 5);
+    CHECK(found.number == 6 && found.path_count == 1 && found.path[0] == 5);
+    CHECK(found.last_number == 9 && found.last_path_count == 2 && found.last_path[0] == 8 && found.last_path[1] == 7);
 }
 
 static void counts_what_came_to_its_end(void)
@@ -185,6 +198,7 @@ int main(void)
     for (int stage = 0; stage < STAGES; stage++)
         reads_the_name((enum stage)stage);
     believes_no_count();
+    names_the_last_of_several();
     counts_what_came_to_its_end();
     judges_what_takes_too_long();
     judges_what_is_late();

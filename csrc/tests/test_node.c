@@ -856,6 +856,23 @@ static void test_attend_again(void)
     peer_close(&b); /* with what is held */
 }
 
+/* Of several at work, one that nobody waits for does not end the others; the end of the job ends all. */
+static void test_attend_to_several(void)
+{
+    peer a = peer_open("a", false), b = peer_open("b", false);
+    uint32_t link = connect_to(&a, &b);
+    palm_at_work *work = work_on(&b, 7, 0);
+    work->together = 2;
+    say_end(&a, link, PALM_CANCEL, (const char *)JOB, 7, 0);
+    attend(&b, work, 1);
+    CHECK(!is_unwanted(work));
+    say_end(&a, link, PALM_CANCEL, (const char *)JOB, PALM_NO_NUMBER, 0);
+    attend(&b, work, 2);
+    CHECK(is_unwanted(work));
+    peer_close(&a);
+    peer_close(&b);
+}
+
 /* Who waits for it is gone: in good order here; a death comes by its pidfd. */
 static void test_attend_without_a_client(void)
 {
@@ -944,6 +961,7 @@ int main(int argc, char **argv)
     test_threads();
     test_attend();
     test_attend_again();
+    test_attend_to_several();
     test_attend_without_a_client();
     test_attend_beside_next();
     CHECK(!rmdir(directory));

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from palm._core import node as core
 from palm.errors import Crashed, PalmError, PayloadError
+from palm.pace import Pace
 from palm.step import Step
 
 if TYPE_CHECKING:
@@ -87,6 +88,8 @@ class Assignment:
     signature: Signature | None = None
     tried: dict[Name, int] = field(default_factory=dict)  # the job's, at this hop
     refused: dict[Name, Blame] | None = None  # those that are not run again
+    alone: list[tuple[Name, Name]] = field(default_factory=list)  # what lies between two names runs one by one
+    pace: Pace = field(default_factory=Pace)  # of a batch function
     onward: Outlet | None = None
     is_slow: bool = False  # the last turn of its generators was long: nothing is to wait for the next one
     workers: dict[int, Outlet] = field(default_factory=dict)  # of a leader, by link

@@ -133,6 +133,12 @@ WORKLOADS = (
         (Peer(BYPASSED, "bypassed.py", "tracking"),),
     ),
     Workload(
+        "batch",
+        "a layer of 8 neurons, of messages of 8 float64: a message a call, and as many as there are",
+        "batch",
+        (Case("one by one", "/s", 50_000, 500), Case("stacked", "/s", 50_000, 500)),
+    ),
+    Workload(
         "import",
         "`import palm` after `import numpy, zmq`, in fresh interpreters",
         "import",
@@ -140,6 +146,7 @@ WORKLOADS = (
     ),
 )
 IMPORT_TARGET = 60.0  # ms
+BATCH_TARGET = 5.0  # of the rate of a batch function over that of the same one by one
 SIZES_TARGET = 1.5  # of a 64 MiB array's time over an 8 KiB one's
 PEER_LIMITS = {(PYLM, "64 MiB"): 2, (PYLM, "1 MiB"): 50, (BY_HAND, "64 MiB"): 5}  # messages a round: it is that slow
 
@@ -351,7 +358,7 @@ class Check:
 
 
 def checks(run: Run) -> list[Check]:
-    return {"pipeline": _pipeline_checks, "import": _import_checks}.get(run.workload.name, lambda _: [])(run)
+    return _CHECKS.get(run.workload.name, lambda _: [])(run)
 
 
 def _pipeline_checks(run: Run) -> list[Check]:
@@ -372,6 +379,19 @@ def _import_checks(run: Run) -> list[Check]:
     if not ours.measured:
         return []
     return [Check("import palm", f"{ours.median:.1f} ms", f"<= {IMPORT_TARGET:g} ms", ours.median <= IMPORT_TARGET)]
+
+
+def _batch_checks(run: Run) -> list[Check]:
+    stacked, single = run.results["stacked"]["palm"], run.results["one by one"]["palm"]
+    if not (stacked.measured and single.measured):
+        return []
+    each = ratios(stacked, single)
+    middle = statistics.median(each)
+    what = f"{middle:.2f} ({_span(each)})"
+    return [Check("stacked over one by one", what, f">= {BATCH_TARGET:g}", middle >= BATCH_TARGET)]
+
+
+_CHECKS = {"pipeline": _pipeline_checks, "batch": _batch_checks, "import": _import_checks}
 
 
 def _span(values: Sequence[float]) -> str:
@@ -601,6 +621,22 @@ class Same(palm.Server):
         return x
 
 
+class Layer(palm.Server):
+    """8 neurons that see standardised values."""
+
+    def setup(self) -> None:
+        self.weights = np.random.default_rng(1).standard_normal((8, 8))
+
+    @palm.function
+    def single(self, x: Any) -> Any:
+        return np.tanh((x - x.mean()) / x.std() @ self.weights)
+
+    @palm.function(batch=True)
+    def stacked(self, x: Any) -> Any:
+        z = (x - x.mean(axis=1, keepdims=True)) / x.std(axis=1, keepdims=True)
+        return np.tanh(z @ self.weights)
+
+
 @contextlib.contextmanager
 def roundtrip() -> Iterator[Measure]:
     with palm.Cluster() as cluster:
@@ -672,6 +708,20 @@ def tracking() -> Iterator[Measure]:
         yield measure
 
 
+@contextlib.contextmanager
+def batch() -> Iterator[Measure]:
+    with palm.Cluster() as cluster:
+        cluster.start("palm.bench:Layer", name="layer")
+        client = cluster.client()
+
+        def measure(request: Request) -> Answer:
+            n = request["n"]
+            step = "layer.stacked" if request["case"] == "stacked" else "layer.single"
+            return {"value": _rate(client, [step], np.arange(n * 8.0).reshape(n, 8), n)}
+
+        yield measure
+
+
 def _latency(client: palm.Client, steps: list[str], x: np.ndarray[Any, Any], n: int) -> float:
     """Median seconds from when the input is handed out to when its result is there, one at a time."""
     began: list[float] = []
@@ -710,7 +760,14 @@ def importing() -> Iterator[Measure]:
     yield measure
 
 
-OURS = {"roundtrip": roundtrip, "stream": stream, "pipeline": pipeline, "tracking": tracking, "import": importing}
+OURS = {
+    "roundtrip": roundtrip,
+    "stream": stream,
+    "pipeline": pipeline,
+    "tracking": tracking,
+    "batch": batch,
+    "import": importing,
+}
 
 
 def contestant(workload: str) -> None:

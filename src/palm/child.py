@@ -22,7 +22,7 @@ from palm._core import space as core_space
 from palm.births import PID_BYTES, Births, Born
 from palm.process import Order
 from palm.restarts import LIVED, Restarts
-from palm.suspects import Name, Suspect, Suspects
+from palm.suspects import Name, Numbered, Suspect, Suspects
 
 _MAIN = "from palm.process import main; raise SystemExit(main())"
 
@@ -203,8 +203,16 @@ class Child:
         found = self._page.at_work() if self._page is not None else None
         if found is None:
             return None
-        job, hop, number, path, together, attempt = found
+        job, hop, number, path, together, attempt, _ = found
         return ((job, hop, number, path), attempt) if together == 1 else None
+
+    def suspects_together(self) -> tuple[Name, Numbered] | None:
+        """The first and the last name of the messages in which it died, if they were several at once."""
+        found = self._page.at_work() if self._page is not None else None
+        if found is None:
+            return None
+        job, hop, number, path, together, _, last = found
+        return ((job, hop, number, path), last) if together > 1 else None
 
     def end_of_work(self) -> EndOfWork | None:
         """Why it has ended itself, if it has."""

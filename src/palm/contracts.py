@@ -110,7 +110,7 @@ def names_in(hints: Iterable[Hint]) -> list[str]:
 
 @dataclass(frozen=True)
 class Contract:
-    """Of a function; of one with `batch` it is that of one message, without the k of its arrays.
+    """Of a function.
 
     Attributes
     ----------

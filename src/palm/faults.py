@@ -119,24 +119,23 @@ class Faults:
     # ---------------------------------------------------------------------------------------- message points
 
     def around(
-        self, function: Callable[..., Any], job: bytes, stage: int, at_work: Callable[[], Name]
+        self, function: Callable[..., Any], job: bytes, stage: int, at_work: Callable[[], list[Name]]
     ) -> Callable[..., Any]:
-        """What to call for a message of the job, given a function that is told its name: without chaos, `function`."""
+        """What to call for messages of the job, given a function that tells their names: without chaos, `function`."""
         if self._plan is None:
             return function
 
         def exposed(*values: Any) -> Any:
-            at = At(job, stage, *at_work())
-            fault = self._drawn(at)
-            self._suffer(fault, at, late=False)
+            drawn = [(self._drawn(at), at) for at in (At(job, stage, *name) for name in at_work())]
+            self._suffer_each(drawn, late=False)
             try:
                 result = function(*values)
             except Exception:
-                self._suffer(fault, at, late=True)
+                self._suffer_each(drawn, late=True)
                 raise
             if type(result) is GeneratorType:
-                return self._each(result, fault, at)
-            self._suffer(fault, at, late=True)
+                return self._each(result, *drawn[0])
+            self._suffer_each(drawn, late=True)
             return result
 
         return exposed
@@ -161,6 +160,10 @@ class Faults:
 
     def _drawn(self, at: At) -> Fault | None:
         return None if self._plan is None else self._plan.fault(self._server, at)
+
+    def _suffer_each(self, drawn: list[tuple[Fault | None, At]], late: bool) -> None:
+        for fault, at in drawn:
+            self._suffer(fault, at, late=late)
 
     def _suffer(self, fault: Fault | None, at: At, *, late: bool | None = None) -> None:
         """If this is the place. A message suffers once: who makes the chaos knows what former processes have said."""

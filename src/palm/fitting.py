@@ -35,8 +35,6 @@ Function = Callable[..., Any]
 class Fitting:
     """The tests for what a function takes at one step.
 
-    A function with `batch` has the contract of one message: `check` each before they are stacked.
-
     Parameters
     ----------
     where : str

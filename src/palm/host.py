@@ -10,6 +10,7 @@ yield is made by `palm.generators`.
 from __future__ import annotations
 
 import collections
+import functools
 import logging
 import math
 import os
@@ -21,18 +22,20 @@ from palm import waits
 from palm._core import node as core
 from palm._core import space as core_space
 from palm._core.payload import BlockLost
+from palm._core.vectorised import run_stacked
 from palm.assignment import Assignment, JobHere, Name
 from palm.branches import Branches
 from palm.errors import Crashed, NotFound, PalmError, PayloadError, Timeout
 from palm.generators import Generators
 from palm.making import Making
-from palm.message import Message, places
+from palm.message import NO_ONE_MESSAGE, Message, places
 from palm.outcomes import Outcomes
 from palm.outlets import Outlets
+from palm.pace import Pace
 from palm.remote import NO_MESSAGE, check_meaning, died_in, pid_of
 from palm.retries import Retries, Retry, pause
 from palm.step import To
-from palm.suspects import Blame, Suspect, of_job
+from palm.suspects import Blame, Suspect, of_job, together_of
 from palm.template import Server
 
 if TYPE_CHECKING:
@@ -94,6 +97,7 @@ class Host:
         self._assignment: Assignment | None = None
         self._message_cache: tuple[int, Message] | None = None
         self.at = -1
+        self.members: Sequence[int] = ()  # of the batch function that runs
         self._rejected = 0
         self._rejected_said = -REJECTED_EVERY
         self._complained = -REJECTED_EVERY
@@ -256,10 +260,11 @@ class Host:
             a.refusal = e
             return
         if self.faults is not None:
-            a.function = self.faults.around(a.function, a.job.key, a.hop, self._name_at_work)
+            a.function = self.faults.around(a.function, a.job.key, a.hop, self._names_at_work)
         a.signature, a.parameters = signature, len(signature.parameters)
         a.work = core.Work(a.job.key, a.hop, self._functions.index(name), a.job.report.link, signature.timeout)
         a.tried = a.job.tried.setdefault(a.hop, {})
+        a.alone, a.pace = together_of(self._suspects, a.job.key, a.hop), Pace(signature.batch, signature.timeout)
         for suspect, blame in self._find_refused(a).items():
             a.tried[suspect] = max(a.tried.get(suspect, 0), blame.times)
 
@@ -377,16 +382,26 @@ class Host:
                 for i in range(first, end):
                     self._outcomes.failed(a, (event.number(i), event.path(i)), a.refusal)
             else:
-                assert a.function is not None and a.work is not None
-                out, job = self._outlets.onward(a).batch, a.job
-                core.run(
-                    *(event, first, end, a.function, a.parameters, a.work, out, self, To),
-                    *(job.making, a.refused, a.tried, job.given_up),
-                )
+                self._run(event, a, first, end)
             self._outlets.flush_all(a)
         finally:
             self._event = self._assignment = self._message_cache = None
             self.at = -1
+
+    def _run(self, event: core.Event, a: Assignment, first: int, end: int) -> None:
+        assert a.function is not None and a.work is not None and a.signature is not None
+        out, job = self._outlets.onward(a).batch, a.job
+        if not a.signature.batch:
+            core.run(
+                *(event, first, end, a.function, a.parameters, a.work, out, self, To),
+                *(job.making, a.refused, a.tried, job.given_up),
+            )
+            return
+        spread = functools.partial(a.signature.spread, self.name)
+        run_stacked(
+            *(event, first, end, a.function, a.parameters, spread, a.signature.what(self.name), a.work, out, self, To),
+            *(job.making, a.refused, a.tried, job.given_up, a.alone, a.pace),
+        )
 
     def _retry(self) -> None:
         """One message that is due to be run again; then others have their turn."""
@@ -480,9 +495,9 @@ class Host:
         assert self._assignment is not None and self._event is not None
         return self._assignment, (self._event.number(i), self._event.path(i))
 
-    def _name_at_work(self) -> Name:
+    def _names_at_work(self) -> list[Name]:
         m = self._generators.running  # its function is called once more
-        return m.name if m is not None else self._record(self.at)[1]
+        return [m.name] if m is not None else [self._record(i)[1] for i in self.members or (self.at,)]
 
     def _send_to(self, a: Assignment, name: Name, result: To, deadline: int) -> None:
         number, path = name
@@ -522,6 +537,8 @@ class Host:
     def message(self) -> Message:
         if self._generators.running is not None:
             return self._generators.running.message
+        if self.members:
+            raise RuntimeError(NO_ONE_MESSAGE)
         if self._event is None or self._assignment is None or self.at < 0:
             raise RuntimeError("there is a message in functions alone, while they work on one")
         if self._message_cache is None or self._message_cache[0] != self.at:
@@ -548,11 +565,19 @@ class Host:
         if a is None:
             return False
         self._look()
-        message = self.message()
-        if a.job.cancelled or message.number in a.job.given_up:
+        at_work = self._at_work()
+        if a.job.cancelled or all(number in a.job.given_up for number, _ in at_work):
             self.node.give_up()
-        late = message.deadline is not None and time.time() > message.deadline
+        late = all(deadline and time.time() > deadline for _, deadline in at_work)
         return late or self.stopping or self.node.unwanted()
+
+    def _at_work(self) -> list[tuple[int, float | None]]:
+        """Number and deadline of each message."""
+        if not self.members:
+            message = self.message()
+            return [(message.number, message.deadline)]
+        assert self._event is not None
+        return [(self._event.number(i), self._event.deadline(i) / 1e9) for i in self.members]
 
     def _look(self) -> None:
         """At what has come while a batch is worked on: what ends work is done at once, the rest waits its turn."""

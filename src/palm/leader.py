@@ -97,7 +97,7 @@ class Leader(Host):
         found, ended = page.at_work(), page.ended()
         page.close()
         if found is not None and found[4] == 1:
-            job, hop, number, path, _, attempt = found
+            job, hop, number, path, _, attempt, _ = found
             final = ended is not None and ended[0] == "overrun" and ended[1]
             reason = self._reason(worker)
             self._blamed.blame(self.name, (job, hop, number, path), reason, attempt, final)

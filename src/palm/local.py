@@ -9,8 +9,9 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from palm._core.frame import pack, unpack
+from palm._core.stack import Rows, kind_of, stacked
 from palm.errors import PayloadError
-from palm.message import Message
+from palm.message import NO_ONE_MESSAGE, Message
 from palm.template import Server
 
 
@@ -44,6 +45,7 @@ class LocalHost:
         self.counts: collections.Counter[str] = collections.Counter()
         self.observed: dict[str, list[float]] = {}
         self.now: Message | None = None  # what `self.message` is
+        self._several = False  # in a batch function, there is none
 
     def install(self) -> None:
         """The server object has this host from now on."""
@@ -70,15 +72,32 @@ class LocalHost:
             self.now = before
 
     def call(self, function: str, value: Any, constants: Mapping[str, Any], sender: str = "") -> Any:
-        """What a function returns for a message; rule 2 says how the message becomes its parameters."""
+        """What a function returns for a message; rule 2 says how the message becomes its parameters. A batch function
+        gets a batch of this one."""
         signature = type(self.server)._exposed[function]
-        values = signature.spread(self.name, value)
+        values, method = signature.spread(self.name, value), getattr(self.server, function)
         signature.fitting(self.name, constants, sender).check(values)
-        return getattr(self.server, function)(*values, **constants)
+        if not signature.batch:
+            return method(*values, **constants)
+        what = signature.what(self.name)
+        kind_of(values, what)
+        with self._at_work_on_several():
+            result = method(*stacked([values]), **constants)
+        return None if result is None else Rows(result, 1, what)[0]
+
+    @contextlib.contextmanager
+    def _at_work_on_several(self) -> Iterator[None]:
+        self._several = True
+        try:
+            yield
+        finally:
+            self._several = False
 
     # -------------------------------------------------------------------------- what functions ask the template
 
     def message(self) -> Message:
+        if self._several:
+            raise RuntimeError(NO_ONE_MESSAGE)
         if self.now is None:
             raise RuntimeError("there is a message in functions alone, while they work on one")
         return self.now

@@ -9,6 +9,7 @@ import numpy as np
 
 INDEX_BITS = 48  # a component of a path on the wire is hop << 48 | index
 _INDEX = (1 << INDEX_BITS) - 1
+NO_ONE_MESSAGE = "a batch function works on several messages: it has no `message` and no `rng`; send what it needs"
 
 
 @dataclass(frozen=True)

@@ -16,11 +16,12 @@ class Restarts:
     Parameters
     ----------
     attempts : int
-        The most that a function of it allows a message: one message alone does not make it give up.
+        The most that a function of it allows a message: one message alone does not make it give up, nor one more death
+        in a batch with others.
     """
 
     def __init__(self, attempts: int = 1) -> None:
-        self._most = max(DEATHS, attempts + 1)
+        self._most = max(DEATHS, attempts + 2)
         self._deaths = 0
         self._failures = 0
 

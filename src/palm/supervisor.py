@@ -200,16 +200,18 @@ class Supervisor:
     def _blame(self, child: Child, reason: str, end: EndOfWork | None) -> float | None:
         """The message in which it died, if there is one; returns after how many seconds it is started again, or
         None."""
-        suspect = child.suspect()
+        suspect, several = child.suspect(), child.suspects_together()
+        excused = child.pid in self._excused
+        if several is not None and (end.to_blame if end is not None else not excused):
+            self._suspects.suspect_together(child.server, *several, reason)
         if end is not None:
             if suspect is not None and end.to_blame:
                 self._suspects.blame(child.server, suspect[0], reason, suspect[1], final=True)
             return child.restarts.ended()
-        excused = child.pid in self._excused
         if suspect is not None and not excused:
             self._suspects.blame(child.server, suspect[0], reason, suspect[1])
         # No process ends itself by SIGKILL while it does nothing: that came from outside, and says nothing against it.
-        harmless = excused or (suspect is None and reason == "SIGKILL")
+        harmless = excused or (suspect is None and several is None and reason == "SIGKILL")
         return child.restarts.died(harmless or child.made_progress())
 
     def _again(self, child: Child, reason: str, delay: float | None) -> None:

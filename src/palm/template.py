@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import inspect
 import logging
@@ -18,6 +19,7 @@ from palm.errors import PayloadError
 from palm.fitting import Fitting
 from palm.hints import contract_of
 from palm.message import Message
+from palm.pace import MOST
 
 if TYPE_CHECKING:
     from palm.client import Client
@@ -57,8 +59,7 @@ def function(
     """Expose a method; it is returned unchanged.
 
     Its positional parameters are the message: one takes it whole, several take a tuple of that length, none takes an
-    empty one. Keyword-only parameters are constants of the step. `batch`, which this version does not have yet, raises
-    NotImplementedError.
+    empty one. Keyword-only parameters are constants of the step.
 
     Type hints are contracts, where they speak of arrays (``NDArray[np.float32]``, with a shape
     ``Annotated[NDArray[np.float32], "rows 512"]``), of numpy's or Python's scalars, str, bytes, tuples of these, or
@@ -68,12 +69,23 @@ def function(
 
     Parameters
     ----------
+    batch : bool or int, optional
+        The function is called with k messages at once; an int is the largest k, True means 256. Each positional
+        parameter gets an array ``(k, ...)`` of the values of k messages, read-only: a view where they lie side by side,
+        else a copy, which is counted. Messages are arrays, numpy scalars, bool, int, float or complex (in a tuple, for
+        several parameters); of other shapes or dtypes, they go in separate calls. It returns k rows, of which row n
+        belongs to message n: an array ``(k, ...)``, a list (with None for what is dropped), a tuple of these, whose
+        rows are tuples, or None, if all are dropped. k is what has come anyway in one envelope, 1 at first; it grows as
+        long as a call takes at most 2 ms, or gains by more messages. There is no `self.message` and no `self.rng`. If
+        it raises, or its process dies, each of the k messages is executed alone once more, so that the culprit alone
+        fails.
     timeout : float, optional
-        Seconds that one execution may take; of a function that yields, the time in which it runs, not that in which it
-        waits for room. It is looked at ten times a second. A function that takes longer is ended with its process,
-        whatever it does at that moment, and the message fails with `Crashed`, whose `reason` says so; it is not run
-        again. All else that was under way is repeated. Under `palm.serve` nobody starts the process again: it exits
-        with 124, a line on standard error says why, and its clients see a death.
+        Seconds that one execution may take (of a batch function: of however many messages); of a function that yields,
+        the time in which it runs, not that in which it waits for room. It is looked at ten times a second. A function
+        that takes longer is ended with its process, whatever it does at that moment, and the message fails with
+        `Crashed`, whose `reason` says so; it is not run again. All else that was under way is repeated. Under
+        `palm.serve` nobody starts the process again: it exits with 124, a line on standard error says why, and its
+        clients see a death.
     retry_on : tuple of classes
         Exceptions after which the same server runs the message again, after a while (50 ms, then twice as long each
         time, up to 1.6 s) in which it does other work; `self.message.attempt` counts. A function that yields begins
@@ -83,8 +95,8 @@ def function(
         Executions of a message. A message in which so many processes have died is set aside with `Crashed`; after so
         many exceptions of `retry_on` it fails with the last one. Both count together.
     """
-    if batch:
-        raise NotImplementedError("@palm.function(batch=...) is not there yet")
+    if not isinstance(batch, int) or batch < 0:
+        raise ValueError(f"batch={batch!r} is neither a bool nor the largest number of messages in a call")
     if not isinstance(attempts, int) or attempts < 1:
         raise ValueError(f"a message is tried at least once: attempts={attempts!r} is no natural number")
     if timeout is not None and not timeout > 0:
@@ -95,7 +107,8 @@ def function(
         raise TypeError(f"retry_on={retry_on!r} is no tuple of classes of exceptions, as (OSError,)")
 
     def mark(g: F) -> F:
-        setattr(g, _MARK, Exposed(attempts=attempts, timeout=timeout or 0.0, retry_on=retry_on, pure=pure))
+        most = MOST if batch is True else int(batch)
+        setattr(g, _MARK, Exposed(batch=most, attempts=attempts, timeout=timeout or 0.0, retry_on=retry_on, pure=pure))
         return g
 
     return mark if f is None else mark(f)
@@ -107,6 +120,7 @@ class Signature:
     def __init__(self, cls: type, name: str, method: Callable[..., Any]) -> None:
         self.name = name
         options = getattr(method, _MARK).options
+        self.batch: int = options["batch"]  # messages in a call, at most; 0: it is called with one, as it is
         self.attempts: int = options["attempts"]
         self.timeout: float = options["timeout"]  # 0: none
         self.retry_on: tuple[type[BaseException], ...] = options["retry_on"]
@@ -116,6 +130,8 @@ class Signature:
         where = f"{cls.__qualname__}.{name}"
         if inspect.iscoroutinefunction(method) or inspect.isasyncgenfunction(method):
             raise TypeError(f"{where} is async: a server runs one function at a time; write a plain function")
+        if self.batch and inspect.isgeneratorfunction(method):
+            raise TypeError(f"{where} is a batch function that yields: it has to return a row for each message")
         parameters = list(inspect.signature(method).parameters.values())
         if not parameters or (len(parameters) == 1 and parameters[0].name != "self"):
             raise TypeError(f"{where} has no `self`")
@@ -134,6 +150,8 @@ class Signature:
                 )
             else:
                 self.parameters.append(p.name)
+        if self.batch and not self.parameters:
+            raise TypeError(f"{where} is a batch function without a positional parameter: there is nothing to stack")
         self.text = (
             f"({', '.join(str(p) for p in parameters[1:])})"
             if not self.constants
@@ -149,7 +167,11 @@ class Signature:
 
     @functools.cached_property
     def contract(self) -> Contract:
-        return contract_of(self._method)
+        """Of a batch function: for its constants alone, since what it gets is a stack of messages."""
+        found = contract_of(self._method)
+        if self.batch:
+            found = dataclasses.replace(found, takes=dict.fromkeys(found.takes, ()), gives=())
+        return found
 
     def fitting(self, server: str, constants: Mapping[str, Any], sender: str) -> Fitting:
         """The tests for what comes at one step; PayloadError if a constant does not fit."""
@@ -164,9 +186,13 @@ class Signature:
         what = f"a tuple of {len(value)}" if type(value) is tuple else f"one {type(value).__name__}"
         advice = f"; send a tuple of {count}" if count > 1 and type(value) is not tuple else ""
         raise PayloadError(
-            f"{server}.{self.name}{self.text} has {count} positional parameter{'s' * (count != 1)}, but the message is "
+            f"{self.what(server)} has {count} positional parameter{'s' * (count != 1)}, but the message is "
             f"{'an empty message' if value is NOTHING else what}{advice}"
         )
+
+    def what(self, server: str) -> str:
+        """For errors."""
+        return f"{server}.{self.name}{self.text}"
 
     def describe(self) -> dict[str, Any]:
         return {
@@ -230,7 +256,7 @@ class Server:
 
     @property
     def message(self) -> Message:
-        """The message at work; RuntimeError outside of functions."""
+        """The message at work; RuntimeError outside of functions, and in a batch function, which has several."""
         if self._host is None:
             return Message.of_nothing()
         message: Message = self._host.message()

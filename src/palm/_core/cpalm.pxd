@@ -222,6 +222,9 @@ cdef extern from "palm.h" nogil:
         uint64_t ended_since
         uint64_t unwanted_since
         uint64_t completed
+        uint64_t last_number
+        uint32_t last_path_count
+        uint64_t last_path[32]
     ctypedef enum palm_end:
         PALM_END_NONE
         PALM_END_OVERRUN
@@ -267,6 +270,7 @@ cdef extern from "palm.h" nogil:
     void palm_work_terms(palm_at_work *work, uint32_t attempt, uint64_t limit_ns, uint64_t spent_ns,
                          uint64_t deadline_ns)
     void palm_work_begin(palm_at_work *work, uint64_t number, const uint64_t *path, uint32_t n, uint64_t now_ns)
+    void palm_work_upto(palm_at_work *work, uint64_t number, const uint64_t *path, uint32_t n)
     void palm_work_end(palm_at_work *work, bint completed)
     void palm_wait_begin(palm_waiting *waiting, const char *servers, size_t size, uint64_t now_ns)
     void palm_wait_end(palm_waiting *waiting)

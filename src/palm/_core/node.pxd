@@ -2,7 +2,23 @@
 # cython: language_level=3
 from libc.stdint cimport uint32_t, uint64_t
 
+from posix.time cimport CLOCK_MONOTONIC, clock_gettime, timespec
+
 from palm._core.cpalm cimport palm_batch, palm_counters, palm_event, palm_node, palm_record
+
+# What a server has made goes on its way when it has worked for so long, though the batch is not over.
+cdef enum:
+    FLUSH_NS = 1000000
+
+
+cdef inline uint64_t now_ns() noexcept nogil:
+    cdef timespec t
+    clock_gettime(CLOCK_MONOTONIC, &t)
+    return <uint64_t> t.tv_sec * 1000000000 + <uint64_t> t.tv_nsec
+
+
+cdef tuple path_of(const palm_event *event, const palm_record *r)
+cdef bint is_to_run(Event event, uint32_t i, host, kept, dict refused, given_up) except -1
 
 
 cdef class Work:
@@ -12,7 +28,7 @@ cdef class Work:
     cdef uint32_t client
     cdef uint64_t limit_ns
 
-    cdef void on(self, palm_counters *c) noexcept
+    cdef void on(self, palm_counters *c, uint32_t together=*) noexcept
 
 
 cdef class Batch:

@@ -12,7 +12,7 @@ from threading import get_ident
 from cpython.exc cimport PyErr_CheckSignals
 from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
 from libc.string cimport memset, strncpy
-from posix.time cimport CLOCK_MONOTONIC, CLOCK_REALTIME, clock_gettime, nanosleep, timespec
+from posix.time cimport CLOCK_REALTIME, clock_gettime, nanosleep, timespec
 
 from palm._core.book cimport Book
 from palm._core.cpalm cimport *
@@ -33,22 +33,12 @@ TRACKED = bool(PALM_TRACKED)  # False: a build to measure against, which keeps n
 # A wait is cut into slices of this length, so that a signal that comes just before one is seen within it.
 cdef enum:
     SLICE_MS = 50
-# What a server has made goes on its way when it has worked for so long, though the batch is not over.
-cdef enum:
-    FLUSH_NS = 1000000
-
 # An iterator that takes so long over an input makes no stream of small messages: what it gave goes at once.
 cdef enum:
     SLOW_NS = 50000
 
 cdef object Generator = types.GeneratorType
 cdef object main_ident = threading.main_thread().ident
-
-
-cdef inline uint64_t now_ns() noexcept nogil:
-    cdef timespec t
-    clock_gettime(CLOCK_MONOTONIC, &t)
-    return <uint64_t> t.tv_sec * 1000000000 + <uint64_t> t.tv_nsec
 
 
 cdef inline bint is_late(uint64_t deadline) noexcept nogil:
@@ -564,8 +554,27 @@ cdef class Work:
         self.job, self.hop, self.index, self.client = job, hop, index, client
         self.limit_ns = <uint64_t> (limit * 1e9)
 
-    cdef void on(self, palm_counters *c) noexcept:
-        palm_work_on(&c.at_work, <const uint8_t *> <const char *> self.job, self.hop, self.index, 1, self.client)
+    cdef void on(self, palm_counters *c, uint32_t together=1) noexcept:
+        palm_work_on(&c.at_work, <const uint8_t *> <const char *> self.job, self.hop, self.index, together, self.client)
+
+
+cdef bint is_to_run(Event event, uint32_t i, host, kept, dict refused, given_up) except -1:
+    """False if record i is no message, or one that is not run, as `run` says; then the host has been told."""
+    cdef const palm_record *r = &event.event.envelope.records[i]
+    if r.form > PALM_TREE:
+        return False
+    if given_up and r.number in given_up:
+        return False
+    if kept and (r.number, path_of(&event.event, r)) in kept and host.again(i):
+        return False
+    if is_late(r.deadline):
+        host.late(i)
+        return False
+    if refused is not None and (r.number, path_of(&event.event, r)) in refused:
+        host.refuse(i)
+        palm_work_end(&event.node.c.at_work, True)  # a message less that kills: the server gets on
+        return False
+    return True
 
 
 def run(Event event not None, uint32_t first, uint32_t end, function, int parameters, Work work not None,
@@ -593,19 +602,8 @@ def run(Event event not None, uint32_t first, uint32_t end, function, int parame
     work.on(c)
     for i in range(first, end):
         r = &event.event.envelope.records[i]
-        if r.form > PALM_TREE:
-            continue
         host.at = i
-        if given_up and r.number in given_up:
-            continue
-        if kept and (r.number, path_of(&event.event, r)) in kept and host.again(i):
-            continue
-        if is_late(r.deadline):
-            host.late(i)
-            continue
-        if refused is not None and (r.number, path_of(&event.event, r)) in refused:
-            host.refuse(i)
-            palm_work_end(&c.at_work, True)  # a message less that kills: the server gets on
+        if not is_to_run(event, i, host, kept, refused, given_up):
             continue
         attempt = 1 + tried.get((r.number, path_of(&event.event, r)), 0) if tried else 1
         palm_work_terms(&c.at_work, attempt, work.limit_ns, 0, r.deadline)

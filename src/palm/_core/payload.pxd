@@ -1,10 +1,18 @@
 # SPDX-License-Identifier: BSD-3-Clause
 # cython: language_level=3
+from cpython.object cimport PyObject
 from libc.stdint cimport uint32_t, uint64_t
 
 from palm._core.cpalm cimport palm_batch, palm_event
 
 
+cdef enum:
+    NOBODY_ELSE = 1 << 24  # more references than anything has that is let go of
+
+
+cdef bint let_go(PyObject *a, Py_ssize_t expected) noexcept
 cdef int put_value(palm_batch *b, object value, Py_ssize_t expected, uint64_t number, uint64_t deadline, path,
                    uint32_t flags) except -1
 cdef object get_value(palm_event *event, uint32_t i, list holders)
+cdef object get_array(palm_event *event, uint32_t i, list holders)
+cdef object new_view(object dtype, int n, const Py_ssize_t *shape, const Py_ssize_t *strides, void *data, object base)

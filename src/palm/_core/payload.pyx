@@ -12,7 +12,7 @@ from cpython.list cimport PyList_GET_ITEM, PyList_GET_SIZE
 from cpython.object cimport PyObject
 from cpython.tuple cimport PyTuple_GET_ITEM, PyTuple_GET_SIZE
 from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
-from libc.string cimport memcpy
+from libc.string cimport memchr, memcpy
 
 cimport numpy as cnp
 import msgspec
@@ -38,6 +38,10 @@ cdef extern from *:
         Py_INCREF(dtype); /* stolen */
         return PyArray_NewFromDescr(&PyArray_Type, (PyArray_Descr *)dtype, n, shape, strides, data, flags, NULL);
     }
+    static PyObject *scalar_at(void *data, PyObject *dtype)
+    {
+        return PyArray_Scalar(data, (PyArray_Descr *)dtype, NULL);
+    }
     static PyObject *base_of(PyObject *array) { return PyArray_BASE((PyArrayObject *)array); }
     static int set_base(PyObject *array, PyObject *base)
     {
@@ -48,6 +52,7 @@ cdef extern from *:
     object new_array(object dtype, int n, const cnp.npy_intp *shape, const cnp.npy_intp *strides, void *data, int flags)
     PyObject *base_of(PyObject *array) noexcept
     int set_base(object array, object base) except -1
+    object scalar_at(void *data, object dtype)
 
 cdef extern from "numpy/arrayobject.h":
     int PyArray_CopyInto(cnp.ndarray dest, cnp.ndarray src) except -1
@@ -162,6 +167,8 @@ cdef Extent extent_of(cnp.ndarray a) noexcept:
 
 cdef bint let_go(PyObject *a, Py_ssize_t expected) noexcept:
     """True if nobody but the caller, with `expected` references, can reach the array or one whose memory it views."""
+    if expected >= NOBODY_ELSE:
+        return True
     while True:
         if Py_REFCNT(a) != expected:
             return False
@@ -350,7 +357,7 @@ cdef class _Tree:
             return value if -(1 << 63) <= value < (1 << 64) else Ext(EXT_INT, value.to_bytes(
                 value.bit_length() // 8 + 1, "big", signed=True))
         mine = expected > 0 and Py_REFCNT(at) == expected + 1
-        inner = 1 if mine else -1 if expected < 0 else 0
+        inner = 1 if mine else -1 if expected < 0 else expected if expected >= NOBODY_ELSE else 0
         if (t is list or t is tuple or t is dict) and depth >= PALM_MAX_DEPTH:
             raise PayloadError(f"{place}: nested deeper than {PALM_MAX_DEPTH}")
         # copying an array lets go of the GIL: who else has a list or dict may change it meanwhile
@@ -467,7 +474,7 @@ cdef int put_value(palm_batch *b, object value, Py_ssize_t expected, uint64_t nu
                    uint32_t flags) except -1:
     """Adds one record with a payload; leaves the batch as it was if that fails. expected: references to `value` that the
     caller knows of, this call's argument not counted (it is borrowed); 0: treat arrays as kept by somebody else; -1: copy
-    all arrays into the batch, lend none."""
+    all arrays into the batch, lend none; NOBODY_ELSE: the caller knows that nobody else has the memory of any."""
     cdef _Tree tree
     cdef bytes body
     t = type(value)
@@ -557,6 +564,13 @@ cdef object get_array(palm_event *event, uint32_t i, list holders):
     return arr
 
 
+cdef object new_view(object dtype, int n, const Py_ssize_t *shape, const Py_ssize_t *strides, void *data, object base):
+    """A read-only array over memory that `base` keeps."""
+    arr = new_array(dtype, n, <const cnp.npy_intp *> shape, <const cnp.npy_intp *> strides, data, 0)
+    set_base(arr, base)
+    return arr
+
+
 cdef object scalar_of(object dtype, bytes raw):
     if len(raw) != dtype.itemsize:
         raise BlockLost(f"a scalar of dtype {dtype} that takes {len(raw)} bytes")
@@ -603,12 +617,35 @@ cdef class _Reader:
         raise BlockLost(f"a tree with the unknown extension type {code}")
 
 
+cdef object number_of(const uint8_t *body, uint64_t size):
+    """A tree that is one numpy number, in the byte order of this machine; None: it is another one. Many results of batch
+    functions are such, and the general way makes half a dozen objects for each."""
+    cdef const uint8_t *data = body + 3
+    cdef const uint8_t *end
+    cdef uint8_t[16] aligned
+    # msgpack: ext 8, its size, its type
+    if size < 3 or body[0] != 0xC7 or body[2] != EXT_SCALAR or body[1] != size - 3:
+        return None
+    end = <const uint8_t *> memchr(data, 0, size - 3)
+    if end == NULL:
+        return None
+    dtype = dtype_of((<const char *> data)[:end - data])
+    size = body + size - (end + 1)
+    if dtype.kind not in "biufc" or not dtype.isnative or <uint64_t> dtype.itemsize != size or size > sizeof(aligned):
+        return None
+    memcpy(aligned, end + 1, size)
+    return scalar_at(aligned, dtype)
+
+
 # A decoder takes longer to make than a small tree to read: those that are not at work wait here, two as a rule.
 cdef list _readers = []
 
 
 cdef object get_tree(palm_event *event, const palm_record *r, list holders):
     cdef _Reader reader
+    number = number_of(event.envelope.body + r.body_at, r.body_size)
+    if number is not None:
+        return number
     if _readers:
         reader = _readers.pop()
     else:

@@ -322,13 +322,14 @@ cdef class Page:
         -------
         tuple or None
             Its name: job (16 bytes), hop, number, path as on the wire; then how many were executed together, and which
-            attempt it is. None: idle.
+            attempt it is; and (number, path) of the last of those, by name, of which this is the first. None: idle.
         """
         cdef palm_at_work w
         if not palm_work_read(&self.live().at_work, &w):
             return None
         path = tuple([w.path[i] for i in range(w.path_count)])
-        return (<const char *> w.job)[:16], w.hop, w.number, path, w.together, w.attempt
+        last = (w.last_number, tuple([w.last_path[i] for i in range(w.last_path_count)])) if w.together > 1 else (w.number, path)
+        return (<const char *> w.job)[:16], w.hop, w.number, path, w.together, w.attempt, last
 
 
 def read_counters_of(int32_t pid, int32_t fd, uint64_t arena_hi, uint64_t arena_lo) -> dict:
