@@ -37,6 +37,11 @@ class Work(palm.Butterfly):
         return self.worker, (time.monotonic() - began) / times
 
     @palm.function
+    def long(self, x):
+        time.sleep(0.02)
+        return os.getpid()
+
+    @palm.function
     def pair(self, x):
         yield x
         yield -x

@@ -19,13 +19,13 @@ def makespan(tasks: list[float], speeds: list[float]) -> tuple[float, list[int]]
     crew, now, first = Crew(), 0.0, 0
     workers = [Worker(i, i, f"w{i}", i) for i in range(len(speeds))]
     for worker in workers:
-        worker.loads[1] = Load(None)
+        worker.loads[1] = Load(None, "f")
         crew.add(worker)
     free_at = [0.0] * len(speeds)
     reports: list[tuple[float, int, int, float]] = []  # when, worker, how many, seconds
     counts = [0] * len(speeds)
     while first < len(tasks) or reports:
-        while first < len(tasks) and (found := crew.next(len(tasks) - first)) is not None:
+        while first < len(tasks) and (found := crew.next("f", len(tasks) - first)) is not None:
             worker, n = found
             part = tasks[first : first + n]
             first += len(part)
@@ -71,32 +71,44 @@ def test_workers_get_work_in_proportion_to_their_speed():
 def test_short_ones_travel_in_batches_and_long_ones_alone():
     crew = Crew()
     worker = Worker(0, 0, "w", 1)
-    worker.loads[1] = Load(None)
+    worker.loads[1] = Load(None, "f")
     crew.add(worker)
-    assert crew.next(10_000) == (worker, 1)  # nobody knows yet
+    assert crew.next("f", 10_000) == (worker, 1)  # nobody knows yet
     for service, most in ((1e-6, MOST), (1e-3, 2), (1.0, 1)):
-        worker.service = service
-        found = crew.next(10_000)
+        worker.services["f"] = service
+        found = crew.next("f", 10_000)
         assert found is not None and found[1] == pytest.approx(most, abs=1)
     worker.loads[1].sent += 1
-    assert crew.next(10_000) is None  # a long one is at work
+    assert crew.next("f", 10_000) is None  # a long one is at work
 
 
 def test_the_last_ones_are_for_who_is_free_first():
     crew = Crew()
     for i in range(4):
-        crew.add(Worker(i, i, "w", i, service=1e-6))
-    found = crew.next(16)
+        crew.add(Worker(i, i, "w", i, {"f": 1e-6}))
+    found = crew.next("f", 16)
     assert found is not None and found[1] == 2
 
 
 def test_what_is_reported_is_believed_if_it_can_be():
     worker = Worker(0, 0, "w", 1)
-    worker.loads[7] = Load(None, sent=(1 << 32) + 3, done=1 << 32)
+    worker.loads[7] = Load(None, "f", sent=(1 << 32) + 3, done=1 << 32)
     worker.reported(7, 2, 2_000)
-    assert worker.outstanding == 1 and worker.service == pytest.approx(1e-6)
+    assert worker.outstanding == 1 and worker.services["f"] == pytest.approx(1e-6)
     for handle, done, busy in ((8, 3, 3_000), (7, 2, 3_000), (7, 9, 3_000), (7, 3, 1_000)):
         worker.reported(handle, done, busy)
         assert worker.outstanding == 1
     worker.reported(7, 3, 3_000)
     assert worker.outstanding == 0
+
+
+def test_a_short_one_does_not_wait_behind_what_is_long_or_not_known():
+    crew = Crew()
+    worker = Worker(0, 0, "w", 1, {"short": 1e-3, "long": 5.0})
+    crew.add(worker)
+    for other in ("long", "not known"):
+        worker.loads = {1: Load(None, other, sent=1), 2: Load(None, "short")}
+        assert crew.next("short", 1000) is None
+    worker.loads = {2: Load(None, "short", sent=1)}
+    assert crew.next("short", 1000) == (worker, 1)
+    assert crew.next("long", 1000) is None and crew.next("not known", 1000) is None

@@ -2,9 +2,10 @@
 """Which worker of a parallel server gets how many messages next (DESIGN 5.8; R4, R5): work goes against credit.
 
 A worker has the message that it works on, and beside it as many as it does in `AHEAD` seconds, by the time that its
-last ones took: one at least, unless they are long, so that it need not wait for the next one. So long ones never queue
-behind one another, and short ones travel in batches. Towards the end of what waits the shares get smaller, as in guided
-self-scheduling (Polychronopoulos and Kuck, 1987): the last ones are for who is free first. Pure: no I/O, no clock.
+last ones of the same function took: one at least, unless they are long, so that it need not wait for the next one. So
+long ones never queue behind one another, and short ones travel in batches. Towards the end of what waits the shares get
+smaller, as in guided self-scheduling (Polychronopoulos and Kuck, 1987): the last ones are for who is free first. Pure:
+no I/O, no clock.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ AHEAD = 0.001  # seconds of work that wait at a worker: what it may take to hand
 LONG = (
     0.01  # seconds: for a message that takes longer than that, a worker may as well wait as long as a hand-over takes
 )
+SHORTEST = 1e-6  # seconds that a message takes at least, its way included
 MOST = 512  # messages that a worker has: two envelopes
 RECENT = 0.25  # how much the last report counts in the time that a message takes
 _COUNT = (1 << 32) - 1  # what is reported is counted in 32 bits
@@ -27,6 +29,7 @@ class Load:
     """What a worker got under one handle."""
 
     assignment: Any
+    function: str
     sent: int = 0
     done: int = 0
     busy: int = 0  # ns
@@ -44,12 +47,29 @@ class Worker:
     link: int
     endpoint: str
     pid: int
-    service: float = 0.0  # seconds a message; 0: not known yet
-    loads: dict[int, Load] = field(default_factory=dict)
+    services: dict[str, float] = field(default_factory=dict)  # seconds that a message takes, by function
+    loads: dict[int, Load] = field(default_factory=dict)  # by handle
 
     @property
     def outstanding(self) -> int:
         return sum(load.outstanding for load in self.loads.values())
+
+    def backlog(self) -> float:
+        """Seconds of work that it has; infinite if it is at something that is long, or of which nobody knows."""
+        return sum(load.outstanding * self._service(load.function) for load in self.loads.values() if load.outstanding)
+
+    def _service(self, function: str) -> float:
+        service = self.services.get(function, math.inf)
+        return service if service < LONG else math.inf
+
+    def room(self, function: str, most: int) -> int:
+        """How many messages of this function it may get now; `most`, of those that wait."""
+        service, backlog = self._service(function), self.backlog()
+        if service == math.inf or backlog == math.inf:
+            return 0 if backlog else 1
+        limit = min(1 + math.ceil(AHEAD / max(service, SHORTEST)), most)
+        room = limit - math.ceil(backlog / max(service, SHORTEST))
+        return room if 2 * room >= limit else 0
 
     def reported(self, handle: int, done: int, busy: int) -> None:
         """It has done `done` messages under a handle in all, modulo 2^32, in `busy` ns. What cannot be is not
@@ -59,7 +79,8 @@ class Worker:
         if load is None or not 0 < more <= load.outstanding or busy < load.busy:
             return
         took = (busy - load.busy) / 1e9 / more
-        self.service += (took - self.service) * (RECENT if self.service else 1.0)
+        known = self.services.get(load.function)
+        self.services[load.function] = took if known is None else known + (took - known) * RECENT
         load.done, load.busy = load.done + more, busy
 
 
@@ -90,17 +111,14 @@ class Crew:
     def outstanding(self) -> int:
         return sum(w.outstanding for w in self._workers.values())
 
-    def next(self, waiting: int) -> tuple[Worker, int] | None:
-        """Who gets how many of the messages that wait; None: nobody has room for more."""
+    def next(self, function: str, waiting: int) -> tuple[Worker, int] | None:
+        """Who gets how many of the messages that wait, the first of which are of this function; None: nobody has room
+        for more."""
         most = min(MOST, max(1, waiting // (2 * len(self._workers) or 1)))
-        best: tuple[float, Worker, int] | None = None
-        for worker in self._workers.values():
-            has, limit = worker.outstanding, self._limit(worker, most)
-            if has <= limit // 2 and (best is None or has * worker.service < best[0]):
-                best = has * worker.service, worker, limit - has
-        return None if best is None else best[1:]
-
-    def _limit(self, worker: Worker, most: int) -> int:
-        if not 0 < worker.service < LONG:
-            return 1
-        return max(1, min(1 + math.ceil(AHEAD / worker.service), most))
+        free = [
+            (worker.backlog(), -n, worker) for worker in self._workers.values() if (n := worker.room(function, most))
+        ]
+        if not free:
+            return None
+        _, n, worker = min(free, key=lambda found: found[:2])
+        return worker, -n

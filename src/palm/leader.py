@@ -185,7 +185,10 @@ class Leader(Host):
 
     def _go_on(self, others: bool) -> None:
         super()._go_on(others)
-        while self._waiting and (found := self._crew.next(self._n_waiting)) is not None:
+        while self._waiting:
+            found = self._crew.next(self._waiting[0].assignment.steps[0][1], self._n_waiting)
+            if found is None:
+                return
             self._hand_out(*found)
 
     def _has_more(self) -> bool:
@@ -198,7 +201,7 @@ class Leader(Host):
         outlet = a.workers.get(worker.link)
         if outlet is None:
             outlet = a.workers[worker.link] = self._outlets.to_worker(a, worker.link, worker.endpoint)
-        load = worker.loads.setdefault(outlet.handle, Load(a))
+        load = worker.loads.setdefault(outlet.handle, Load(a, a.steps[0][1]))
         self._event, self._assignment, before = w.event, a, len(w)
         try:
             w.first = core.forward(w.event, w.first, most, outlet.batch, self, a.refused, a.job.given_up)
