@@ -11,7 +11,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -41,6 +41,20 @@ def servers() -> Iterator[palm.Cluster]:
 def client(servers: palm.Cluster) -> Iterator[palm.Client]:
     with servers.client() as client:
         yield client
+
+
+@pytest.fixture
+def gate(client: palm.Client, tmp_path: Path) -> Iterator[Callable[[str], Path]]:
+    """Names paths for `work.until`; whatever becomes of the test, they are there when the client is closed."""
+    made: list[Path] = []
+
+    def make(name: str) -> Path:
+        made.append(tmp_path / name)
+        return made[-1]
+
+    yield make
+    for path in made:
+        path.touch()
 
 
 def workers(cluster: palm.Cluster, name: str = "work") -> list[dict]:
@@ -144,48 +158,64 @@ def test_it_is_run_again_after_an_exception_it_names(client, tmp_path):
     assert client.call("work.fickle", str(tmp_path / "there")) == 2
 
 
-def test_a_job_that_is_cancelled_ends_at_the_worker(client, tmp_path):
-    path = str(tmp_path / "path")
-    job = client.job("work.until", [path])
-    eventually(Path(path + ".begun").exists)
+def begun(path: Path) -> bool:
+    return path.with_name(path.name + ".begun").exists()
+
+
+def busy(client: palm.Client, gate: Callable[[str], Path], n: int = 2) -> list:
+    """So many workers are at work until they are let go."""
+    paths = [gate(f"busy{i}") for i in range(n)]
+    futures = [client.submit("work.until", str(path)) for path in paths]
+    eventually(lambda: all(begun(path) for path in paths))
+    return [*zip(futures, paths, strict=True)]
+
+
+def let_go(held: list) -> None:
+    for _, path in held:
+        path.touch()
+    assert [future.result(10) for future, _ in held] == [1] * len(held)
+
+
+def test_a_job_that_is_cancelled_ends_at_the_worker(client, gate):
+    path = gate("path")
+    job = client.job("work.until", [str(path)])
+    eventually(lambda: begun(path))
     job.cancel()
-    eventually(Path(path + ".ended").exists)
+    eventually(path.with_name("path.ended").exists)
 
 
-def test_one_input_that_is_given_up_ends_at_the_worker(client, tmp_path):
-    path = str(tmp_path / "path")
-    future = client.submit("work.until", path)
-    eventually(Path(path + ".begun").exists)
+def test_one_input_that_is_given_up_ends_at_the_worker(client, gate):
+    path = gate("path")
+    future = client.submit("work.until", str(path))
+    eventually(lambda: begun(path))
     future.cancel()
-    eventually(Path(path + ".ended").exists)
+    eventually(path.with_name("path.ended").exists)
 
 
-def test_what_is_late_is_not_begun(client, tmp_path):
-    busy = [client.submit("work.until", str(tmp_path / f"busy{i}")) for i in range(2)]
-    for i in range(2):
-        eventually((tmp_path / f"busy{i}.begun").exists)
+def test_what_is_late_is_not_begun(client, gate):
+    held, late = busy(client, gate), gate("late")
     with pytest.raises(palm.Timeout):
-        client.call("work.until", str(tmp_path / "late"), timeout=0.2)
-    for i in range(2):
-        (tmp_path / f"busy{i}").touch()
-    assert [f.result(10) for f in busy] == [1, 1]
-    assert client.call("work.up", 1) == 2 and not (tmp_path / "late.begun").exists()
+        client.call("work.until", str(late), timeout=0.2)
+    let_go(held)
+    assert client.call("work.up", 1) == 2 and not begun(late)
 
 
-def test_what_is_given_up_is_not_begun(servers, client, tmp_path):
-    busy = [client.submit("work.until", str(tmp_path / f"busy{i}")) for i in range(2)]
-    try:
-        for i in range(2):
-            eventually((tmp_path / f"busy{i}.begun").exists)
-        before = received(servers)
-        client.submit("work.until", str(tmp_path / "given up")).cancel()
-        kept = client.submit("work.up", 1)
-        eventually(lambda: received(servers) >= before + 2)
-    finally:
-        for i in range(2):
-            (tmp_path / f"busy{i}").touch()
-    assert [f.result(10) for f in (*busy, kept)] == [1, 1, 2]
-    assert not (tmp_path / "given up.begun").exists()
+def test_what_is_given_up_is_not_begun(servers, client, gate):
+    held, given_up = busy(client, gate), gate("given up")
+    before = received(servers)
+    client.submit("work.until", str(given_up)).cancel()
+    kept = client.submit("work.up", 1)
+    eventually(lambda: received(servers) >= before + 2)
+    let_go(held)
+    assert kept.result(10) == 2 and not begun(given_up)
+
+
+def test_long_ones_do_not_wait_for_one_another(client, gate):
+    """While one worker is busy for ever, the other does all the rest, of whatever function."""
+    held = busy(client, gate, 1)
+    assert len({number for number, _ in client.job("work.nap", [0.001] * 100, timeout=60)}) == 1
+    assert len({number for number, _ in client.job("work.who", range(1000), timeout=60)}) == 1
+    let_go(held)
 
 
 def test_a_worker_that_stands_still_holds_up_its_own_message_alone(client, servers):
@@ -198,16 +228,6 @@ def test_a_worker_that_stands_still_holds_up_its_own_message_alone(client, serve
     finally:
         os.kill(stopped, signal.SIGCONT)
     assert next(job) == stopped and not list(job)
-
-
-def test_long_ones_do_not_wait_for_one_another(client, tmp_path):
-    """While one worker is busy for ever, the other does all the rest."""
-    path = str(tmp_path / "path")
-    busy = client.submit("work.until", path)
-    eventually(Path(path + ".begun").exists)
-    assert len({number for number, _ in client.job("work.nap", [0.001] * 100)}) == 1
-    Path(path).touch()
-    assert busy.result(10) == 1
 
 
 @pytest.mark.skipif("PALM_MAKESPAN" not in os.environ, reason="it takes a machine that does nothing else")

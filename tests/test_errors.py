@@ -391,12 +391,6 @@ def test_names_of_the_template(name):
         type("T", (palm.Server,), {name: palm.function(lambda self, x: x)})
 
 
-@pytest.mark.parametrize("option", [{"batch": True}, {"batch": 64}])
-def test_options_that_are_not_there_yet(option):
-    with pytest.raises(NotImplementedError, match=next(iter(option))):
-        palm.function(**option)
-
-
 def test_what_needs_a_running_server():
     s = Spectrum()
     with pytest.raises(RuntimeError, match="running server"):
