@@ -21,6 +21,7 @@ from palm.errors import (
 )
 from palm.job import Job, Progress
 from palm.message import Message
+from palm.scattergather import ScatterGather
 from palm.step import Step, step, to
 from palm.template import Butterfly, Server, function
 
@@ -53,6 +54,7 @@ __all__ = [
     "PayloadError",
     "Progress",
     "RemoteError",
+    "ScatterGather",
     "Server",
     "Step",
     "Timeout",

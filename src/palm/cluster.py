@@ -129,7 +129,7 @@ class Cluster:
         name : str, optional
             Default: the class's name in lower case.
         workers : int
-            Processes that run its functions; more than 1 of a `Butterfly` alone.
+            Processes that run its functions; more than 1 of a `Butterfly` or `ScatterGather` alone.
         setup : mapping, optional
             What `Server.setup` gets.
         cores : int, optional
@@ -153,6 +153,7 @@ class Cluster:
         name = places.check_name(name or cls.__name__.lower(), "the server")
         setup, env = arguments.mapping("setup", setup), arguments.mapping("env", env)
         _check_workers(cls, workers)
+        cls._check_complete()
         if name == REGISTRY:
             raise ValueError(f"{REGISTRY!r} is the name of the cluster's own server: give another one")
         there = self._servers()
@@ -164,7 +165,7 @@ class Cluster:
         order = Order(template, name, self.address, setup=setup, memory=parse_memory(memory))
         cores = cores or max(1, (os.cpu_count() or 1) // (len(there) or 1))
         attempts = max((f.attempts for _, f in iterate_exposed(cls)), default=1)
-        if not issubclass(cls, Butterfly):
+        if not cls._has_workers:
             self._launch(order, env, cores, timeout, attempts)
             return name
         self._launch(replace_fields(order, leads=True), env, 1, timeout, attempts)
@@ -220,8 +221,8 @@ class Cluster:
         return sorted(found, key=lambda n: int(n.partition("/")[2]))
 
     def scale(self, name: str, workers: int) -> None:
-        """Change the number of workers of a `Butterfly`; returns when it has so many. Those that go do first what they
-        have.
+        """Change the number of workers of a server that has some; returns when it has so many. Those that go do first
+        what they have.
 
         Raises
         ------
@@ -358,7 +359,7 @@ def _when_it_ends(child: Child) -> int:
 def _check_workers(cls: type[Server], workers: int) -> None:
     if not isinstance(workers, int) or isinstance(workers, bool) or workers < 1:
         raise ValueError(f"workers={workers!r}: a server has one worker at least")
-    if workers > 1 and not issubclass(cls, Butterfly):
+    if workers > 1 and not cls._has_workers:
         raise ValueError(
             f"workers={workers}: a palm.Server is one process; as a palm.Butterfly, with nothing else changed, it has "
             "as many as you like"

@@ -629,11 +629,15 @@ class Host:
 
     # ---------------------------------------------------------------------------------------------- the end
 
+    def _teardown(self) -> None:
+        """Of what `setup` was called of in this process."""
+        self.server.teardown()
+
     def close(self, linger: float = 2.0) -> None:
         self._generators.close()
         waits.end(self)
         try:
-            self.server.teardown()
+            self._teardown()
         except Exception:
             log.exception("%s: teardown raised", self.name)
         self.node.close(int(linger * 1000))

@@ -20,14 +20,18 @@ import traceback
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from palm import places
 from palm._core import space as core_space
 from palm.suspects import Suspect
 from palm.template import Server, exposure
 
+if TYPE_CHECKING:
+    from palm.host import Host
+
 WORK_GRACE = 2.0  # seconds that a function goes on for which nobody waits any more: then its process is replaced
+TEMPLATES = ("palm.template", "palm.scattergather")  # modules
 GRACE = 1.5  # seconds between the owner's end and a hard one (R15: 3 s in all)
 REGISTRY_GRACE = 2.6  # the registry runs no user code: it is the last to go, and clears up
 
@@ -48,7 +52,7 @@ class Order:
     memory: int = 0  # bytes of arena; 0: default
     path: list[str] = field(default_factory=list)
     is_registry: bool = False
-    leads: bool = False  # it hands messages out to workers, and runs nothing of the template
+    leads: bool = False  # it has workers
     worker: int | None = None  # its number among the workers of the leader `name`
     work_grace: float = WORK_GRACE
     suspects: list[Suspect] = field(default_factory=list)  # messages in which its predecessors have died
@@ -76,7 +80,7 @@ def load(template: Any) -> type[Server]:
 
 def describe(server: Server, order: Order, address: str, supervised: bool) -> dict[str, Any]:
     cls = type(server)
-    base = next(c.__name__ for c in cls.__mro__ if c.__module__ == "palm.template")
+    base = next(c.__name__ for c in cls.__mro__ if c.__module__ in TEMPLATES)
     return {
         "name": order.process,
         "leads": order.leads,
@@ -100,6 +104,7 @@ def run(order: Order, ready: Callable[[], None]) -> None:
     from palm.host import Host
 
     cls = load(order.template)
+    _check_alone(cls, order)
     _allow_many_files()
     core_space.open_space(order.memory)
     endpoint = order.endpoint or places.endpoint(order.registry, order.name)
@@ -119,9 +124,7 @@ def run(order: Order, ready: Callable[[], None]) -> None:
         membership = Membership(order.registry, lambda: describe(server, order, host.node.endpoint, supervised))
     host: Host
     if order.leads:
-        from palm.routing import Router
-
-        host = Router(cls, order.name, endpoint, membership, order.suspects, capsules)
+        host = _leader(server, order, endpoint, membership, capsules)
     else:
         host = Host(server, order.name, endpoint, membership, order.suspects, capsules)
     if membership and order.worker is not None:
@@ -136,7 +139,7 @@ def run(order: Order, ready: Callable[[], None]) -> None:
     signal.signal(signal.SIGTERM, lambda *_: host.node.stop())
     try:
         began = time.monotonic()
-        if not order.leads:
+        if server._host is not None:  # else nothing of it runs here
             with core_space.arena(shared=False):
                 server.setup(**order.setup, **({"again": order.again} if order.is_registry else {}))
         if not order.is_registry:
@@ -159,6 +162,30 @@ def run(order: Order, ready: Callable[[], None]) -> None:
             path.unlink(missing_ok=True)
         if orphan:
             _last_one_out(path.parent, GRACE + 0.3 if order.is_registry else 0.3)
+
+
+def _leader(server: Server, order: Order, endpoint: str, membership: Any, capsules: Any) -> Host:
+    """`server` is used by one that runs something of it itself."""
+    from palm.scattergather import ScatterGather
+
+    if isinstance(server, ScatterGather):
+        from palm.gatherer import Gatherer
+
+        return Gatherer(server, order.name, endpoint, membership, order.suspects, capsules)
+    from palm.routing import Router
+
+    return Router(type(server), order.name, endpoint, membership, order.suspects, capsules)
+
+
+def _check_alone(cls: type[Server], order: Order) -> None:
+    """A leader and workers are started by a cluster, which knows of both; one process alone is neither."""
+    from palm.scattergather import ScatterGather
+
+    if issubclass(cls, ScatterGather) and not order.leads and order.worker is None:
+        raise TypeError(
+            f"{cls.__qualname__} is a palm.ScatterGather, a leader and workers, which palm.serve does not start yet: "
+            "use palm.Cluster.start"
+        )
 
 
 def _work_grace(order: Order, setup_took: float) -> float:
