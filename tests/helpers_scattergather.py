@@ -67,7 +67,9 @@ class Sums(palm.ScatterGather):
         return m.number, m.path, m.stage, m.step, m.rest, float(self.rng.random())
 
     @palm.function
-    def fails(self, x, *, at):
+    def fails(self, x, *, at, told=""):
+        if told:
+            note(told, x)
         if x == at:
             raise ValueError(f"not {x}")
         return x
@@ -99,8 +101,8 @@ class Sums(palm.ScatterGather):
 
     @palm.function(batch=8, attempts=2)
     def stacked_kills(self, x, *, at, told):
-        note(told, len(x))
         if at in x:
+            note(told, len(x))
             os.kill(os.getpid(), signal.SIGSEGV)
         return x
 
@@ -135,6 +137,11 @@ class Sums(palm.ScatterGather):
                 time.sleep(0.002)
             Path(gate + ".ended").touch()
         return x
+
+    @palm.function
+    def waits(self, path):
+        """For this path, or until nobody wants it any more."""
+        return self.until(0, gate=path)
 
     @palm.function
     def held(self, x):

@@ -312,6 +312,14 @@ def test_a_part_that_fails_fails_its_message(client):
     assert replay.run_apart(error.capsule).how == replay.FAILED
 
 
+def test_what_waits_of_a_message_that_has_failed_is_not_computed(cluster, tmp_path):
+    told = tmp_path / "told"
+    cluster.start(Sums)
+    with pytest.raises(palm.RemoteError, match="part 1 of 101"):
+        list(cluster.client().job(palm.step("sums.fails", at=2, told=str(told)), [[2] + [1] * 100], on_error="raise"))
+    assert cluster.client().call("sums.double", [1]) == [2] and lines(told) == ["2"]
+
+
 def test_errors_in_their_place(client):
     found = list(client.job(palm.step("sums.fails", at=2), [[1], [2], [3]], on_error="return", ordered=True))
     assert [found[0], found[2]] == [[1], [3]] and isinstance(found[1], palm.RemoteError)
@@ -373,12 +381,17 @@ def test_a_job_that_is_cancelled_ends_at_the_worker(client, gate):
 
 
 def test_one_input_that_is_given_up_ends_at_the_worker(client, gate):
-    future = client.submit(palm.step("sums.until", gate=str(gate)), [0, 1])
-    other = client.submit("sums.double", [1])
-    eventually(lambda: begun(gate))
-    future.cancel()
-    eventually(lambda: ended(gate))
-    assert other.result(10) == [2]
+    """Of a step without constants, whose calls are one job."""
+    other = gate.with_name("other")
+    try:
+        kept, given_up = client.submit("sums.waits", [str(other)]), client.submit("sums.waits", [str(gate)])
+        eventually(lambda: begun(gate))
+        given_up.cancel()
+        eventually(lambda: ended(gate))
+        assert client.call("sums.double", [1]) == [2] and not kept.done()
+    finally:
+        other.touch()
+    assert kept.result(10) == [0]
 
 
 def test_a_deadline_holds_for_parts(client, gate, tmp_path):
@@ -465,12 +478,14 @@ def test_who_overruns_is_ended_and_fails_its_message(cluster):
 def test_a_death_in_a_batch_of_parts_blames_the_culprit_alone(cluster, tmp_path):
     told = tmp_path / "told"
     cluster.start(Sums, workers=2)
-    step = palm.step("sums.stacked_kills", at=17.0, told=str(told))
+    step = palm.step("sums.stacked_kills", at=241.0, told=str(told))
     messages = [[float(8 * i + k) for k in range(8)] for i in range(40)]
     job = cluster.client().job(step, messages, on_error="skip")
-    assert sorted(job) == [m for m in messages if 17.0 not in m]
+    assert sorted(job) == [m for m in messages if 241.0 not in m]
     [error] = job.errors
-    assert isinstance(error, palm.Crashed) and error.number == 2 and "part 2 of 8" in str(error)
+    assert isinstance(error, palm.Crashed) and error.number == 30 and "part 2 of 8" in str(error)
+    deaths = lines(told)
+    assert deaths.count("1") == 2 and len(deaths) <= 3, "whoever was with it, is alone at the next worker"
 
 
 @pytest.mark.parametrize("what", ["_open", "_data"])
