@@ -25,7 +25,8 @@ from palm._core.payload import NOTHING, BlockLost
 MESSAGE, READY, GONE, WAKE, STOP = (PALM_EVENT_MESSAGE, PALM_EVENT_READY, PALM_EVENT_GONE, PALM_EVENT_WAKE,
                                     PALM_EVENT_STOP)
 OPEN, DATA, FORGET, CANCEL, RELEASE = PALM_OPEN, PALM_DATA, PALM_FORGET, PALM_CANCEL, PALM_RELEASE
-DROP, CLOSE, ERROR, ASK, LOST, ASIDE = PALM_DROP, PALM_CLOSE, PALM_ERROR, PALM_ASK, PALM_LOST, PALM_ASIDE
+DROP, CLOSE, ERROR, ASK, LOST, ASIDE, REDUCED = (PALM_DROP, PALM_CLOSE, PALM_ERROR, PALM_ASK, PALM_LOST, PALM_ASIDE,
+                                                  PALM_REDUCED)
 DROP_SLOW = PALM_DROP_SLOW  # `count` of a DROP: why
 MAX_RECORDS, MAX_PATH, MAX_STEPS = PALM_MAX_RECORDS, PALM_MAX_PATH, PALM_MAX_STEPS
 TRACKED = bool(PALM_TRACKED)  # False: a build to measure against, which keeps nothing
@@ -112,6 +113,11 @@ cdef class Batch:
         """Add the record of a failure, described by `tree`, after `count` children had been sent."""
         put_value(self.batch, tree, 0, number, 0, path, 0)
         palm_batch_set_form(self.batch, PALM_ERROR, count)
+
+    def reduced(self, tree, uint32_t epoch):
+        """Add what a Reduce tells the client of its state."""
+        put_value(self.batch, tree, 0, 0, 0, None, 0)
+        palm_batch_set_form(self.batch, PALM_REDUCED, epoch)
 
     def release(self, uint64_t number, path, ranges, uint32_t granted, bint over):
         """Add what a keeper is told of its children: those of the half-open `ranges` are settled; `granted` so many may have
