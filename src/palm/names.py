@@ -71,6 +71,13 @@ class Names:
     def __bool__(self) -> bool:
         return bool(self._spans)
 
+    def covers(self, r: Range) -> bool:
+        before, begin, end = r
+        if not before and end <= self.floor or before and before[0] < self.floor:
+            return True
+        spans = self._spans.get(before)
+        return spans is not None and spans.covers(begin, end)
+
     def add(self, name: Name) -> bool:
         """False: it was known."""
         return name not in self and bool(self.add_range((name[:-1], name[-1], name[-1] + 1)))
