@@ -119,9 +119,9 @@ def run(order: Order, ready: Callable[[], None]) -> None:
         membership = Membership(order.registry, lambda: describe(server, order, host.node.endpoint, supervised))
     host: Host
     if order.leads:
-        from palm.leader import Leader
+        from palm.routing import Router
 
-        host = Leader(cls, order.name, endpoint, membership, capsules)
+        host = Router(cls, order.name, endpoint, membership, order.suspects, capsules)
     else:
         host = Host(server, order.name, endpoint, membership, order.suspects, capsules)
     if membership and order.worker is not None:

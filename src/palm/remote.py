@@ -95,7 +95,7 @@ def check_meaning(tree: Any, hop: int = 0) -> dict[str, Any]:
     # exact types: a numpy scalar is a str or bytes too, but not to the core
     check(type(tree) is dict, "no dict")
     absent = {"epoch": 0, "pids": {}, "where": b"", "tells": False, "reports": False, "stopped": False, "owed": 0}
-    tree = absent | {"from": ""} | tree
+    tree = absent | {"from": "", "asks": False} | tree
     check(tree.keys() >= {"job", "client", "seed", "steps", "constants"}, "a key is missing")
     check(natural(tree["epoch"], 32), "`epoch` has not 32 bits")
     check(
@@ -110,6 +110,7 @@ def check_meaning(tree: Any, hop: int = 0) -> dict[str, Any]:
     check(type(tree["tells"]) is bool, "`tells` is no bool")
     check(type(tree["from"]) is str, "`from` is no step")
     check(type(tree["reports"]) is bool, "`reports` is no bool")
+    check(type(tree["asks"]) is bool, "`asks` is no bool")
     check(isinstance(tree["seed"], int) and tree["seed"] >= 0, "`seed` is no natural number")
     steps, constants = tree["steps"], tree["constants"]
     check(type(steps) is list and 0 < len(steps) <= MAX_STEPS, f"`steps` are not 1 to {MAX_STEPS}")
