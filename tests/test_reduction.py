@@ -31,6 +31,10 @@ def run(task: Task) -> str:
     return value
 
 
+def all_tasks(r: Reduction) -> list[Task]:
+    return list(iter(r.task, None))
+
+
 @st.composite
 def leaves(draw):
     """Names as a job has them: a number has its leaf itself, or some below it, or none."""
@@ -92,8 +96,12 @@ class Machine:
         while not self.reduction.is_complete(None):
             self.work()
         assert self.reduction.names.count == len(self.names)
-        assert sum(row.elements[0].count for row in self.reduction.totals(None)) == len(self.names)
-        return {row.key: row.elements[0].value for row in self.reduction.totals(None)}
+        totals = [row.total for row in self.reduction.take(None).in_order()]
+        assert sum(item.count for item in totals) == len(self.names)
+        assert [item.name for item in totals] == [
+            min(n for n in self.names if self.key(n) == item.row.key) for item in totals
+        ]
+        return {item.row.key: item.value for item in totals}
 
     def step(self, left: list) -> None:
         what = self.rnd.random()
@@ -114,7 +122,8 @@ class Machine:
             self.rnd.shuffle(left)
 
     def work(self) -> None:
-        self.running += self.reduction.tasks()
+        while (task := self.reduction.task()) is not None:
+            self.running.append(task)
         self.rnd.shuffle(self.running)
         if self.running:
             task = self.running.pop()
@@ -149,7 +158,7 @@ def test_what_is_in_order_is_combined_before_the_end():
         r.absorb((number,), None, number)
         if number % 64 == 63:
             for _ in range(4):
-                for task in list(r.tasks()):
+                for task in all_tasks(r):
                     r.done(task, 0)
     assert len(r.items) <= 13 + 64
 
@@ -160,12 +169,13 @@ def test_groups_of_inputs_come_out_apart():
         for i in range(3):
             r.absorb((number, 1 << 48 | i), "k", i)
     r.end(5)
-    for task in r.tasks():
+    for task in all_tasks(r):
         r.done(task, run(task))
     assert r.is_complete(5)
-    [row] = r.totals(5)
-    assert row.elements[0].count == 3 and row.elements[0].name == (5, 1 << 48)
-    r.drop(5)
+    group = r.take(5)
+    [row] = group.in_order()
+    assert row.total.count == 3 and row.total.name == (5, 1 << 48)
+    r.drop(group)
     assert all(item.name[0] == 3 for item in r.items.values())
 
 
@@ -173,7 +183,7 @@ def test_a_key_whose_combination_fails_fails_alone():
     r = Reduction(deterministic=False, per_input=False)
     for number in range(8):
         r.absorb((number,), number % 2, number)
-    for task in list(r.tasks()):
+    for task in all_tasks(r):
         if task.row.key:
             r.failed(task, "why")
         else:
@@ -181,8 +191,9 @@ def test_a_key_whose_combination_fails_fails_alone():
     r.absorb((8,), 1, 8)  # let go of
     r.end(None)
     assert r.is_complete(None)
-    even, odd = r.totals(None)
-    assert even.elements[0].value == "sum" and odd.failure == "why" and not odd.elements
+    even, odd = (row.total for row in r.take(None).in_order())
+    assert even.value == "sum" and not even.failed and odd.value == "why" and odd.failed
+    assert odd.count == 4
 
 
 def test_there_is_an_end_to_how_many_keys_there_are(monkeypatch):

@@ -49,6 +49,8 @@ class Delivery:
     fail : callable
         What to do when the route cannot be had any more; called with the connection's lock, and with a function that
         makes the exception for an input, given its number.
+    calls : bool
+        Inputs have nothing to do with each other, and there is no end of them.
     """
 
     def __init__(
@@ -58,10 +60,12 @@ class Delivery:
         route: Route,
         seed: int,
         fail: Callable[[Callable[[int], PalmError]], None],
+        *,
+        calls: bool = False,
     ) -> None:
         self.key = secrets.token_bytes(16)
         self.connection, self._directory, self.route, self._seed = connection, directory, route, seed
-        self._fail = fail
+        self._fail, self._calls = fail, calls
         self.ledger = Ledger()
         self.book = self.ledger.book
         self.sent = 0
@@ -83,7 +87,13 @@ class Delivery:
         """Tells the first server of the job: what comes back may come at once."""
         owed = self.book.granted(0) if self.epoch else 0  # of a job without inputs, whose generator may be told to stop
         meaning = self.route.meaning(
-            self.key, self.epoch, self.connection.endpoint, self._seed, stopped=self.stopped, owed=owed
+            self.key,
+            self.epoch,
+            self.connection.endpoint,
+            self._seed,
+            stopped=self.stopped,
+            owed=owed,
+            calls=self._calls,
         )
         self.connection.open(self.route.link, self._handle, meaning)
 

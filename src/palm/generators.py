@@ -14,11 +14,11 @@ from types import GeneratorType
 from typing import Any, Literal
 
 from palm._core import node as core
-from palm.assignment import Assignment, JobHere
+from palm.assignment import Assignment, JobHere, Name
 from palm.branch import Queued
 from palm.branches import Branches
 from palm.errors import PalmError
-from palm.making import Kept, Making, Ranges
+from palm.making import ChildFailed, Kept, Making, Ranges
 from palm.message import child
 from palm.outcomes import Outcomes
 from palm.outlets import Outlets
@@ -114,6 +114,8 @@ class Generators:
         try:
             for kept in list(m.kept):  # what a branch drops is kept no longer
                 self._send(m, kept)
+            for index, tree in m.failed.items():
+                self._outcomes.failed_with(a, self._child(m, index), tree)
         except Exception as e:  # where `palm.to` sent them cannot be found any more
             m.failure = e, None
             self._close(m)
@@ -213,15 +215,32 @@ class Generators:
         path = child(m.path, m.message.stage, m.made)
         assert a.work is not None and a.signature is not None
         began = time.monotonic_ns() if a.signature.timeout else 0
-        value = core.advance(
-            m.generator, out, m.number, path, m.deadline, To, self._node, a.work, m.message.attempt, m.spent
-        )
+        try:
+            value = core.advance(
+                m.generator, out, m.number, path, m.deadline, To, self._node, a.work, m.message.attempt, m.spent
+            )
+        except ChildFailed as e:
+            self._child_failed(m, e, known)
+            return
         if value is not None:  # which is never sent, in any position
             self._count(m, made, value, known, path)
         if began:
             m.spent += time.monotonic_ns() - began
             if m.spent > a.signature.timeout * 1e9:
                 raise overrun(a.signature.timeout)
+
+    def _child(self, m: Making, index: int) -> Name:
+        return m.number, child(m.path, m.message.stage, index)
+
+    def _child_failed(self, m: Making, error: ChildFailed, known: bool) -> None:
+        """There is an error in its place."""
+        if not known:
+            cause = error.__cause__
+            tree = error.tree if cause is None else self._outcomes.tree_of(m.assignment, cause)
+            assert tree is not None
+            m.failed[m.made] = tree
+            self._outcomes.failed_with(m.assignment, self._child(m, m.made), tree)
+        m.made += 1
 
     def _count(
         self, m: Making, made: dict[int | None, Kept], value: To | Literal[True], known: bool, path: tuple[int, ...]

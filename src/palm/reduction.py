@@ -15,10 +15,10 @@ Pure: no I/O, no clock.
 from __future__ import annotations
 
 import bisect
+import collections
 import heapq
 import itertools
 import operator
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -48,6 +48,7 @@ class Item:
     count: int
     value: Any
     nbytes: int = 0
+    failed: bool = False  # the value is why its key has no total
 
 
 @dataclass(eq=False, slots=True)
@@ -71,11 +72,20 @@ class Row:
     key: Key
     group: Group
     elements: list[Item | Task] = field(default_factory=list)  # by name
-    failure: Any = None  # what its total cannot be had of
     single: bool = True  # one item or none: there is nothing to combine
 
     def is_single(self) -> bool:
         return not self.elements or (len(self.elements) == 1 and type(self.elements[0]) is Item)
+
+    def has_failed(self) -> bool:
+        return bool(self.elements) and isinstance(self.elements[0], Item) and self.elements[0].failed
+
+    @property
+    def total(self) -> Item:
+        """Of a group that is complete."""
+        [item] = self.elements
+        assert isinstance(item, Item)
+        return item
 
 
 @dataclass(eq=False, slots=True)
@@ -86,6 +96,10 @@ class Group:
     rows: dict[Key, Row] = field(default_factory=dict)
     busy: int = 0  # rows that are not single
     ended: bool = False  # nothing more comes
+
+    def in_order(self) -> list[Row]:
+        """Its keys, in an order that depends on them alone."""
+        return sorted(self.rows.values(), key=lambda row: rank(row.key))
 
 
 @dataclass
@@ -113,6 +127,7 @@ class Reduction:
         self.groups: dict[int | None, Group] = {}
         self.items: dict[int, Item] = {}
         self.running: dict[Task, None] = {}
+        self._planned: collections.deque[Task] = collections.deque()  # of those, what nobody has been given yet
         self._ids = itertools.count()
         self._settled = Spans()  # numbers of which nothing new can come
         self._dirty: dict[Row, None] = {}
@@ -134,17 +149,24 @@ class Reduction:
         self._fresh_names.add(name)
         if len(name) == 1:
             self._settled.add(name[0], name[0] + 1)
-        row = self._row(name[0] if self._per_input else None, key)
-        if row.failure is None:
+        row = self._row(self._group(name[0] if self._per_input else None), key)
+        if not row.has_failed():
             self._put(Item(next(self._ids), row, name, 1, value, nbytes), fresh=True)
         return True
 
-    def restore(self, name: Name, key: Key, count: int, value: Any, nbytes: int = 0) -> int:
-        """An item of a predecessor; returns what it is called here."""
-        row = self._row(name[0] if self._per_input else None, key)
-        item = Item(next(self._ids), row, name, count, value, nbytes)
-        self._put(item, fresh=False)
-        return item.id
+    def restore(
+        self,
+        name: Name,
+        key: Key,
+        count: int,
+        value: Any,
+        nbytes: int = 0,
+        failed: bool = False,
+        into: Group | None = None,
+    ) -> None:
+        """An item of a predecessor; `into` a group that has been taken out."""
+        group = self._group(name[0] if self._per_input else None) if into is None else into
+        self._put(Item(next(self._ids), self._row(group, key), name, count, value, nbytes, failed), fresh=False)
 
     def know(self, ranges: list[Range], count: int) -> None:
         """The names of a predecessor; `count` of them there were in all."""
@@ -162,14 +184,17 @@ class Reduction:
 
     def end(self, instance: int | None) -> None:
         """Nothing more comes of this group."""
-        group = self.groups.setdefault(instance, Group(instance))
+        group = self._group(instance)
         group.ended = True
         self._dirty |= {row: None for row in group.rows.values() if not row.single}
 
-    def _row(self, instance: int | None, key: Key) -> Row:
+    def _group(self, instance: int | None) -> Group:
         group = self.groups.get(instance)
         if group is None:
             group = self.groups[instance] = Group(instance)
+        return group
+
+    def _row(self, group: Group, key: Key) -> Row:
         row = group.rows.get(key)
         if row is None:
             row = group.rows[key] = Row(key, group)
@@ -201,16 +226,22 @@ class Reduction:
 
     # ------------------------------------------------------------------------------------------------- combining
 
-    def tasks(self) -> Iterator[Task]:
-        """What can be combined now: each is `done`, `failed` or given `back` later."""
+    def task(self) -> Task | None:
+        """What can be combined now, if there is anything: it is `done`, `failed` or given `back` later."""
         while self._waiting and self._settled.covers(0, self._waiting[0][0]):
             self._dirty[heapq.heappop(self._waiting)[2]] = None
-        while self._dirty:
+        while True:
+            while self._planned:
+                task = self._planned.popleft()
+                if task in self.running:  # else its group is gone
+                    return task
+            if not self._dirty:
+                return None
             row = next(iter(self._dirty))
             del self._dirty[row]
-            yield from self._planned(row)
+            self._plan(row)
 
-    def _planned(self, row: Row) -> list[Task]:
+    def _plan(self, row: Row) -> None:
         plans = self._tree(row) if self._deterministic else _chunks(row.elements)
         tasks = [Task(row, p.items, bytes(p.program), p.names) for p in plans if len(p.items) > 1]
         if tasks:
@@ -218,7 +249,7 @@ class Reduction:
             left = [e for e in row.elements if type(e) is Task or e.id not in taken]  # type: ignore[union-attr]
             row.elements = sorted([*left, *tasks], key=_name_of)
             self.running |= dict.fromkeys(tasks)
-        return tasks
+            self._planned.extend(tasks)
 
     def _tree(self, row: Row) -> list[_Plan]:
         """The largest parts of the tree that can be computed."""
@@ -240,13 +271,20 @@ class Reduction:
         """Its key has no total: all that came of it, and still comes, is let go of."""
         if self._ended(task):
             row = task.row
-            for e in [task, *row.elements]:
-                for item in e.items if isinstance(e, Task) else [e]:
-                    self._take_out(item)
-                if isinstance(e, Task):
-                    self.running.pop(e, None)
-            row.elements, row.failure = [], failure
-            self._changed(row)
+            row.elements.append(task)
+            count = self._clear(row)
+            self._put(Item(next(self._ids), row, task.name, count, failure, failed=True), fresh=True)
+
+    def _clear(self, row: Row) -> int:
+        """Lets go of all that there is of a key; returns how many messages it was."""
+        elements, row.elements = row.elements, []
+        items = [item for e in elements for item in (e.items if isinstance(e, Task) else [e])]
+        for item in items:
+            self._take_out(item)
+        for e in elements:
+            if isinstance(e, Task):
+                self.running.pop(e, None)
+        return sum(item.count for item in items)
 
     def back(self, task: Task) -> None:
         """It is not done: its items are there again."""
@@ -270,20 +308,14 @@ class Reduction:
         group = self.groups[instance]
         return group.ended and not group.busy
 
-    def totals(self, instance: int | None) -> list[Row]:
-        """Keys of a group that is complete, each with one item or a failure, in an order that depends on them alone."""
-        return sorted(self.groups[instance].rows.values(), key=lambda row: rank(row.key))
+    def take(self, instance: int | None) -> Group:
+        """A group that is complete, taken out: what still comes of its keys makes another one. Its items are held."""
+        return self.groups.pop(instance)
 
-    def drop(self, instance: int | None) -> None:
-        """A group that is not wanted any more."""
-        for row in self.groups.pop(instance, Group(instance)).rows.values():
-            self._dirty.pop(row, None)
-            for e in row.elements:
-                for item in e.items if isinstance(e, Task) else [e]:
-                    self._take_out(item)
-                if isinstance(e, Task):
-                    self.running.pop(e, None)
-            row.elements = []
+    def drop(self, group: Group) -> None:
+        """One that has been taken out."""
+        for row in group.rows.values():
+            self._clear(row)
 
     # ---------------------------------------------------------------------------------------------------- changes
 

@@ -40,6 +40,7 @@ class Held:
     name: Name
     count: int
     value: Any
+    failed: bool
     flush: Name | None = None  # which sends it on: it is a total
 
 
@@ -76,10 +77,18 @@ class Reductions:
         What to do with a message that a leader has absorbed, and the client holds.
     begin : callable
         Begins a flush of the whole job: returns its number, which is that of no input.
+    fail : callable
+        What to do with an error of a key whose total cannot be had, before it comes in its place.
     """
 
-    def __init__(self, delivery: Delivery, settle: Callable[[int, Path], None], begin: Callable[[], int]) -> None:
-        self._delivery, self._settle, self._begin = delivery, settle, begin
+    def __init__(
+        self,
+        delivery: Delivery,
+        settle: Callable[[int, Path], None],
+        begin: Callable[[], int],
+        fail: Callable[[Any], None],
+    ) -> None:
+        self._delivery, self._settle, self._begin, self._fail = delivery, settle, begin, fail
         self._families: dict[str, Family] = {}
         self._lowest: dict[int, list[int]] = {}  # by the number of a flush: the inputs that its totals are named by
 
@@ -114,12 +123,14 @@ class Reductions:
         if family is None:
             return
         if tree[0] == "item":
-            id, key, name, count, value = tree[2:]
-            family.coming[id] = Held(key, tuple(name), count, value)
+            id, key, name, count, value, failed = tree[2:]
+            family.coming[id] = Held(key, tuple(name), count, value, failed)
         elif tree[0] == "taken":
             self._taken(family, *tree[2:])
         elif tree[0] == "totals":
             self._totals(family, *tree[2:])
+        elif tree[0] == "failed":
+            self._fail(tree[2])
 
     def _of(self, event: core.Event, number: int) -> Family | None:
         keeper = event.link, event.handle
@@ -209,7 +220,8 @@ class Reductions:
         batch = core.Batch()
         for held in family.items.values():
             flush = None if held.flush is None else list(held.flush)
-            batch.put(("item", family.number, held.key, list(held.name), held.count, held.value, flush), 0)
+            item = held.key, list(held.name), held.count, held.value, held.failed
+            batch.put(("item", family.number, *item, flush), 0)
             if batch.full:
                 self._send(family, batch)
         ranges = [[list(before), begin, end] for before, begin, end in family.names.ranges()]

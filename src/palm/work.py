@@ -66,7 +66,9 @@ class JobWork:
         self.connection, self.options, self.journal = connection, options, journal
         self.delivery = Delivery(connection, directory, route, options.seed, self._cannot_go_on)
         self.key, self.book, self.ledger = self.delivery.key, self.delivery.book, self.delivery.ledger
-        self.reductions = self.delivery.reductions = Reductions(self.delivery, self._absorbed, self._begin_flush)
+        self.reductions = self.delivery.reductions = Reductions(
+            self.delivery, self._absorbed, self._begin_flush, self._failed_early
+        )
         self._window = Window(self.ledger, options.window, len(route.links))
         self._window.is_parked = self.reductions.is_parked
         self.results: collections.deque[Result] = collections.deque()
@@ -275,6 +277,13 @@ class JobWork:
             self._with_result.add(number)
             self._contradicts(number, self.ledger.settle(number, path))
             self._settled(number, path)
+
+    def _failed_early(self, tree: Any) -> None:
+        """Who does not want to hear of errors later, hears now."""
+        if self.options.on_error == "raise":
+            error = error_of(tree, 0)
+            self.errors.append(error)
+            self._finish(error)
 
     def _begin_flush(self) -> int:
         """Returns the number of a reduction that comes out."""

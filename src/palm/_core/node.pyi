@@ -117,6 +117,7 @@ class Event:
 
 class Work:
     def __new__(cls, job: bytes, hop: int, index: int, client: int = 0, limit: float = 0) -> Self: ...
+    def begin(self, node: Node, number: int, path: tuple[int, ...]) -> None: ...
 
 class _Host(Protocol):
     at: int

@@ -561,6 +561,16 @@ cdef class Work:
         self.job, self.hop, self.index, self.client = job, hop, index, client
         self.limit_ns = <uint64_t> (limit * 1e9)
 
+    def begin(self, Node node not None, uint64_t number, tuple path not None):
+        """From now on the message of this name is at work, in place of the one that was."""
+        cdef uint64_t[PALM_MAX_PATH] components
+        cdef Py_ssize_t k, n = len(path)
+        if n > PALM_MAX_PATH:
+            raise ValueError(f"a path of {n} components")
+        for k in range(n):
+            components[k] = path[k]
+        palm_work_begin(&node.c.at_work, number, components, <uint32_t> n, now_ns())
+
     cdef void on(self, palm_counters *c, uint32_t together=1) noexcept:
         palm_work_on(&c.at_work, <const uint8_t *> <const char *> self.job, self.hop, self.index, together, self.client)
 
