@@ -14,11 +14,11 @@ from types import GeneratorType
 from typing import Any, Literal
 
 from palm._core import node as core
-from palm.assignment import Assignment, JobHere, Name
+from palm.assignment import Assignment, JobHere
 from palm.branch import Queued
 from palm.branches import Branches
 from palm.errors import PalmError
-from palm.making import ChildFailed, Kept, Making, Ranges
+from palm.making import ChildEnded, Kept, Making, Ranges
 from palm.message import child
 from palm.outcomes import Outcomes
 from palm.outlets import Outlets
@@ -114,8 +114,8 @@ class Generators:
         try:
             for kept in list(m.kept):  # what a branch drops is kept no longer
                 self._send(m, kept)
-            for index, tree in m.failed.items():
-                self._outcomes.failed_with(a, self._child(m, index), tree)
+            for index in m.vain:
+                self._tell_in_vain(m, index)
         except Exception as e:  # where `palm.to` sent them cannot be found any more
             m.failure = e, None
             self._close(m)
@@ -219,8 +219,8 @@ class Generators:
             value = core.advance(
                 m.generator, out, m.number, path, m.deadline, To, self._node, a.work, m.message.attempt, m.spent
             )
-        except ChildFailed as e:
-            self._child_failed(m, e, known)
+        except ChildEnded as e:
+            self._child_ended(m, e, known)
             return
         if value is not None:  # which is never sent, in any position
             self._count(m, made, value, known, path)
@@ -229,18 +229,20 @@ class Generators:
             if m.spent > a.signature.timeout * 1e9:
                 raise overrun(a.signature.timeout)
 
-    def _child(self, m: Making, index: int) -> Name:
-        return m.number, child(m.path, m.message.stage, index)
-
-    def _child_failed(self, m: Making, error: ChildFailed, known: bool) -> None:
-        """There is an error in its place."""
+    def _child_ended(self, m: Making, end: ChildEnded, known: bool) -> None:
         if not known:
-            cause = error.__cause__
-            tree = error.tree if cause is None else self._outcomes.tree_of(m.assignment, cause)
-            assert tree is not None
-            m.failed[m.made] = tree
-            self._outcomes.failed_with(m.assignment, self._child(m, m.made), tree)
+            cause = end.__cause__
+            m.vain[m.made] = end.tree if cause is None else self._outcomes.tree_of(m.assignment, cause)
+            self._tell_in_vain(m, m.made)
         m.made += 1
+
+    def _tell_in_vain(self, m: Making, index: int) -> None:
+        """A child that is an error, or nothing."""
+        name, tree = (m.number, child(m.path, m.message.stage, index)), m.vain[index]
+        if tree is None:
+            self._outcomes.dropped(m.assignment.job, name)
+        else:
+            self._outcomes.failed_with(m.assignment, name, tree)
 
     def _count(
         self, m: Making, made: dict[int | None, Kept], value: To | Literal[True], known: bool, path: tuple[int, ...]

@@ -22,7 +22,7 @@ from palm.assignment import Assignment, JobHere
 from palm.assignment import Name as WireName
 from palm.errors import Crashed, PalmError, PayloadError
 from palm.leader import JOIN
-from palm.making import ChildFailed, Making
+from palm.making import ChildEnded, Making
 from palm.names import Name
 from palm.reduction import MOST_ITEMS, Full, Group, Reduction, Row, checked_key
 from palm.reduction import Task as Combination
@@ -69,11 +69,14 @@ class Emission:
     def __next__(self) -> Any:
         item = next(self._rows).total
         if item.failed:
-            raise ChildFailed(item.value)
+            raise ChildEnded(item.value)
         try:
-            return self._reduce.finish(item.row.key, item.value, item.count)
+            value = self._reduce.finish(item.row.key, item.value, item.count)
         except Exception as e:
-            raise ChildFailed(None) from e
+            raise ChildEnded from e
+        if value is None:
+            raise ChildEnded
+        return value
 
     def close(self) -> None:
         self._rows = iter(())
