@@ -35,8 +35,11 @@ if TYPE_CHECKING:
     from palm.capsule import Store
     from palm.membership import Membership
 
-ABSORBED = 256  # messages, after which the client is told at the latest, unless
-UNCOMBINED = 128  # more than so many wait to be combined: each of them would have to be told
+ABSORBED, ABSORBED_BYTES = 256, 1 << 22  # messages, after which the client is told at the latest, unless
+UNCOMBINED, UNCOMBINED_BYTES = (
+    128,
+    1 << 27,
+)  # more wait to be combined: each would be told, and they have no other bound
 SMALL = 1 << 14  # bytes: what is less shares memory with others, which it would keep from being let go of
 TASK = 1 << 63  # tasks have numbers of their own
 
@@ -247,10 +250,14 @@ class Reducer(Asking):
         super()._go_on(others)
 
     def _combine(self, family: Family) -> None:
-        room = self._room(family.assignment.steps[0][1])
-        while room > 0 and (combination := family.reduction.task()) is not None:
+        """No sooner than a worker has room: the longer one waits, the more there is to combine at once."""
+        function = family.assignment.steps[0][1]
+        while not len(self._tasks) and self._crew.next(function, 1) is not None:
+            combination = family.reduction.task()
+            if combination is None:
+                return
             self._give_to_worker(family, combination)
-            room -= 1
+            self._give_out()
 
     def _give_to_worker(self, family: Family, combination: Combination) -> None:
         batch, values = core.Batch(), [item.value for item in combination.items]
@@ -299,7 +306,9 @@ class Reducer(Asking):
         r = family.reduction
         if not r.has_changed():
             return
-        if now or (idle and not r.running) or (r.n_fresh() >= ABSORBED and r.n_uncombined() < UNCOMBINED):
+        much = r.n_fresh() >= ABSORBED or r.fresh_bytes >= ABSORBED_BYTES
+        little = r.n_uncombined() < UNCOMBINED and r.nbytes < UNCOMBINED_BYTES
+        if now or (idle and not r.running) or (much and little):
             self._say_items(family, whole=False)
 
     def _say_all(self, family: Family) -> None:

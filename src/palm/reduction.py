@@ -128,6 +128,7 @@ class Reduction:
         self.items: dict[int, Item] = {}
         self.running: dict[Task, None] = {}
         self._planned: collections.deque[Task] = collections.deque()  # of those, what nobody has been given yet
+        self.nbytes = self.fresh_bytes = 0  # of all items; of messages since the last changes
         self._ids = itertools.count()
         self._settled = Spans()  # numbers of which nothing new can come
         self._dirty: dict[Row, None] = {}
@@ -150,6 +151,7 @@ class Reduction:
         if len(name) == 1:
             self._settled.add(name[0], name[0] + 1)
         row = self._row(self._group(name[0] if self._per_input else None), key)
+        self.fresh_bytes += nbytes
         if not row.has_failed():
             self._put(Item(next(self._ids), row, name, 1, value, nbytes), fresh=True)
         return True
@@ -202,6 +204,7 @@ class Reduction:
 
     def _put(self, item: Item, fresh: bool) -> None:
         self.items[item.id] = item
+        self.nbytes += item.nbytes
         if fresh:
             self._fresh_items[item.id] = item
         elements = item.row.elements
@@ -221,6 +224,7 @@ class Reduction:
 
     def _take_out(self, item: Item) -> None:
         del self.items[item.id]
+        self.nbytes -= item.nbytes
         if self._fresh_items.pop(item.id, None) is None:
             self._removed.append(item.id)
 
@@ -328,7 +332,7 @@ class Reduction:
             found = Changes(list(self.items.values()), [], self.names.ranges())
         else:
             found = Changes(list(self._fresh_items.values()), self._removed, self._fresh_names.ranges())
-        self._fresh_items, self._removed, self._fresh_names = {}, [], Names()
+        self._fresh_items, self._removed, self._fresh_names, self.fresh_bytes = {}, [], Names(), 0
         return found
 
     def n_fresh(self) -> int:
