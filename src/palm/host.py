@@ -242,7 +242,20 @@ class Host:
             pid = pid_of(client, meaning["pids"], meaning["where"])
             job = JobHere(key, self._outlets.report(key, client, pid))
             self._jobs[key] = self._reports[job.report.handle] = job
-        names = ("epoch", "client", "seed", "steps", "pids", "where", "constants", "owed", "tells", "reports", "asks")
+        names = (
+            "epoch",
+            "client",
+            "seed",
+            "steps",
+            "pids",
+            "where",
+            "constants",
+            "owed",
+            "tells",
+            "reports",
+            "asks",
+            "calls",
+        )
         return Assignment(job=job, hop=hop, sender=meaning["from"], **{name: meaning[name] for name in names})
 
     def _bind(self, a: Assignment) -> None:

@@ -159,6 +159,7 @@ class Outlets:
             "pids": {e: p for e, p in a.pids.items() if e in endpoints},
             "where": a.where,
             "constants": {k: v for k, v in constants.items() if k in keys},
+            "calls": a.calls,
             "from": f"{a.steps[0][0]}.{a.steps[0][1]}",
         }
 

@@ -25,7 +25,7 @@ from typing import TYPE_CHECKING, Any
 from palm import places
 from palm._core import space as core_space
 from palm.suspects import Suspect
-from palm.template import Server, exposure
+from palm.template import Reduce, Server, exposure
 
 if TYPE_CHECKING:
     from palm.host import Host
@@ -125,6 +125,10 @@ def run(order: Order, ready: Callable[[], None]) -> None:
     host: Host
     if order.leads:
         host = _leader(server, order, endpoint, membership, capsules)
+    elif isinstance(server, Reduce):
+        from palm.folding import Folder
+
+        host = Folder(server, order.name, endpoint, membership, order.suspects, capsules)
     else:
         host = Host(server, order.name, endpoint, membership, order.suspects, capsules)
     if membership and order.worker is not None:
@@ -172,6 +176,10 @@ def _leader(server: Server, order: Order, endpoint: str, membership: Any, capsul
         from palm.gatherer import Gatherer
 
         return Gatherer(server, order.name, endpoint, membership, order.suspects, capsules)
+    if isinstance(server, Reduce):
+        from palm.reducer import Reducer
+
+        return Reducer(server, order.name, endpoint, membership, order.suspects, capsules)
     from palm.routing import Router
 
     return Router(type(server), order.name, endpoint, membership, order.suspects, capsules)

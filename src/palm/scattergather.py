@@ -36,7 +36,7 @@ class ScatterGather(Server):
     """
 
     _hooks = frozenset({"scatter", "gather"})
-    _has_workers = True
+    _is_parallel = True
     _leader_called: dict[str, Signature]
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
