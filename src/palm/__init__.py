@@ -22,7 +22,7 @@ from palm.errors import (
 from palm.job import Job, Progress
 from palm.message import Message
 from palm.step import Step, step, to
-from palm.template import Butterfly, Reduce, Server, function
+from palm.template import Butterfly, Reduce, Server, Source, function
 
 if TYPE_CHECKING:
     from palm import testing as testing
@@ -39,7 +39,6 @@ else:
 __version__ = "0.1.0"
 __all__ = [
     "Butterfly",
-    "Reduce",
     "Cache",
     "Cancelled",
     "Client",
@@ -53,8 +52,10 @@ __all__ = [
     "PalmError",
     "PayloadError",
     "Progress",
+    "Reduce",
     "RemoteError",
     "Server",
+    "Source",
     "Step",
     "Timeout",
     "arena",

@@ -25,7 +25,7 @@ from typing import Any
 from palm import places
 from palm._core import space as core_space
 from palm.suspects import Suspect
-from palm.template import Reduce, Server, exposure
+from palm.template import Reduce, Server, Source, exposure
 
 WORK_GRACE = 2.0  # seconds that a function goes on for which nobody waits any more: then its process is replaced
 GRACE = 1.5  # seconds between the owner's end and a hard one (R15: 3 s in all)
@@ -88,6 +88,7 @@ def describe(server: Server, order: Order, address: str, supervised: bool) -> di
         "pid": os.getpid(),
         "began": places.start_time(os.getpid()),
         "supervised": supervised,
+        "live": issubclass(cls, Source) and cls.live,
         "address": address,
         "page": list(core_space.identity()),
         **exposure(cls),
