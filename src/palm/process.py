@@ -25,7 +25,7 @@ from typing import TYPE_CHECKING, Any
 from palm import places
 from palm._core import space as core_space
 from palm.suspects import Suspect
-from palm.template import Reduce, Server, exposure
+from palm.template import Reduce, Server, Source, exposure
 
 if TYPE_CHECKING:
     from palm.host import Host
@@ -92,6 +92,7 @@ def describe(server: Server, order: Order, address: str, supervised: bool) -> di
         "pid": os.getpid(),
         "began": places.start_time(os.getpid()),
         "supervised": supervised,
+        "live": issubclass(cls, Source) and cls.live,
         "address": address,
         "page": list(core_space.identity()),
         **exposure(cls),

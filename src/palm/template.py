@@ -316,6 +316,24 @@ class Server:
         return self._host
 
 
+class Source(Server):
+    """Makes or splits streams: what its functions yield goes on to the next step, or where `palm.to` sends it.
+
+    As the first step of a job without inputs (files, an instrument, a simulation) it makes them: what it yields are the
+    inputs 0, 1, 2, ... of the job, made as there is room for them. It answers calls between two of them. `Job.stop`
+    closes it.
+
+    Attributes
+    ----------
+    live : bool
+        What becomes of such a job when the process dies. False: it is started again, and makes the same inputs once
+        more, of which those that are done are skipped. True, where they cannot be made again: the job ends with
+        `Crashed`.
+    """
+
+    live: bool = False
+
+
 class Butterfly(Server):
     """One step on several processes: a leader, which hands messages out, and workers, which run the functions.
 
