@@ -174,6 +174,37 @@ def test_reductions_of_reductions(client):
     assert list(client.job(steps, inputs)) == [sum(sum(range(n)) for n in inner)]
 
 
+# ---------------------------------------------------------------------------------------------------- without a cluster
+
+
+@pytest.mark.parametrize(
+    ("steps", "inputs"),
+    [
+        ("sum.add", range(100)),
+        ("sum.add", []),
+        (["work.odd", "work.same", "exact.tree"], range(50)),
+        ("mod.add", range(100)),
+        (["work.up", "mod.add", "work.where"], range(50)),
+        (["work.fork", "join.merge"], range(20)),
+        (["work.split", "work.up", "meet.add", "work.where"], [5, 0, 30, 1]),
+        (["work.split", "meet.add", "work.split", "meet.add", "sum.add", "work.where"], [3, 5, 4]),
+        (["work.words", "words.add"], ["a b a", "b c"]),
+        ("exact.drawn", [np.zeros(3)] * 20),
+        (["work.split", "meet.add", "exact.tree", "work.where"], [3, 5]),
+    ],
+)
+def test_the_same_in_one_thread(client, steps, inputs):
+    """Values, order, names and random numbers."""
+    objects = {name: cls() for name, cls in (ALL | {"work": Work}).items()}
+    objects["mod"].setup()
+    found = palm.testing.run(objects, steps, inputs, seed=3)
+    expected = list(client.job(steps, inputs, seed=3, ordered=True))
+    if steps == "exact.drawn":
+        assert [x.tobytes() for x in found] == [x.tobytes() for x in expected]
+    else:
+        assert found == expected
+
+
 # ------------------------------------------------------------------------------------------------------- what fails
 
 

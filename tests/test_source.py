@@ -157,6 +157,15 @@ def test_reductions_of_what_it_yields(client, window):
     assert found == [(n, 2 * n) for n in range(100)]
 
 
+@pytest.mark.parametrize(
+    "last", [["sum.add"], ["meet.add"], ["meet.add", "work.where"], ["work.where"], ["work.drawn"]]
+)
+def test_the_same_in_one_thread(client, last):
+    objects = {cls.__name__.lower(): cls() for cls in (Camera, Work, Sum, Meet)}
+    steps = [palm.step("camera.counted", n=7), "work.pair", *last]
+    assert palm.testing.run(objects, steps, seed=3) == list(client.job(steps, seed=3, ordered=True))
+
+
 def test_it_splits_one_into_branches(client):
     assert sorted(client.job(["camera.branches", "work.same"], [1, 2])) == [-2, -1, 1, 2]
     assert list(client.job(["camera.branches", "meet.add"], [1, 2], ordered=True)) == [0, 0]

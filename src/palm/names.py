@@ -7,9 +7,11 @@ Pure: no I/O.
 from __future__ import annotations
 
 import bisect
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from typing import TypeVar
 
 Name = tuple[int, ...]  # number of the input, then the components of the path
+Family = TypeVar("Family")
 Range = tuple[Name, int, int]  # names that differ in their last place: what is before it, the first, the one behind
 
 
@@ -106,3 +108,13 @@ class Names:
             self._spans[()].forget(below)
         for before in [b for b in self._spans if (b and b[0] < below) or not self._spans[b]]:
             del self._spans[before]
+
+
+def first_ones(families: list[Family], route: Callable[[Family], tuple[str, ...]]) -> list[Family]:
+    """Of reductions with these routes still to go, those to which nothing comes of others."""
+    routes = [route(f) for f in families]
+    return [
+        f
+        for f, own in zip(families, routes, strict=True)
+        if not any(len(r) > len(own) and r[len(r) - len(own) :] == own for r in routes)
+    ]

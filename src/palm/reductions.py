@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any
 from palm._core import node as core
 from palm._core.book import OVER
 from palm.message import INDEX_BITS, input_of, places
-from palm.names import Name, Names, Range
+from palm.names import Name, Names, Range, first_ones
 from palm.remote import Route
 from palm.step import Step
 
@@ -62,10 +62,6 @@ class Family:
     flushed: dict[int, dict[Name, int | None]] = field(default_factory=dict)  # what is not complete: by number; input
     totals: dict[Name, list[int]] = field(default_factory=dict)  # by flush: items
     unflushed: bool = False  # it has absorbed something since
-
-    @property
-    def route(self) -> tuple[str, ...]:
-        return tuple(self.steps)
 
 
 class Reductions:
@@ -265,14 +261,14 @@ class Reductions:
         parked = [f for f in self._families.values() if number in f.parked]
         if not parked or self._delivery.book.unsettled(*self._wire((number,))) != len(parked):
             return
-        for family in _first_ones(parked):
+        for family in first_ones(parked, _route):
             wire, path = self._wire(family.parked.pop(number))
             self._flush(family, (wire, *path), number)
 
     def flush(self) -> bool:
         """Nothing is open any more: what has been absorbed is flushed. False: there is nothing."""
         unflushed = [f for f in self._families.values() if f.unflushed and not f.per_input]
-        for family in _first_ones(unflushed):
+        for family in first_ones(unflushed, _route):
             family.unflushed = False
             self._flush(family, (self._begin(),), None)
         return bool(unflushed)
@@ -320,9 +316,5 @@ class Reductions:
             delivery.open_route(route, hops[text])
 
 
-def _first_ones(families: list[Family]) -> list[Family]:
-    """Those whose totals may come to others of them, but to whom nothing comes of others."""
-    routes = [f.route for f in families]
-    return [
-        f for f in families if not any(len(r) > len(f.route) and r[len(r) - len(f.route) :] == f.route for r in routes)
-    ]
+def _route(family: Family) -> tuple[str, ...]:
+    return tuple(family.steps)

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import secrets
 from collections.abc import Generator, Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -16,10 +17,13 @@ from palm.chaos import Hit, chaos
 from palm.directory import check_route, check_step, no_server
 from palm.errors import NotFound, PalmError
 from palm.local import LocalHost, arrived
+from palm.local_reduce import LocalReduction
 from palm.message import Message
+from palm.names import first_ones
+from palm.remote import key_of
 from palm.scattergather import ScatterGather
 from palm.step import Step, To, route_of
-from palm.template import Server, exposure
+from palm.template import Reduce, Server, exposure
 
 __all__ = ["Hit", "chaos", "run"]
 
@@ -110,6 +114,8 @@ class _Run:
         self._seed, self._job = seed, secrets.token_hex(16)
         self._stack: list[_Sent | _Making] = []
         self._results: list[Any] = []
+        self._start = False
+        self._reductions: dict[Any, tuple[LocalReduction, _Sent]] = {}
 
     def job(self, steps: list[Step], inputs: Iterable[Any] | None) -> list[Any]:
         route = [self._bound(s) for s in steps]
@@ -120,11 +126,17 @@ class _Run:
             for host in self._hosts.values():
                 cleanup.enter_context(host.installed())
             cleanup.callback(self._close_generators)
+            self._start, number = inputs is None, -1
             for number, value in enumerate([NOTHING] if inputs is None else inputs):
                 self._stack.append(_Sent(arrived(value, f"input {number}"), route, number, (number,), 0, "the inputs"))
-                while self._stack:
-                    self._advance(self._stack.pop())
+                self._go()
+            self._flush_all(number + 1)
         return self._results
+
+    def _go(self) -> None:
+        """Until all that is under way has come to its end, what was reduced of it too."""
+        while self._stack or self._flush_inputs():
+            self._advance(self._stack.pop())
 
     def _bound(self, s: Step) -> _Bound:
         if s.server not in self._hosts:
@@ -154,6 +166,9 @@ class _Run:
     def _call(self, m: _Sent) -> None:
         step = m.route[0]
         message = self._message(m)
+        if isinstance(step.host.server, Reduce):
+            self._reduction_of(m, message).absorb(message, m.value)
+            return
         with step.host.at_work_on(message):
             call = step.host.scatter_and_gather if isinstance(step.host.server, ScatterGather) else step.host.call
             result = call(step.step.function, m.value, step.constants, m.sender)
@@ -166,6 +181,8 @@ class _Run:
 
     def _make(self, making: _Making) -> None:
         self._stack.append(making)
+        if self._start and not making.message.stage and self._flush_inputs():
+            return  # of the input before the one that comes next
         with making.of.route[0].host.at_work_on(making.message):
             try:
                 value = next(making.generator)
@@ -190,11 +207,45 @@ class _Run:
         bound = {str(b.step): b for b in rest}
         return [self._bound(s) if s.constants or str(s) not in bound else bound[str(s)] for s in to.route]
 
+    # -------------------------------------------------------------------------------------------- reductions
+
+    def _reduction_of(self, m: _Sent, message: Message) -> LocalReduction:
+        name = tuple((str(b.step), key_of(b.constants)) for b in m.route)
+        found = self._reductions.get(name)
+        if found is None:
+            step = m.route[0]
+            reduction = LocalReduction(step.host, step.step.function, step.constants, message, m.sender)
+            found = self._reductions[name] = reduction, m
+        return found[0]
+
+    def _flush_inputs(self) -> bool:
+        """What is reduced of each input comes out when there is nothing else of it; False: there was nothing."""
+        waiting = [r for r, _ in self._reductions.values() if r.per_input and r.inputs()]
+        return self._flush(waiting, 0)
+
+    def _flush_all(self, number: int) -> None:
+        """What is reduced of the job, and of what comes of that. `number`: behind the last input."""
+        while self._flush([r for r, _ in self._reductions.values() if not r.per_input and r.inputs()], number):
+            self._go()
+            number += 1
+
+    def _flush(self, waiting: list[LocalReduction], number: int) -> bool:
+        """Those to whom nothing comes of others."""
+        for r in first_ones(waiting, lambda r: r.route):
+            m = next(m for other, m in self._reductions.values() if other is r)
+            totals = [(path, value) for instance in r.inputs() for path, value in r.flush(instance, number)]
+            for path, value in reversed(totals):
+                path = (0, *path) if self._start and r.per_input else path
+                self._send(dataclasses.replace(m, number=path[0]), value, path)
+        return bool(waiting)
+
     def _message(self, m: _Sent) -> Message:
+        inner = self._start and m.number == 0 and len(m.path) > 1  # what the first function yields are the inputs
+        path = m.path[1:] if inner else m.path
         return Message(
             job=self._job,
-            number=m.number,
-            path=m.path,
+            number=path[0],
+            path=path,
             stage=m.stage,
             step=str(m.route[0].step),
             rest=tuple(str(b.step) for b in m.route[1:]),
