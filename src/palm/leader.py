@@ -28,9 +28,10 @@ from palm.template import Server, function
 if TYPE_CHECKING:
     from palm.capsule import Store
     from palm.membership import Membership
+    from palm.tenure import Tenure
 
 log = logging.getLogger("palm")
-JOIN = "_join"  # the leader's own function
+JOIN, LEAVE = "_join", "_leave"  # the leader's own functions
 PATIENCE = 1.0  # seconds for the supervisor to find out of what a worker has died
 
 
@@ -55,12 +56,23 @@ class Leading(Server):
         self._host.joined(worker)
         return True
 
+    @function
+    def _leave(self, address: str) -> int:
+        """A worker wants to go: it gets nothing more. Returns how many messages it still has."""
+        return int(self._host.leaves(address))
+
 
 class Leader(Host):
     """Of one parallel server, whose workers run `template`, the user's class."""
 
     def __init__(
-        self, template: type[Server], name: str, endpoint: str, membership: Membership | None, capsules: Store | None
+        self,
+        template: type[Server],
+        name: str,
+        endpoint: str,
+        membership: Membership | None,
+        capsules: Store | None,
+        tenure: Tenure | None = None,
     ) -> None:
         super().__init__(Leading(), name, endpoint, membership, capsules=capsules)
         self._template = template
@@ -69,6 +81,7 @@ class Leader(Host):
         self._blamed = Suspects()
         self._waiting: collections.deque[Waiting] = collections.deque()
         self._n_waiting = 0  # messages
+        self.tenure = tenure  # of one that nobody watches
 
     # ----------------------------------------------------------------------------------------------- workers
 
@@ -82,9 +95,18 @@ class Leader(Host):
         except (OSError, core_space.CoreError, ValueError) as e:
             log.warning("%s: of what worker %d dies will not be known: %s", self.name, worker["worker"], e)
 
+    def leaves(self, address: str) -> int:
+        for worker in self._crew.all():
+            if worker.endpoint == address:
+                worker.is_leaving = True
+                return worker.outstanding
+        return 0
+
     def _gone(self, link: int) -> None:
         worker = self._crew.remove(link)
         if worker is not None:
+            if self.tenure is not None:
+                self.tenure.lost(worker.pid, worker.is_leaving)
             self._blame(worker, self._pages.pop(link, None))
         for a in self._assignments.values():
             a.workers.pop(link, None)
@@ -120,7 +142,7 @@ class Leader(Host):
 
     def _bind(self, a: Assignment) -> None:
         server, name = a.steps[0][:2]
-        if server == self.name and name == JOIN:
+        if server == self.name and name in (JOIN, LEAVE):
             super()._bind(a)
             return
         signature = self._template._exposed.get(name)
@@ -185,6 +207,10 @@ class Leader(Host):
 
     def _go_on(self, others: bool) -> None:
         super()._go_on(others)
+        if self.tenure is not None and self.tenure.is_over(
+            time.monotonic(), len(self._crew), len(self._jobs), self._n_waiting
+        ):
+            self.node.stop()
         while self._waiting:
             found = self._crew.next(self._waiting[0].assignment.steps[0][1], self._n_waiting)
             if found is None:
@@ -192,7 +218,8 @@ class Leader(Host):
             self._hand_out(*found)
 
     def _has_more(self) -> bool:
-        return super()._has_more() or bool(self._waiting) or self._crew.outstanding() > 0
+        """One that nobody watches goes at once: what it has is repeated where its workers are led from then on."""
+        return super()._has_more() or (self.tenure is None and (bool(self._waiting) or self._crew.outstanding() > 0))
 
     def _hand_out(self, worker: Worker, most: int) -> None:
         """So many of the messages that have waited for longest, as far as they are of one step of one job."""

@@ -20,12 +20,15 @@ import traceback
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from palm import places
 from palm._core import space as core_space
 from palm.suspects import Suspect
 from palm.template import Server, exposure
+
+if TYPE_CHECKING:
+    from palm.membership import Enlistment
 
 WORK_GRACE = 2.0  # seconds that a function goes on for which nobody waits any more: then its process is replaced
 GRACE = 1.5  # seconds between the owner's end and a hard one (R15: 3 s in all)
@@ -50,6 +53,7 @@ class Order:
     is_registry: bool = False
     leads: bool = False  # it hands messages out to workers, and runs nothing of the template
     worker: int | None = None  # its number among the workers of the leader `name`
+    guest: bool = False  # a worker whose number the registry has to say, and that nobody watches
     work_grace: float = WORK_GRACE
     suspects: list[Suspect] = field(default_factory=list)  # messages in which its predecessors have died
     again: bool = False  # it has predecessors
@@ -110,21 +114,29 @@ def run(order: Order, ready: Callable[[], None]) -> None:
 
     capsules = None if order.is_registry else Store(cls, order.setup)
     server = cls()
-    server.name, server.worker = order.name, order.worker or 0
-    membership = enlistment = None
+    membership = guest = tenure = None
+    enlistment: Enlistment | None = None
+    supervised = order.owner_fd >= 0
     if not order.is_registry:
         from palm.membership import Membership
 
-        supervised = order.owner_fd >= 0
-        membership = Membership(order.registry, lambda: describe(server, order, host.node.endpoint, supervised))
+        on_end = None if supervised else lambda: host.node.stop()
+        membership = Membership(order.registry, lambda: describe(server, order, host.node.endpoint, supervised), on_end)
+    if membership and order.guest:
+        from palm.guest import Guest
+
+        enlistment = guest = Guest(membership, order, cls, lambda: host.node.stop())
+    server.name, server.worker = order.name, order.worker or 0
     host: Host
     if order.leads:
         from palm.leader import Leader
+        from palm.tenure import Tenure
 
-        host = Leader(cls, order.name, endpoint, membership, capsules)
+        tenure = None if supervised else Tenure(time.monotonic())
+        host = Leader(cls, order.name, endpoint, membership, capsules, tenure)
     else:
         host = Host(server, order.name, endpoint, membership, order.suspects, capsules)
-    if membership and order.worker is not None:
+    if membership and order.worker is not None and guest is None:
         from palm.leader import JOIN
         from palm.membership import Enlistment
 
@@ -133,7 +145,8 @@ def run(order: Order, ready: Callable[[], None]) -> None:
         host.on_gone = lambda: places.remove_dead_sockets(Path(endpoint.removeprefix("ipc://")).parent)
     if order.owner_fd >= 0 and not order.is_registry:  # else nobody would start it again
         host.faults = Faults(Path(order.registry.removeprefix("ipc://")).parent, order.name)
-    signal.signal(signal.SIGTERM, lambda *_: host.node.stop())
+    is_served = not (supervised or order.leads)
+    _stop_on_signals(guest.leave if guest else host.node.stop, host.node.stop, is_served=is_served)
     try:
         began = time.monotonic()
         if not order.leads:
@@ -147,9 +160,16 @@ def run(order: Order, ready: Callable[[], None]) -> None:
             enlistment.join()
         ready()
         _serve(host, order)
+        if guest and guest.why is not None:
+            raise guest.why
     finally:
         path = Path(endpoint.removeprefix("ipc://"))
-        orphan = endpoint.startswith("ipc://") and _owner_is_gone(order.owner_fd)
+        orphan = endpoint.startswith("ipc://") and (
+            _owner_is_gone(order.owner_fd) if supervised else places.is_abandoned(order.registry)
+        )
+        if membership and not supervised:  # else its supervisor tells
+            why = tenure.reason if tenure else ""
+            membership.leave("failed" if why else "stopped", why or "stopped")
         if enlistment:
             enlistment.close()
         host.close(GRACE / 4 if orphan else 2.0)
@@ -159,6 +179,20 @@ def run(order: Order, ready: Callable[[], None]) -> None:
             path.unlink(missing_ok=True)
         if orphan:
             _last_one_out(path.parent, GRACE + 0.3 if order.is_registry else 0.3)
+
+
+def _stop_on_signals(softly: Callable[[], None], at_once: Callable[[], None], *, is_served: bool) -> None:
+    """The first signal softly, others at once. is_served: by palm.serve, for which Ctrl-C is such a signal; a second
+    one interrupts."""
+    ways = [at_once, softly]
+
+    def stop(number: int, frame: Any) -> None:
+        if number == signal.SIGINT:
+            signal.signal(signal.SIGINT, signal.default_int_handler)
+        (ways.pop() if len(ways) > 1 else at_once)()
+
+    for number in (signal.SIGTERM, signal.SIGINT) if is_served else (signal.SIGTERM,):
+        signal.signal(number, stop)
 
 
 def _work_grace(order: Order, setup_took: float) -> float:
@@ -219,9 +253,10 @@ def _last_one_out(directory: Path, patience: float) -> None:
 
 
 def main() -> int:
-    order_fd, report_fd, owner_fd = map(int, sys.argv[1:4])
+    order_fd, report_fd, owner_fd = map(int, sys.argv[1:4])  # the last one -1: it is nobody's
     for fd in (order_fd, report_fd, owner_fd):
-        os.set_inheritable(fd, False)
+        if fd >= 0:
+            os.set_inheritable(fd, False)
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the owner, whose end ends us
     report = socket.socket(fileno=report_fd)
     try:
