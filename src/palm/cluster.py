@@ -223,7 +223,7 @@ class Cluster:
 
     def scale(self, name: str, workers: int) -> None:
         """Change the number of workers of a `Butterfly`; returns when it has so many. Those that go do first what they
-        have.
+        have. Workers that have joined by `palm.serve` are not counted.
 
         Raises
         ------
@@ -238,7 +238,9 @@ class Cluster:
             return _check_workers(Server, workers)
         if hire is None:
             raise LookupError(
-                f"there is no server {name!r} with workers here; there are: {', '.join(self._crews) or 'none'}"
+                f"there is no server {name!r} with workers of this cluster; there are: "
+                f"{', '.join(self._crews) or 'none'}. One that was started by palm.serve has as many as there are "
+                "processes"
             )
         _check_workers(Butterfly, workers)
         working = self._workers_of(name)
