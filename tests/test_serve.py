@@ -82,8 +82,12 @@ def test_one_alone_works(cluster, serve):
     there = server(cluster)
     assert there["template"] == "Butterfly" and there["pid"] not in (0, process.pid)
     assert [w["pid"] for w in there["workers"]] == [process.pid]
+    assert os.getsid(there["pid"]) == there["pid"]  # whatever ends the terminal of its starter does not end it
+    client.close()
     process.send_signal(signal.SIGINT)
     assert ended(process) == (0, "done\n", "")
+    eventually(lambda: not places.start_time(there["pid"]), LINGER / 2)
+    assert not cluster.status()["servers"]
 
 
 def test_further_ones_are_workers_too(cluster, serve):
@@ -196,13 +200,15 @@ def test_who_started_the_leader_dies_and_it_stays(cluster, serve):
     assert server(cluster)["pid"] == leader and list(workers(cluster).values()) == [second.pid]
 
 
-def test_a_leader_that_died_has_one_successor(cluster, serve):
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
+def test_a_leader_that_is_gone_has_one_successor(cluster, serve, number):
     pids, client = {serve().pid for _ in range(3)}, cluster.client()
     client.wait_for("work", workers=3)
     for _ in range(2):
-        leader = leader_of(cluster)
-        os.kill(leader, signal.SIGKILL)
-        assert sorted(client.job("work.up", range(1000))) == list(range(1, 1001))
+        leader, job = leader_of(cluster), client.job("work.up", range(1000), window=16)
+        there = [next(job)]
+        os.kill(leader, number)
+        assert sorted([*there, *job]) == list(range(1, 1001))
         assert server(cluster)["pid"] not in (0, leader)
         eventually(lambda: who(client) == pids)
     eventually(lambda: len(led_by(cluster)) == 1)
@@ -213,6 +219,16 @@ def led_by(cluster: palm.Cluster) -> list[int]:
     directory = Path(cluster.address.removeprefix("ipc://")).parent
     found = {int(p.suffix[1:]) for p in directory.glob("work-*") if p.suffix[1:].isdigit()}
     return [pid for pid in found - set(workers(cluster).values()) if places.start_time(pid)]
+
+
+def test_a_message_that_kills_is_set_aside(cluster, serve, tmp_path):
+    told, _, client = tmp_path / "told", [serve() for _ in range(3)], cluster.client()
+    client.wait_for("work", workers=3)
+    job = client.job(palm.step("work.kills_at", n=17, told=str(told)), range(100), on_error="skip")
+    assert sorted(job) == [x for x in range(100) if x != 17]
+    [error] = job.errors
+    assert isinstance(error, palm.Crashed) and error.number == 17 and "palm.serve" in error.reason
+    assert told.read_text() == "xx" and len(workers(cluster)) == 1
 
 
 def test_they_outlive_the_registry(cluster, serve):
@@ -351,6 +367,15 @@ def test_a_leader_that_cannot_be_started_is_told(cluster, serve):
     code, _, err = ended(serve("Unleadable"))
     assert code == 1 and "the leader of 'work' did not start" in err and "no such device" in err
     assert not cluster.status()["servers"]
+
+
+def test_a_module_that_serves_when_it_is_imported(cluster, tmp_path, monkeypatch):
+    (tmp_path / "serves_at_once.py").write_text(
+        "import palm\nclass Both(palm.Butterfly): ...\nif palm.process.importing: palm.serve(Both)\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    with pytest.raises(palm.PalmError, match='that module serves one: put what does it under `if __name__ == "__main'):
+        cluster.start("serves_at_once:Both")
 
 
 # -------------------------------------------------------------------------------------------- decisions, alone
