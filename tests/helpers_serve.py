@@ -12,6 +12,9 @@ import palm.process
 
 
 class Other(palm.Butterfly):
+    def setup(self):
+        print("set up")
+
     @palm.function
     def down(self, x):
         return x - 1

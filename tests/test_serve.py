@@ -22,6 +22,7 @@ from helpers_butterfly import Work
 
 import palm
 from palm import places
+from palm.registry import JOINING, Registry
 from palm.tenure import LINGER, Tenure
 from palm.vacancies import CLAIM, Vacancies
 
@@ -273,12 +274,17 @@ def test_all_and_the_leader_die(cluster, serve, tmp_path):
         future.result(60)
 
 
-def test_another_one_comes_in_time(cluster, serve, tmp_path):
+@pytest.mark.parametrize("who", ["worker", "leader too"])
+def test_another_one_comes_in_time(cluster, serve, tmp_path, who):
     process, client = serve(), cluster.client()
     client.wait_for("work")
     future = client.submit("work.until", str(tmp_path / "path"))
     eventually((tmp_path / "path.begun").exists)
+    leader = leader_of(cluster)
     process.kill()
+    if who == "leader too":
+        process.wait()
+        os.kill(leader, signal.SIGKILL)
     (tmp_path / "path").touch()
     serve()
     assert future.result(60) == 1
@@ -353,8 +359,13 @@ def test_the_death_of_the_owner_is_their_end(tmp_path):
 
 def test_who_does_not_fit_is_refused(cluster, serve):
     cluster.start(Work, workers=1)
-    code, _, err = ended(serve("Other"))
-    assert code == 1 and "of the class Work" in err.splitlines()[-1] and "Other with down(x)" in err.splitlines()[-1]
+    code, out, err = ended(serve("Other"))
+    assert (
+        code == 1
+        and not out
+        and "of the class Work" in err.splitlines()[-1]
+        and "Other with down(x)" in err.splitlines()[-1]
+    )
     code, _, err = ended(serve("Plain"))
     assert code == 1 and "there is a running server 'work'" in err and "as a palm.Butterfly" in err.splitlines()[-1]
     cluster.start("helpers_butterfly:Plain", "plain")
@@ -395,6 +406,19 @@ def test_numbers_and_claims():
     assert vacancies.claim("a", one, CLAIM)
     living.remove(1)
     assert vacancies.claim("a", two, CLAIM) and vacancies.reserve("a", 1, two, {"a/0"}) == [1]
+
+
+def test_a_registry_that_knows_nobody_yet_gives_no_numbers(monkeypatch):
+    now = time.monotonic()
+    monkeypatch.setattr(time, "monotonic", lambda: now)
+    registry = Registry()
+    registry.setup("cluster", "address", again=True)
+    numbers = registry.reserve("a", 2, places.this_process())
+    assert next(numbers) is None and not registry.lead("a", places.this_process())
+    registry.started(["a/0"])
+    assert next(numbers) is None
+    now += JOINING
+    assert list(numbers) == [1, 2] and registry.lead("a", places.this_process())
 
 
 @pytest.mark.parametrize(
