@@ -25,9 +25,10 @@ from typing import TYPE_CHECKING, Any
 from palm import places
 from palm._core import space as core_space
 from palm.suspects import Suspect
-from palm.template import Server, exposure
+from palm.template import Reduce, Server, exposure
 
 if TYPE_CHECKING:
+    from palm.leader import Leader
     from palm.membership import Enlistment
 
 WORK_GRACE = 2.0  # seconds that a function goes on for which nobody waits any more: then its process is replaced
@@ -128,14 +129,26 @@ def run(order: Order, ready: Callable[[], None]) -> None:
         enlistment = guest = Guest(membership, order, cls, lambda: host.node.stop())
     server.name, server.worker = order.name, order.worker or 0
     host: Host
-    if order.leads:
-        from palm.leader import Leader
-        from palm.tenure import Tenure
+    leader: Leader | None = None
+    if order.leads and issubclass(cls, Reduce):
+        from palm.reducer import Reducer
 
-        tenure = None if supervised else Tenure(time.monotonic())
-        host = Leader(cls, order.name, endpoint, membership, capsules, tenure)
+        assert isinstance(server, Reduce)
+        host = leader = Reducer(server, order.name, endpoint, membership, order.suspects, capsules)
+    elif order.leads:
+        from palm.routing import Router
+
+        host = leader = Router(cls, order.name, endpoint, membership, order.suspects, capsules)
+    elif issubclass(cls, Reduce):
+        from palm.folding import Folder
+
+        host = Folder(server, order.name, endpoint, membership, order.suspects, capsules)
     else:
         host = Host(server, order.name, endpoint, membership, order.suspects, capsules)
+    if leader is not None and not supervised:
+        from palm.tenure import Tenure
+
+        leader.tenure = tenure = Tenure(time.monotonic())
     if membership and order.worker is not None and guest is None:
         from palm.leader import JOIN
         from palm.membership import Enlistment
@@ -149,7 +162,7 @@ def run(order: Order, ready: Callable[[], None]) -> None:
     _stop_on_signals(guest.leave if guest else host.node.stop, host.node.stop, is_served=is_served)
     try:
         began = time.monotonic()
-        if not order.leads:
+        if not order.leads or issubclass(cls, Reduce):  # whose leader runs code of the user's too
             with core_space.arena(shared=False):
                 server.setup(**order.setup, **({"again": order.again} if order.is_registry else {}))
         if not order.is_registry:

@@ -26,8 +26,8 @@ class Tenure:
         self._has_left = has_left
         self._last = f"the last one (pid {pid}) has {'left' if has_left else 'died'}"
 
-    def is_over(self, now: float, workers: int, jobs: int, waiting: int) -> bool:
-        """jobs: that are open here; waiting: messages of theirs."""
+    def is_over(self, now: float, workers: int, jobs: int, waiting: bool) -> bool:
+        """jobs: that are open here; waiting: messages of theirs are."""
         if workers:
             self._since = now
             return False
