@@ -400,9 +400,10 @@ def serve(
     """Run a server in this process until it is stopped (SIGTERM, Ctrl-C, or the cluster's end): then it does what it
     has, and this returns; a second Ctrl-C interrupts.
 
-    A `Butterfly` or `Reduce` has as many workers as there are processes that serve it under the same name, this one among them; its
-    leader is a process beside them, which one of them starts, and another one again if it dies. Such processes may
-    come, go and die at any time. They may also join a server that ``cluster.start`` has started, and end with that one.
+    A `Butterfly` or `Reduce` has as many workers as there are processes that serve it under the same name, this one
+    among them; its leader is a process beside them, which one of them starts, and another one again if it dies. Such
+    processes may come, go and die at any time. They may also join a server that ``cluster.start`` has started, and end
+    with that one.
 
     Nobody watches this process: a function that overruns its `timeout` ends it, with exit code 124 and a line on
     standard error, and whoever has started it may start it again. What was cancelled or is late sees
