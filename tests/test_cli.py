@@ -156,7 +156,7 @@ def test_help_needs_no_rich():
     code = "import sys; from palm.cli import run; run(['--help']); sys.exit('rich' in sys.modules)"
     out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=30)
     assert out.returncode == 0
-    for word in ("demo", "up", "down", "status", "call", "submit", "doctor", "bench"):
+    for word in ("demo", "up", "down", "scale", "status", "call", "submit", "doctor", "bench"):
         assert f"\n  {word} " in out.stdout
 
 
@@ -314,6 +314,72 @@ def test_up_and_down(shell):
     for args in (["down"], ["status"], ["call", "tasks.nothing"], ["down", "shop"]):
         _, reason = shell.run(*args, code=3)
         assert "no running cluster" in reason
+
+
+PARALLEL = """
+import palm
+class Crew(palm.Butterfly):
+    def setup(self):
+        if self.worker == 3: raise ValueError("no such device")
+    @palm.function
+    def who(self, x): return self.worker
+if __name__ == "__main__":
+    import sys
+    palm.serve(Crew, sys.argv[1])
+"""
+
+
+def crew(shell: Shell, name: str = "crew") -> list[int]:
+    servers = json.loads(shell.run("status", "--json")[0])["servers"]
+    return [w["number"] for s in servers if s["name"] == name for w in s["workers"]]
+
+
+def test_scale(shell):
+    (shell.directory / "parallel.py").write_text(PARALLEL)
+    workers = '[servers.crew]\nclass = "parallel:Crew"\nworkers = 2\n'
+    (shell.directory / "cluster.toml").write_text(CONFIGURATION + workers)
+    shell.run("up", "-d")
+    assert crew(shell) == [0, 1]
+    for n in (3, 1):
+        assert shell.run("scale", "crew", str(n))[0] == f"crew has {n} worker{'s' * (n > 1)}\n"
+        assert crew(shell) == [*range(n)]
+    table, _ = shell.run("status")
+    assert "  crew/0" in table and "crew/1" not in table and "tasks/" not in table
+    for _ in range(2):  # a number that nobody has got is free again
+        _, reason = shell.run("scale", "crew", "4", code=1)
+        assert "no such device" in reason
+    assert set(crew(shell)) >= {0} and 3 not in crew(shell)
+    for args, code, words in [
+        (["crew", "0"], 2, "0 is not in the range"),
+        (["crew", "many"], 2, "'many' is not a valid integer"),
+        (["other", "2"], 2, "no server 'other' with workers of this cluster; there are: crew"),
+        (["tasks", "2"], 2, "as a palm.Butterfly"),
+        (["crew", "2", "--cluster", "nowhere"], 3, "no running cluster 'nowhere'"),
+    ]:
+        assert words in shell.run("scale", *args, code=code)[1]
+    shell.run("down")
+    assert "no running cluster" in shell.run("scale", "crew", "2", code=3)[1]
+
+
+def test_scale_has_no_more_patience_than_it_is_told(shell):
+    slow = PARALLEL.replace('if self.worker == 3: raise ValueError("no such device")', "while self.worker: pass")
+    (shell.directory / "parallel.py").write_text(slow)
+    (shell.directory / "cluster.toml").write_text(CONFIGURATION + '[servers.crew]\nclass = "parallel:Crew"\n')
+    shell.run("up", "-d")
+    _, reason = shell.run("scale", "crew", "2", "--timeout", "0.2", code=124)
+    assert "not done within 0.2 s" in reason and "goes on with it" in reason
+    shell.run("down")
+
+
+def test_scale_of_what_a_script_owns(cluster):
+    cluster.start(palm.Server, "idle")
+    done = subprocess.run(
+        [sys.executable, "-c", "from palm.cli import main; main()", "scale", "idle", "2", "--cluster", cluster.name],
+        capture_output=True,
+        text=True,
+        timeout=30,
+    )
+    assert done.returncode == 2 and f"(pid {os.getpid()}) is no `palm up`" in done.stderr
 
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 0)])

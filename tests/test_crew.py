@@ -82,6 +82,16 @@ def test_short_ones_travel_in_batches_and_long_ones_alone():
     assert crew.next("f", 10_000) is None  # a long one is at work
 
 
+def test_who_is_leaving_gets_nothing_more():
+    crew = Crew()
+    for i in range(2):
+        crew.add(Worker(i, i, "w", i, {"f": 1e-6}))
+    crew.all()[0].is_leaving = True
+    assert {found[0].index for _ in range(3) if (found := crew.next("f", 16))} == {1}
+    crew.all()[1].is_leaving = True
+    assert crew.next("f", 16) is None
+
+
 def test_the_last_ones_are_for_who_is_free_first():
     crew = Crew()
     for i in range(4):

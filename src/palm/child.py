@@ -24,7 +24,7 @@ from palm.process import Order
 from palm.restarts import LIVED, Restarts
 from palm.suspects import Name, Numbered, Suspect, Suspects
 
-_MAIN = "from palm.process import main; raise SystemExit(main())"
+MAIN = "from palm.process import main; raise SystemExit(main())"
 
 
 # What is told of a process that has ended itself, by what `Page.ended` says
@@ -73,7 +73,7 @@ class Child:
         self.pidfd = -1
         self.spawn_at: float | None = None  # the successor; monotonic
         self.end_told: tuple[int, str, str] | None = None  # pid, reason and state; None: it is there
-        self._order, self._env, self._owner_fd = _pickled(order), env, order.owner_fd
+        self._order, self._env, self._owner_fd = pickled(order), env, order.owner_fd
         self._births = births
         self._report: socket.socket | None = None
         self._said = b""
@@ -115,7 +115,7 @@ class Child:
     def _executed(self, *fds: int) -> subprocess.Popen[bytes]:
         fds = (*fds, self._owner_fd)
         return subprocess.Popen(
-            [sys.executable, "-c", _MAIN, *map(str, fds)], pass_fds=fds, env=self._env, stdin=subprocess.DEVNULL
+            [sys.executable, "-c", MAIN, *map(str, fds)], pass_fds=fds, env=self._env, stdin=subprocess.DEVNULL
         )
 
     def _opened_pidfd(self) -> int:
@@ -250,7 +250,7 @@ class Child:
         self.forget()
 
 
-def _pickled(order: Order) -> bytes:
+def pickled(order: Order) -> bytes:
     """What `palm.process.main` reads; once, so that a successor gets what the first one got."""
     import cloudpickle  # type: ignore[import-untyped]
 

@@ -95,6 +95,26 @@ def down(cluster: str | None, timeout: float) -> None:
 
 @palm.command()
 @_cluster
+@_timeout
+@click.argument("server")
+@click.argument("workers", type=click.IntRange(min=1), metavar="N")
+def scale(cluster: str | None, timeout: float | None, server: str, workers: int) -> None:
+    """Give a parallel server N workers: palm scale spectrum 8
+
+    The cluster has to run under `palm up`. Workers that go do first what they have. Processes that serve by
+    `palm.serve` are not counted: there are as many as are started.
+    """
+    from palm import control, places
+
+    try:
+        control.scale(places.find(cluster), server, workers, timeout)
+    except ValueError as e:
+        raise click.UsageError(str(e)) from None
+    click.echo(f"{server} has {workers} worker{'s' * (workers > 1)}")
+
+
+@palm.command()
+@_cluster
 @click.option("--json", "as_json", is_flag=True, help="Print the object of Client.status().")
 def status(cluster: str | None, as_json: bool) -> None:
     """Show the servers of a cluster and their counters."""

@@ -26,28 +26,35 @@ def bytes_text(n: float) -> str:
 
 
 def status_report(status: dict[str, Any]) -> None:
-    """The cluster as a table, one line a server."""
+    """The cluster as a table, one line a server, and one for each of its workers where these are processes of their
+    own."""
     console = _console()
     registry = status["registry"]
     console.print(f"cluster {status['cluster']}, registry {registry['state']} (pid {registry['pid']})", highlight=False)
     numbers = ["pid", "in", "out", "errors", "busy s", "bytes in", "bytes out", "copied"]
     table = _table(["server", "state", "does"], numbers, "functions")
     for server in status["servers"]:
-        c = server["counters"]
-        table.add_row(
-            server["name"],
-            Text(server["state"], _COLOURS.get(server["state"], "red")),
-            text_of(server["work"]) if c else "-",
-            str(server["pid"] or "-"),
-            *(str(c.get(k, "-")) for k in ("messages_in", "messages_out", "errors")),
-            f"{c['busy_seconds']:.1f}" if c else "-",
-            *(bytes_text(c[k]) if c else "-" for k in ("bytes_in", "bytes_out", "bytes_copied")),
-            ", ".join(server["functions"]),
-        )
+        table.add_row(server["name"], *_cells(server), ", ".join(server["functions"]))
+        for worker in server["workers"]:
+            if worker["pid"] != server["pid"] or not worker["pid"]:
+                table.add_row(f"  {server['name']}/{worker['number']}", *_cells(worker), "")
     console.print(table)
     for client in status["clients"]:
         if client["work"]["state"] == "waiting":
             console.print(f"client (pid {client['pid']}): {text_of(client['work'])}", highlight=False)
+
+
+def _cells(process: dict[str, Any]) -> list[str | Text]:
+    """State, what it does, and numbers."""
+    c = process["counters"]
+    return [
+        Text(process["state"], _COLOURS.get(process["state"], "red")),
+        text_of(process["work"]) if c else "-",
+        str(process["pid"] or "-"),
+        *(str(c.get(k, "-")) for k in ("messages_in", "messages_out", "errors")),
+        f"{c['busy_seconds']:.1f}" if c else "-",
+        *(bytes_text(c[k]) if c else "-" for k in ("bytes_in", "bytes_out", "bytes_copied")),
+    ]
 
 
 def demo_report(found: dict[str, Any]) -> None:

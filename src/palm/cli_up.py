@@ -19,6 +19,7 @@ from palm import places
 from palm.client import Client
 from palm.cluster import Cluster
 from palm.config import Configuration
+from palm.control import Control
 from palm.errors import Disconnected, PalmError, Timeout
 
 STOP_SECONDS = 5.0  # that servers have to finish what they do, when the owner is told to stop
@@ -56,8 +57,9 @@ def up(path: Path, ready_fd: int = -1) -> int:
         cluster = Cluster(configuration.name)
         try:
             configuration.start(cluster)
-            _announce(cluster, configuration, ready_fd)
-            threading.Event().wait()
+            with Control(cluster):
+                _announce(cluster, configuration, ready_fd)
+                threading.Event().wait()
         finally:
             cluster.close(STOP_SECONDS)
     except Stopped as e:

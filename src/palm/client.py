@@ -276,7 +276,7 @@ class Client(concurrent.futures.Executor):
             except (OSError, core_space.CoreError):
                 process["counters"] = {}
         queues, now = activity.queues_of(servers, clients), time.monotonic_ns()
-        for process in (*servers, *clients):
+        for process in (*servers, *clients, *workers):
             process["work"] = activity.describe(process, servers, queues, now)
         for client in clients:
             del client["counters"]

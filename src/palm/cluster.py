@@ -9,6 +9,7 @@ import functools
 import inspect
 import itertools
 import os
+import signal
 import threading
 import time
 import weakref
@@ -48,11 +49,7 @@ class Cluster:
     """
 
     def __init__(self, name: str | None = None) -> None:
-        if process.importing:
-            raise RuntimeError(
-                "a server's process imports the module of its template, and that module starts a cluster: put what "
-                'starts it under `if __name__ == "__main__":`'
-            )
+        _check_not_imported("starts a cluster")
         core_space.open_space()  # RuntimeError in a forked child (R32)
         self._directory = places.make(name)
         self.name = self._directory.name
@@ -186,7 +183,12 @@ class Cluster:
             self._launch(replace_fields(order, worker=number), env, cores, timeout, attempts)
 
         with concurrent.futures.ThreadPoolExecutor(len(numbers), "palm-hire") as threads:
-            list(threads.map(launch, numbers))
+            hired = {number: threads.submit(launch, number) for number in numbers}
+        for number, future in hired.items():
+            if future.exception() is not None:  # its number is free again
+                self._reports.put("left", f"{order.name}/{number}", 0, "did not start", "stopped")
+        for future in hired.values():
+            future.result()
 
     def _launch(self, order: Order, env: dict[str, str], cores: int, timeout: float, attempts: int) -> None:
         order.owner_fd, order.work_grace = self._owner_read, process.WORK_GRACE
@@ -222,7 +224,7 @@ class Cluster:
 
     def scale(self, name: str, workers: int) -> None:
         """Change the number of workers of a parallel server; returns when it has so many. Those that go first do
-        what they have.
+        what they have. Workers that have joined by `palm.serve` are not counted.
 
         Raises
         ------
@@ -237,7 +239,9 @@ class Cluster:
             return _check_workers(workers, is_parallel=False)
         if hire is None:
             raise LookupError(
-                f"there is no server {name!r} with workers here; there are: {', '.join(self._crews) or 'none'}"
+                f"there is no server {name!r} with workers of this cluster; there are: "
+                f"{', '.join(self._crews) or 'none'}. One that was started by palm.serve has as many as there are "
+                "processes"
             )
         _check_workers(workers, is_parallel=True)
         working = self._workers_of(name)
@@ -245,9 +249,13 @@ class Cluster:
             gone = [child for n in working[workers:] if (child := self._supervisor.remove(n)) is not None]
             self._end(gone, STOPS)
         elif len(working) < workers:
-            taken = {int(n.partition("/")[2]) for n in working}
-            free = (n for n in itertools.count() if n not in taken)
-            hire(list(itertools.islice(free, workers - len(working))))
+            hire(self._reserve(name, workers - len(working)))
+
+    def _reserve(self, name: str, count: int) -> list[int]:
+        """Numbers for new workers: others may have joined the server by `palm.serve`."""
+        directory = self._own_client()._directory
+        numbers: list[int] = directory.patiently(lambda: directory.ask("reserve", name, count, places.this_process()))
+        return numbers
 
     def client(self) -> Client:
         """A new client, closed with the cluster at the latest."""
@@ -351,6 +359,14 @@ def parse_memory(text: str | None) -> int:
         raise ValueError(f'{text!r} is no amount of memory: write it as "512MiB" or "2GB"') from None
 
 
+def _check_not_imported(does: str) -> None:
+    if process.importing:
+        raise RuntimeError(
+            f"a server's process imports the module of its template, and that module {does}: put what does it under "
+            '`if __name__ == "__main__":`'
+        )
+
+
 def _when_it_ends(child: Child) -> int:
     """Those to whom others say that they leave are there for longer: a worker's leader, everybody's registry."""
     return 2 if child.name == REGISTRY else 0 if "/" in child.name else 1
@@ -382,7 +398,13 @@ def serve(
     address: str | None = None,
     setup: Mapping[str, Any] | None = None,
 ) -> None:
-    """Run a server in this process until it is stopped (SIGTERM, Ctrl-C, or the cluster's end).
+    """Run a server in this process until it is stopped (SIGTERM, Ctrl-C, or the cluster's end): then it does what it
+    has, and this returns; a second Ctrl-C interrupts.
+
+    A `Butterfly` or `Reduce` has as many workers as there are processes that serve it under the same name, this one
+    among them; its leader is a process beside them, which one of them starts, and another one again if it dies. Such
+    processes may come, go and die at any time. They may also join a server that ``cluster.start`` has started, and end
+    with that one.
 
     Nobody watches this process: a function that overruns its `timeout` ends it, with exit code 124 and a line on
     standard error, and whoever has started it may start it again. What was cancelled or is late sees
@@ -398,13 +420,27 @@ def serve(
         Of the cluster, as for `Client`.
     setup : mapping, optional
         What `Server.setup` gets.
+
+    Raises
+    ------
+    PalmError
+        There is another server of this name; or the one that it has worked for was stopped by its cluster.
+    Disconnected
+        There is no such cluster.
     """
-    cls = load(template)
-    _check_setup(cls, dict(setup or {}))
+    _check_not_imported("serves one")
+    cls, setup = load(template), arguments.mapping("setup", setup)
+    _check_setup(cls, setup)
     order = Order(
         cls,
         places.check_name(name or cls.__name__.lower(), "the server"),
         places.find(address),
-        setup=dict(setup or {}),
+        setup=setup,
+        guest=cls._is_parallel,
     )
-    process.run(order, lambda: None)
+    before = [(number, signal.getsignal(number)) for number in (signal.SIGTERM, signal.SIGINT)]
+    try:
+        process.run(order, lambda: None)
+    finally:
+        for number, handler in before:
+            signal.signal(number, handler)

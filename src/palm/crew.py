@@ -49,6 +49,7 @@ class Worker:
     pid: int
     services: dict[str, float] = field(default_factory=dict)  # seconds that a message takes, by function
     loads: dict[int, Load] = field(default_factory=dict)  # by handle
+    is_leaving: bool = False  # it gets nothing more
 
     @property
     def outstanding(self) -> int:
@@ -125,7 +126,9 @@ class Crew:
         for more."""
         most = min(MOST, max(1, waiting // (2 * len(self._workers) or 1)))
         free = [
-            (worker.backlog(), -n, worker) for worker in self._workers.values() if (n := worker.room(function, most))
+            (worker.backlog(), -n, worker)
+            for worker in self._workers.values()
+            if not worker.is_leaving and (n := worker.room(function, most))
         ]
         if not free:
             return None

@@ -115,15 +115,19 @@ class Host:
     def serve(self) -> None:
         """Until the node is stopped, and what has come by then is done; generators are closed."""
         with core_space.arena(shared=False):
-            while (event := self._next_event()) is not None or self._has_more() or not self.stopping:
+            while (event := self._next_event()) is not None or self._holds_out() or not self.stopping:
                 if event is not None:
                     self._dispatch(event)
                 self._go_on(others=event is not None)
                 if self.node.rejections != self._rejected:
                     self._report_rejected()
 
-    def _has_more(self) -> bool:
+    def _holds_out(self) -> bool:
         """It is not to end yet, though nothing comes."""
+        return self._has_more()
+
+    def _has_more(self) -> bool:
+        """There is something to be done here."""
         return bool(self._retries)
 
     def _go_on(self, others: bool) -> None:
@@ -145,7 +149,7 @@ class Host:
     def _patience(self) -> float:
         """Seconds until there is something to do, if nothing comes."""
         due = min(self._retries.due(), self._generators.due())
-        most = 0.0 if self.stopping and not self._has_more() else IDLE
+        most = 0.0 if self.stopping and not self._holds_out() else IDLE
         return most if due == math.inf else min(most, max(0.0, due - time.monotonic()))
 
     def _forget_what_was_early(self) -> None:

@@ -26,9 +26,10 @@ from palm.template import Server, function
 if TYPE_CHECKING:
     from palm.capsule import Store
     from palm.membership import Membership
+    from palm.tenure import Tenure
 
 log = logging.getLogger("palm")
-JOIN = "_join"  # the leader's own function
+JOIN, LEAVE = "_join", "_leave"  # the leader's own functions
 PATIENCE = 1.0  # seconds for the supervisor to find out of what a worker has died
 
 
@@ -40,6 +41,11 @@ class Leading(Server):
         """A worker is ready, or tells so again to a leader that has been started again."""
         self._host.joined(worker)
         return True
+
+    @function
+    def _leave(self, address: str) -> int:
+        """A worker wants to go: it gets nothing more. Returns how many messages it still has."""
+        return int(self._host.leaves(address))
 
 
 class Leader(Host):
@@ -68,6 +74,7 @@ class Leader(Host):
         self._blamed = Suspects()
         for suspect in suspects:
             self._blamed.recall(name, suspect)
+        self.tenure: Tenure | None = None  # of one that nobody watches
 
     # ----------------------------------------------------------------------------------------------- workers
 
@@ -81,9 +88,18 @@ class Leader(Host):
         except (OSError, core_space.CoreError, ValueError) as e:
             log.warning("%s: of what worker %d dies will not be known: %s", self.name, worker["worker"], e)
 
+    def leaves(self, address: str) -> int:
+        for worker in self._crew.all():
+            if worker.endpoint == address:
+                worker.is_leaving = True
+                return worker.outstanding
+        return 0
+
     def _gone(self, link: int) -> None:
         worker = self._crew.remove(link)
         if worker is not None:
+            if self.tenure is not None:
+                self.tenure.lost(worker.pid, worker.is_leaving)
             self._bereft(worker, self._blame(worker, self._pages.pop(link, None)))
         super()._gone(link)
 
@@ -130,8 +146,8 @@ class Leader(Host):
     # ------------------------------------------------------------------------------------------------- jobs
 
     def _is_own(self, a: Assignment) -> bool:
-        """True of the leader's own function, which workers call."""
-        return a.steps[0][:2] == [self.name, JOIN]
+        """True of the leader's own functions, which workers call."""
+        return a.steps[0][0] == self.name and a.steps[0][1] in (JOIN, LEAVE)
 
     def _open(self, event: core.Event) -> None:
         super()._open(event)
@@ -164,6 +180,17 @@ class Leader(Host):
             return
         for busy, _, _, done, _ in event.releases():
             worker.reported(event.handle, done, busy)
+
+    def _go_on(self, others: bool) -> None:
+        super()._go_on(others)
+        if self.tenure is not None and self.tenure.is_over(
+            time.monotonic(), len(self._crew), len(self._jobs), self._has_more()
+        ):
+            self.node.stop()
+
+    def _holds_out(self) -> bool:
+        """One that nobody watches goes at once: what it has is repeated where its workers are led from then on."""
+        return self.tenure is None and super()._holds_out()
 
     def _has_more(self) -> bool:
         return super()._has_more() or self._crew.outstanding() > 0

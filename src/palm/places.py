@@ -15,6 +15,7 @@ import secrets
 import shutil
 import stat
 from pathlib import Path
+from typing import Any
 
 from palm.errors import ConfigError, Disconnected
 
@@ -56,6 +57,12 @@ def start_time(pid: int) -> int:
     return 0 if after_name[0] in (b"Z", b"X") else int(after_name[19])
 
 
+def this_process() -> dict[str, Any]:
+    """As a registry knows processes."""
+    pid = os.getpid()
+    return {"where": pid_namespace(), "pid": pid, "began": start_time(pid)}
+
+
 @functools.cache
 def pid_namespace() -> bytes:
     """Where pids mean what they mean here: 16 bytes of the kernel's boot id, and the inode of the pid namespace."""
@@ -84,9 +91,14 @@ def owner(path: Path) -> int:
     return pid if start_time(pid) == began else 0
 
 
+def directory_of(registry: str) -> Path:
+    """Of the cluster whose registry is at this endpoint of this host."""
+    return Path(registry.removeprefix("ipc://")).parent
+
+
 def is_abandoned(registry: str) -> bool:
     """True of a registry's endpoint on this host, if the owner of its cluster is dead: nobody starts it again."""
-    return registry.startswith("ipc://") and not owner(Path(registry.removeprefix("ipc://")).parent)
+    return registry.startswith("ipc://") and not owner(directory_of(registry))
 
 
 def remove(path: Path) -> None:

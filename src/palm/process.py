@@ -29,6 +29,8 @@ from palm.template import Reduce, Server, Source, exposure
 
 if TYPE_CHECKING:
     from palm.host import Host
+    from palm.leader import Leader
+    from palm.membership import Enlistment
 
 WORK_GRACE = 2.0  # seconds that a function goes on for which nobody waits any more: then its process is replaced
 TEMPLATES = ("palm.template", "palm.scattergather")  # modules
@@ -54,6 +56,7 @@ class Order:
     is_registry: bool = False
     leads: bool = False  # it has workers
     worker: int | None = None  # its number among the workers of the leader `name`
+    guest: bool = False  # a worker whose number the registry has to say, and that nobody watches
     work_grace: float = WORK_GRACE
     suspects: list[Suspect] = field(default_factory=list)  # messages in which its predecessors have died
     again: bool = False  # it has predecessors
@@ -105,7 +108,6 @@ def run(order: Order, ready: Callable[[], None]) -> None:
     from palm.host import Host
 
     cls = load(order.template)
-    _check_alone(cls, order)
     _allow_many_files()
     core_space.open_space(order.memory)
     endpoint = order.endpoint or places.endpoint(order.registry, order.name)
@@ -116,23 +118,34 @@ def run(order: Order, ready: Callable[[], None]) -> None:
 
     capsules = None if order.is_registry else Store(cls, order.setup)
     server = cls()
-    server.name, server.worker = order.name, order.worker or 0
-    membership = enlistment = None
+    membership = guest = tenure = None
+    enlistment: Enlistment | None = None
+    supervised = order.owner_fd >= 0
     if not order.is_registry:
         from palm.membership import Membership
 
-        supervised = order.owner_fd >= 0
-        membership = Membership(order.registry, lambda: describe(server, order, host.node.endpoint, supervised))
+        on_end = None if supervised else lambda: host.node.stop()
+        membership = Membership(order.registry, lambda: describe(server, order, host.node.endpoint, supervised), on_end)
+    if membership and order.guest:
+        from palm.guest import Guest
+
+        enlistment = guest = Guest(membership, order, cls, lambda: host.node.stop())
+    server.name, server.worker = order.name, order.worker or 0
     host: Host
+    leader: Leader | None = None
     if order.leads:
-        host = _leader(server, order, endpoint, membership, capsules)
+        host = leader = _leader(server, order, endpoint, membership, capsules)
     elif isinstance(server, Reduce):
         from palm.folding import Folder
 
         host = Folder(server, order.name, endpoint, membership, order.suspects, capsules)
     else:
         host = Host(server, order.name, endpoint, membership, order.suspects, capsules)
-    if membership and order.worker is not None:
+    if leader is not None and not supervised:
+        from palm.tenure import Tenure
+
+        leader.tenure = tenure = Tenure(time.monotonic())
+    if membership and order.worker is not None and guest is None:
         from palm.leader import JOIN
         from palm.membership import Enlistment
 
@@ -141,7 +154,8 @@ def run(order: Order, ready: Callable[[], None]) -> None:
         host.on_gone = lambda: places.remove_dead_sockets(Path(endpoint.removeprefix("ipc://")).parent)
     if order.owner_fd >= 0 and not order.is_registry:  # else nobody would start it again
         host.faults = Faults(Path(order.registry.removeprefix("ipc://")).parent, order.name)
-    signal.signal(signal.SIGTERM, lambda *_: host.node.stop())
+    is_served = not (supervised or order.leads)
+    _stop_on_signals(guest.leave if guest else host.node.stop, host.node.stop, is_served=is_served)
     try:
         began = time.monotonic()
         if server._host is not None:  # else nothing of it runs here
@@ -155,9 +169,16 @@ def run(order: Order, ready: Callable[[], None]) -> None:
             enlistment.join()
         ready()
         _serve(host, order)
+        if guest and guest.why is not None:
+            raise guest.why
     finally:
         path = Path(endpoint.removeprefix("ipc://"))
-        orphan = endpoint.startswith("ipc://") and _owner_is_gone(order.owner_fd)
+        orphan = endpoint.startswith("ipc://") and (
+            _owner_is_gone(order.owner_fd) if supervised else places.is_abandoned(order.registry)
+        )
+        if membership and not supervised:  # else its supervisor tells
+            why = tenure.reason if tenure else ""
+            membership.leave("failed" if why else "stopped", why or "stopped")
         if enlistment:
             enlistment.close()
         host.close(GRACE / 4 if orphan else 2.0)
@@ -169,7 +190,7 @@ def run(order: Order, ready: Callable[[], None]) -> None:
             _last_one_out(path.parent, GRACE + 0.3 if order.is_registry else 0.3)
 
 
-def _leader(server: Server, order: Order, endpoint: str, membership: Any, capsules: Any) -> Host:
+def _leader(server: Server, order: Order, endpoint: str, membership: Any, capsules: Any) -> Leader:
     """`server` is used by one that runs something of it itself."""
     from palm.scattergather import ScatterGather
 
@@ -186,15 +207,18 @@ def _leader(server: Server, order: Order, endpoint: str, membership: Any, capsul
     return Router(type(server), order.name, endpoint, membership, order.suspects, capsules)
 
 
-def _check_alone(cls: type[Server], order: Order) -> None:
-    """A leader and workers are started by a cluster, which knows of both; one process alone is neither."""
-    from palm.scattergather import ScatterGather
+def _stop_on_signals(softly: Callable[[], None], at_once: Callable[[], None], *, is_served: bool) -> None:
+    """The first signal softly, others at once. is_served: by palm.serve, for which Ctrl-C is such a signal; a second
+    one interrupts."""
+    ways = [at_once, softly]
 
-    if issubclass(cls, ScatterGather) and not order.leads and order.worker is None:
-        raise TypeError(
-            f"{cls.__qualname__} is a palm.ScatterGather, a leader and workers, which palm.serve does not start yet: "
-            "use palm.Cluster.start"
-        )
+    def stop(number: int, frame: Any) -> None:
+        if number == signal.SIGINT:
+            signal.signal(signal.SIGINT, signal.default_int_handler)
+        (ways.pop() if len(ways) > 1 else at_once)()
+
+    for number in (signal.SIGTERM, signal.SIGINT) if is_served else (signal.SIGTERM,):
+        signal.signal(number, stop)
 
 
 def _work_grace(order: Order, setup_took: float) -> float:
@@ -255,9 +279,10 @@ def _last_one_out(directory: Path, patience: float) -> None:
 
 
 def main() -> int:
-    order_fd, report_fd, owner_fd = map(int, sys.argv[1:4])
+    order_fd, report_fd, owner_fd = map(int, sys.argv[1:4])  # the last one -1: it is nobody's
     for fd in (order_fd, report_fd, owner_fd):
-        os.set_inheritable(fd, False)
+        if fd >= 0:
+            os.set_inheritable(fd, False)
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the owner, whose end ends us
     report = socket.socket(fileno=report_fd)
     try:

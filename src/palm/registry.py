@@ -10,6 +10,8 @@ from typing import Any
 
 from palm import places
 from palm.template import Server, function
+from palm.tenure import LINGER
+from palm.vacancies import Holder, Vacancies
 
 _REASONS = 4096  # deaths that are remembered
 BLIND = 30.0  # seconds that one that was started again waits for its supervisor to tell whom it has
@@ -29,6 +31,8 @@ class Registry(Server):
         self.states: dict[str, str] = {}  # of those that are not there
         self.clients: dict[tuple[bytes, int], dict[str, Any]] = {}  # those that have waited for room
         self.ends: dict[str, str] = {}  # why they are not
+        self._vacancies = Vacancies(_lives)
+        self._awaited: dict[str, float] = {}  # servers of workers that nobody watches, which have died; until when
 
     @function
     def join(self, server: dict[str, Any]) -> str:
@@ -36,9 +40,12 @@ class Registry(Server):
         old = self._alive().get(server["name"])
         if old is not None and (old["where"], old["pid"]) != (server["where"], server["pid"]):
             return (
-                f"there is a running server {server['name']!r} (pid {old['pid']} on {old['host']}); only templates "
-                "with workers can be served by several processes"
+                f"there is a running server {server['name']!r} (pid {old['pid']} on {old['host']}); only a parallel "
+                "template can be served by several processes: as a palm.Butterfly, with nothing else changed, it can"
             )
+        if server["worker"] is None and not server["leads"] and self._has_guests(server["name"]):
+            return f"there are workers of a parallel server {server['name']!r}: give another name"
+        self._vacancies.filled(server["name"])
         self.known[server["name"]] = server
         self.states.pop(server["name"], None)
         return ""
@@ -53,22 +60,43 @@ class Registry(Server):
         return True
 
     @function
+    def reserve(self, name: str, count: int, holder: Holder) -> Iterator[int]:
+        """Yields numbers for new workers of a server, which nobody else gets."""
+        while time.monotonic() < self._blind_until:
+            yield None  # type: ignore[misc]  # others have their turn
+            time.sleep(0.005)
+        yield from self._vacancies.reserve(name, count, holder, {*self._alive(), *self.states})
+
+    @function
+    def lead(self, name: str, holder: Holder) -> bool:
+        """A worker that nobody watches asks whether to start a leader: there is none, and nobody else does."""
+        if name in self._alive() or self._is_started_again(name):
+            return False
+        return self._vacancies.claim(name, holder, time.monotonic())
+
+    @function
     def left(self, name: str, pid: int, reason: str, state: str) -> bool:
         """A server is gone; `state`: "stopped", "restarting" or "failed"."""
-        self.reasons[name, pid] = reason
-        while len(self.reasons) > _REASONS:
-            del self.reasons[next(iter(self.reasons))]
+        self._note(name, pid, reason)
         if name in self.known and self.known[name]["pid"] == pid:
             del self.known[name]
+        self._vacancies.filled(name)
+        self._awaited.pop(name, None)
         if state == "stopped":
             self.states.pop(name, None)
         elif name not in self.known:
             self.states[name], self.ends[name] = state, reason
         return True
 
+    def _note(self, name: str, pid: int, reason: str) -> None:
+        self.reasons[name, pid] = reason
+        while len(self.reasons) > _REASONS:
+            del self.reasons[next(iter(self.reasons))]
+
     @function
     def reason(self, name: str, pid: int) -> str:
         """Why a process of this server died; empty if nobody has told."""
+        self._alive()
         return self.reasons.get((name, pid), "")
 
     @function
@@ -82,7 +110,7 @@ class Registry(Server):
         alive = self._alive()
         return {
             "servers": {n: alive[n] for n in names if n in alive},
-            "names": sorted(n for n in {*alive, *self.states} if not _is_worker(n)),
+            "names": sorted({*(n for n in alive if not _is_worker(n)), *self._absent()}),
             "states": self.states | {n: "restarting" for n in names if self._is_coming(n)},
             "ends": {n: self.ends[n] for n in self.states if n in self.ends},
         }
@@ -143,12 +171,11 @@ class Registry(Server):
                 "pid": 0,
                 "address": "",
                 "functions": [],
-                "workers": [],
+                "workers": self._workers(n, alive),
                 "page": [0, 0, 0, 0],
                 "reason": self.ends.get(n, ""),
             }
-            for n, state in self.states.items()
-            if n not in self.known and not _is_worker(n)
+            for n, state in self._absent().items()
         ]
         return {
             "cluster": self.cluster,
@@ -160,38 +187,68 @@ class Registry(Server):
     def _crew(self, server: dict[str, Any], alive: dict[str, dict[str, Any]]) -> list[dict[str, Any]]:
         """The processes that run its functions: itself, or its workers."""
         if not server["leads"]:
-            return [{"pid": server["pid"], "state": _state(server), "page": server["page"]}]
-        names = {n for n in (*alive, *self.states) if _is_worker(n, server["name"])}
+            return [{"number": 0, "pid": server["pid"], "state": _state(server), "page": server["page"]}]
+        return self._workers(server["name"], alive)
+
+    def _workers(self, of: str, alive: dict[str, dict[str, Any]]) -> list[dict[str, Any]]:
+        numbers = sorted(int(n.rpartition("/")[2]) for n in {*alive, *self.states} if _is_worker(n, of))
         return [
-            {"pid": w["pid"], "state": _state(w), "page": w["page"]}
-            if (w := alive.get(n)) is not None
-            else {"pid": 0, "state": self.states[n], "page": [0, 0, 0, 0], "reason": self.ends.get(n, "")}
-            for n in sorted(names, key=lambda n: int(n.rpartition("/")[2]))
+            {"number": i, "pid": w["pid"], "state": _state(w), "page": w["page"]}
+            if (w := alive.get(n := f"{of}/{i}")) is not None
+            else {"number": i, "pid": 0, "state": self.states[n], "page": [0, 0, 0, 0], "reason": self.ends.get(n, "")}
+            for i in numbers
         ]
 
+    def _absent(self) -> dict[str, str]:
+        """The states of servers that are not there."""
+        led = {n.partition("/")[0] for n, s in self.known.items() if _is_guest(s)}
+        states = {n: state for n, state in self.states.items() if not _is_worker(n)}
+        states |= {n: "restarting" for n in {*led, *self._awaited} if self._is_led_again(n)}
+        return {n: state for n, state in states.items() if n not in self.known}
+
     def _clients_alive(self) -> list[dict[str, Any]]:
-        here = places.pid_namespace()
-        self.clients = {
-            k: c for k, c in self.clients.items() if c["where"] != here or places.start_time(c["pid"]) == c["began"]
-        }
+        self.clients = {k: c for k, c in self.clients.items() if _lives(c)}
         return list(self.clients.values())
 
     def _is_coming(self, name: str) -> bool:
         """It is not there, but will be: it is being started again, or this registry is too young to know it."""
-        if name in self._alive():
-            return False
+        return name not in self._alive() and (self._is_started_again(name) or self._is_led_again(name))
+
+    def _is_led_again(self, name: str) -> bool:
+        """It has workers one of which starts a leader, or such may come."""
+        return self._has_guests(name) or time.monotonic() < self._awaited.get(name, 0.0)
+
+    def _has_guests(self, name: str) -> bool:
+        """Workers that nobody watches, one of which starts a leader."""
+        return any(_is_guest(s) and _is_worker(n, name) for n, s in self._alive().items())
+
+    def _is_started_again(self, name: str) -> bool:
         unknown = name not in self.states and time.monotonic() < self._blind_until
         return unknown or self.states.get(name) == "restarting"
 
     def _alive(self) -> dict[str, dict[str, Any]]:
         """Those known, without the dead of this host. The supervisor of a dead one will tell what becomes of it."""
-        here = places.pid_namespace()
         for name, s in list(self.known.items()):
-            if s["where"] == here and places.start_time(s["pid"]) != s["began"]:
+            if not _lives(s):
                 del self.known[name]
                 if s["supervised"]:
                     self.states.setdefault(name, "restarting")
+                else:
+                    if s["leads"] or _is_guest(s):
+                        self._awaited[name.partition("/")[0]] = time.monotonic() + LINGER
+                    self._note(name, s["pid"], "nobody has watched it; its standard error may say more (palm.serve)")
         return self.known
+
+
+def _lives(process: dict[str, Any]) -> bool:
+    """As far as that can be seen from here."""
+    is_here = process["where"] == places.pid_namespace()
+    return not is_here or places.start_time(process["pid"]) == process["began"]
+
+
+def _is_guest(server: dict[str, Any]) -> bool:
+    """A worker that nobody watches."""
+    return server["worker"] is not None and not server["supervised"]
 
 
 def _is_worker(name: str, of: str | None = None) -> bool:

@@ -1,0 +1,44 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""Serves what test_serve.py wants, in a process of its own: ``python helpers_serve.py ADDRESS CLASS NAME``."""
+
+from __future__ import annotations
+
+import sys
+
+import helpers_butterfly
+
+import palm
+import palm.process
+
+
+class Other(palm.Butterfly):
+    def setup(self):
+        print("set up")
+
+    @palm.function
+    def down(self, x):
+        return x - 1
+
+
+class Unleadable(palm.Butterfly):
+    """No other process can have it."""
+
+    @palm.function
+    def up(self, x):
+        return x + 1
+
+    def __reduce_ex__(self, protocol):
+        return fail, ()
+
+
+Unleadable.one = Unleadable()
+
+
+def fail():
+    raise ValueError("no such device")
+
+
+if __name__ == "__main__":
+    address, template, name = sys.argv[1:]
+    palm.serve(globals().get(template) or getattr(helpers_butterfly, template), name, address=address)
+    print("done")
