@@ -22,7 +22,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from palm import places
+from palm import cache, places
 from palm._core import space as core_space
 from palm.suspects import Suspect
 from palm.template import Server, exposure
@@ -51,8 +51,14 @@ class Order:
     leads: bool = False  # it hands messages out to workers, and runs nothing of the template
     worker: int | None = None  # its number among the workers of the leader `name`
     work_grace: float = WORK_GRACE
+    cache: int = 0  # bytes that its cache may take; 0: the default
     suspects: list[Suspect] = field(default_factory=list)  # messages in which its predecessors have died
     again: bool = False  # it has predecessors
+
+    @property
+    def is_ours(self) -> bool:
+        """It runs no user code."""
+        return self.is_registry or self.name == cache.SERVER
 
     @property
     def process(self) -> str:
@@ -90,6 +96,7 @@ def describe(server: Server, order: Order, address: str, supervised: bool) -> di
         "supervised": supervised,
         "address": address,
         "page": list(core_space.identity()),
+        "cache": order.cache,
         **exposure(cls),
     }
 
@@ -102,13 +109,13 @@ def run(order: Order, ready: Callable[[], None]) -> None:
     cls = load(order.template)
     _allow_many_files()
     core_space.open_space(order.memory)
-    endpoint = order.endpoint or places.endpoint(order.registry, order.name)
+    endpoint = order.endpoint or places.endpoint(order.registry, order.name.replace("/", "-"))
     if endpoint.startswith("ipc://"):
         grace = REGISTRY_GRACE if order.is_registry else GRACE
         core_space.watch_owner(order.owner_fd, int(grace * 1000), endpoint.removeprefix("ipc://"))
     from palm.capsule import Store  # 12 ms that a client need not wait for
 
-    capsules = None if order.is_registry else Store(cls, order.setup)
+    capsules = None if order.is_ours else Store(cls, order.setup)
     server = cls()
     server.name, server.worker = order.name, order.worker or 0
     membership = enlistment = None
@@ -124,6 +131,7 @@ def run(order: Order, ready: Callable[[], None]) -> None:
         host = Leader(cls, order.name, endpoint, membership, capsules)
     else:
         host = Host(server, order.name, endpoint, membership, order.suspects, capsules)
+    host.cache_bound = order.cache
     if membership and order.worker is not None:
         from palm.leader import JOIN
         from palm.membership import Enlistment
@@ -131,7 +139,7 @@ def run(order: Order, ready: Callable[[], None]) -> None:
         enlistment = Enlistment(membership, order.name, JOIN)
     if order.is_registry and endpoint.startswith("ipc://"):  # all clients have a link to it: it sees who is killed
         host.on_gone = lambda: places.remove_dead_sockets(Path(endpoint.removeprefix("ipc://")).parent)
-    if order.owner_fd >= 0 and not order.is_registry:  # else nobody would start it again
+    if order.owner_fd >= 0 and not order.is_ours:  # else nobody would start it again
         host.faults = Faults(Path(order.registry.removeprefix("ipc://")).parent, order.name)
     signal.signal(signal.SIGTERM, lambda *_: host.node.stop())
     try:
@@ -139,7 +147,7 @@ def run(order: Order, ready: Callable[[], None]) -> None:
         if not order.leads:
             with core_space.arena(shared=False):
                 server.setup(**order.setup, **({"again": order.again} if order.is_registry else {}))
-        if not order.is_registry:
+        if not order.is_ours:  # to end that for one message that takes long would cost all of them
             host.node.limit(_work_grace(order, time.monotonic() - began))
         if membership:
             membership.join()

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from palm import places
+from palm.cache import SERVER as CACHE
 from palm.template import Server, function
 
 _REASONS = 4096  # deaths that are remembered
@@ -26,7 +27,7 @@ class Registry(Server):
         self._blind_until = self._began + (BLIND if again else 0.0)  # until then, who is not known may be on its way
         self.known: dict[str, dict[str, Any]] = {}
         self.reasons: dict[tuple[str, int], str] = {}
-        self.states: dict[str, str] = {}  # of those that are not there
+        self.states: dict[str, str] = {CACHE: "restarting"}  # of those that are not there; who starts us starts that
         self.clients: dict[tuple[bytes, int], dict[str, Any]] = {}  # those that have waited for room
         self.ends: dict[str, str] = {}  # why they are not
 
@@ -89,7 +90,7 @@ class Registry(Server):
 
     @function
     def servers(self) -> list[dict[str, Any]]:
-        return [s for s in self._alive().values() if s["worker"] is None]
+        return [s for n, s in self._alive().items() if not _is_worker(n)]
 
     @function
     def wait_for(self, names: list[str], workers: int, timeout: float) -> Iterator[str]:
@@ -131,8 +132,8 @@ class Registry(Server):
                 "workers": self._crew(s, alive),
                 "page": s["page"],
             }
-            for s in alive.values()
-            if s["worker"] is None
+            for n, s in alive.items()
+            if not _is_worker(n)
         ]
         servers += [
             {
@@ -195,6 +196,7 @@ class Registry(Server):
 
 
 def _is_worker(name: str, of: str | None = None) -> bool:
+    """Users do not call it: a worker, or, as if it were one of ours, the process that has the caches."""
     server, slash, _ = name.partition("/")
     return bool(slash) and of in (None, server)
 
