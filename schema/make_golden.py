@@ -68,7 +68,7 @@ ENVELOPE = dict(
     body_size=0,
 )
 HELLO, OPEN, DATA, FORGET, CANCEL, RELEASE, BYE = range(1, 8)
-NOTHING, BYTES, ONE_ARRAY, TREE, DROP, CLOSE, ERROR, ASK, LOST, ASIDE = range(10)
+NOTHING, BYTES, ONE_ARRAY, TREE, DROP, CLOSE, ERROR, ASK, LOST, ASIDE, REDUCED = range(11)
 IN_BODY, IN_BLOCK, IN_PART = range(3)
 
 
@@ -208,12 +208,14 @@ ENVELOPES = {
         kind=DATA,
         handle=3,
         seq=9,
+        body_size=32,
         paths=[component(0, 5)],
         records=[
             record(number=8, count=64, path_count=1, form=ASK),
             record(count=2, form=LOST),
             record(number=9, path_count=1, form=ASIDE),
             record(number=10, count=1, form=DROP),
+            record(number=11, count=3, body_size=32, form=REDUCED),
         ],
     ),
     "forget": dict(kind=FORGET, handle=1, seq=10),

@@ -192,7 +192,8 @@ typedef enum palm_form {  /* of a record: what it says, or the payload's form */
     PALM_ERROR,           /* this message failed; body: msgpack */
     PALM_ASK,             /* this message's generator would send more children than the `count` it was granted */
     PALM_LOST,            /* a link was lost over which messages of the job had been sent, in its epoch `count` */
-    PALM_ASIDE            /* this message is in a branch that holds up nobody: it holds no slot, and is not waited for */
+    PALM_ASIDE,           /* this message is in a branch that holds up nobody: it holds no slot, and is not waited for */
+    PALM_REDUCED          /* what a Reduce has of the job, in its epoch `count`; body: msgpack */
 } palm_form;
 
 typedef enum palm_drop { PALM_DROP_NOTHING = 0, /* its function returned nothing */
@@ -597,6 +598,9 @@ void palm_book_forget(palm_book *book, uint64_t number);
 
 uint64_t palm_book_open_inputs(const palm_book *book);
 bool palm_book_is_open(const palm_book *book, uint64_t number);
+/* How many names of an open input are not complete that are known to have no children; UINT64_MAX if more may come: one
+ * has children, and it is not known how many. 0: it is not open. */
+uint64_t palm_book_unsettled(const palm_book *book, uint64_t number);
 /* The smallest open number that is at least `from`. */
 bool palm_book_next(const palm_book *book, uint64_t from, uint64_t *number);
 /* No unsettled name can sort before this one any more, those above it excepted. False as long as a name above it is not

@@ -267,6 +267,15 @@ bool palm_book_is_open(const palm_book *book, uint64_t number)
     return palmi_pages_is_open(&book->pages, number, &tree);
 }
 
+uint64_t palm_book_unsettled(const palm_book *book, uint64_t number)
+{
+    bool tree;
+    if (!palmi_pages_is_open(&book->pages, number, &tree))
+        return 0;
+    const palmi_node *root = tree ? palmi_tree_lookup(&book->tree, NULL, number) : NULL;
+    return root ? palmi_tree_unsettled(root) : 1;
+}
+
 bool palm_book_next(const palm_book *book, uint64_t from, uint64_t *number)
 {
     return palmi_pages_next(&book->pages, from, number);

@@ -72,6 +72,11 @@ bool palm_book_is_open(const palm_book *book, uint64_t number)
     return number < book->begun && book->begun != book->settled;
 }
 
+uint64_t palm_book_unsettled(const palm_book *book, uint64_t number)
+{
+    return palm_book_is_open(book, number);
+}
+
 bool palm_book_next(const palm_book *book, uint64_t from, uint64_t *number)
 {
     *number = from;

@@ -133,6 +133,8 @@ palm_err palmi_tree_extend(palmi_tree *tree, palmi_place *place, uint64_t number
 bool palmi_tree_is_complete(const palmi_node *node);
 /* Children that it has sent or may have sent: one that arrives beyond the grant stands for all before it. */
 uint64_t palmi_tree_sent(const palmi_node *node);
+/* Children without children that are not complete, of it and of all below; UINT64_MAX if it is not known how many. */
+uint64_t palmi_tree_unsettled(const palmi_node *node);
 void palmi_tree_close(palmi_tree *tree, palmi_node *node, uint64_t children);
 void palmi_tree_grant(palmi_tree *tree, palmi_node *node, uint64_t upto);
 /* A child is complete; there is room for it. */

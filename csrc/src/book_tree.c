@@ -178,6 +178,24 @@ bool palmi_tree_is_complete(const palmi_node *node)
     return node->complete == node->end;
 }
 
+uint64_t palmi_tree_unsettled(const palmi_node *node)
+{
+    uint64_t n = 0;
+    for (const palmi_node *at = node; at;) {
+        if (at->end == PALMI_NO_END)
+            return UINT64_MAX;
+        n += at->end - at->complete - at->nodes;
+        if (at->child) {
+            at = at->child;
+            continue;
+        }
+        while (at != node && !at->after)
+            at = at->parent;
+        at = at == node ? NULL : at->after;
+    }
+    return n;
+}
+
 void palmi_tree_add(palmi_tree *tree, palmi_node *node, uint64_t component, uint32_t kind)
 {
     leave_share(tree, node);

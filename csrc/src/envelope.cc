@@ -66,7 +66,7 @@ SAME_PLACE(palm_block, Block, reserved)
 
 static_assert((int)wire::Kind::MIN == 0 && (int)wire::Kind::MAX == PALM_BYE, "Kind");
 static_assert((int)wire::Kind::Hello == PALM_HELLO && (int)wire::Kind::Data == PALM_DATA, "Kind");
-static_assert((int)wire::Form::Tree == PALM_TREE && (int)wire::Form::MAX == PALM_ASIDE, "Form");
+static_assert((int)wire::Form::Tree == PALM_TREE && (int)wire::Form::MAX == PALM_REDUCED, "Form");
 static_assert((int)wire::Place::Block == PALM_IN_BLOCK && (int)wire::Place::MAX == PALM_IN_PART, "Place");
 static_assert(PALM_MAX_HEAD % PALM_ALIGN == 0, "a head of the largest size is padded without exceeding it");
 

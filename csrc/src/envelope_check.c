@@ -89,6 +89,7 @@ static bool form_fits(const palm_record *r)
         return !r->array_count;
     case PALM_TREE:
     case PALM_ERROR:
+    case PALM_REDUCED:
         return true;
     default:
         return false;

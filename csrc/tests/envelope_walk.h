@@ -25,7 +25,7 @@ static inline void walk_text(const palm_text *text)
 
 static inline void walk_record(const palm_envelope *e, const palm_record *r)
 {
-    CHECK(r->form <= PALM_ASIDE && r->path_count <= PALM_MAX_PATH);
+    CHECK(r->form <= PALM_REDUCED && r->path_count <= PALM_MAX_PATH);
     CHECK((__int128)r->body_at + r->body_size <= e->body_size);
     CHECK((uint64_t)r->path_at + r->path_count <= e->n_paths);
     CHECK((uint64_t)r->array_at + r->array_count <= e->n_arrays);

@@ -81,7 +81,8 @@ static const palm_record release_records[] = {
     {.number = 9, .path_count = 1, .form = PALM_BYTES, .flags = 1}};
 static const palm_record events_records[] = {
     {.number = 8, .count = 64, .path_count = 1, .form = PALM_ASK}, {.count = 2, .form = PALM_LOST},
-    {.number = 9, .path_count = 1, .form = PALM_ASIDE}, {.number = 10, .count = PALM_DROP_SLOW, .form = PALM_DROP}};
+    {.number = 9, .path_count = 1, .form = PALM_ASIDE}, {.number = 10, .count = PALM_DROP_SLOW, .form = PALM_DROP},
+    {.number = 11, .count = 3, .body_size = 32, .form = PALM_REDUCED}};
 
 static const struct golden {
     const char *name;
@@ -110,8 +111,8 @@ static const struct golden {
                VECTOR(records, batch_records)}},
     {"forget", {.kind = PALM_FORGET, .handle = 1, SENDER, .seq = 10}},
     {"cancel", {.kind = PALM_CANCEL, .handle = 2, SENDER, .seq = 11}},
-    {"events", {.kind = PALM_DATA, .handle = 3, SENDER, .seq = 9, VECTOR(paths, one_path),
-                VECTOR(records, events_records)}},
+    {"events", {.kind = PALM_DATA, .handle = 3, SENDER, .seq = 9, .body_size = 32,
+                VECTOR(paths, one_path), VECTOR(records, events_records)}},
     {"release", {.kind = PALM_RELEASE, .handle = 1, SENDER, .seq = 12, .body_size = 32, VECTOR(paths, one_path),
                  VECTOR(records, release_records)}},
     {"bye", {.kind = PALM_BYE, SENDER, .seq = 13}},
@@ -395,7 +396,7 @@ static palm_err verdict(const subject *s)
 static void spoil_records(subject *s)
 {
     palm_record *r = s->records;
-    SPOIL(s, r[1].form, PALM_ASIDE + 1, PALM_EMALFORMED);
+    SPOIL(s, r[1].form, PALM_REDUCED + 1, PALM_EMALFORMED);
     SPOIL(s, r[1].form, 255, PALM_EMALFORMED);
     SPOIL(s, r[1].body_at, 503, PALM_EMALFORMED);
     SPOIL(s, r[1].body_size, 513, PALM_EMALFORMED);

@@ -22,7 +22,7 @@ from palm.errors import (
 from palm.job import Job, Progress
 from palm.message import Message
 from palm.step import Step, step, to
-from palm.template import Butterfly, Server, function
+from palm.template import Butterfly, Reduce, Server, function
 
 if TYPE_CHECKING:
     from palm import testing as testing
@@ -39,6 +39,7 @@ else:
 __version__ = "0.1.0"
 __all__ = [
     "Butterfly",
+    "Reduce",
     "Cache",
     "Cancelled",
     "Client",

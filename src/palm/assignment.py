@@ -13,6 +13,7 @@ from palm.pace import Pace
 from palm.step import Step
 
 if TYPE_CHECKING:
+    from palm.fitting import Fitting
     from palm.making import Making
     from palm.suspects import Blame
     from palm.template import Signature
@@ -58,6 +59,7 @@ class JobHere:
     tried: dict[int, dict[Name, int]] = field(default_factory=dict)  # by hop: how often what has failed was run
     given_up: set[int] = field(default_factory=set)  # inputs that may still be in the backlog
     downstream: set[int] = field(default_factory=set)  # links on which this job was handed on
+    asked: set[int] = field(default_factory=set)  # of a leader: links to workers that give their results back
 
 
 @dataclass
@@ -80,6 +82,10 @@ class Assignment:
     reports: bool = False  # the sender, who leads this worker, is told how many have been done, and how long it took
     done: int = 0
     busy: int = 0  # ns
+    calls: bool = False  # its client makes calls of it, one by one: it has no end
+    text: str = ""  # of a Reduce: names the route still to go, by what it is
+    fitting: Fitting | None = None
+    asks: bool = False  # the sender wants one value for each message, and is the client of this
     function: Callable[..., Any] | None = None
     index: int = 0
     parameters: int = 1

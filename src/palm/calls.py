@@ -44,7 +44,7 @@ class Calls:
 
     def __init__(self, connection: Connection, directory: Directory | None, route: Route) -> None:
         self.connection = connection
-        self.delivery = Delivery(connection, directory, route, 0, self._cannot_go_on)
+        self.delivery = Delivery(connection, directory, route, 0, self._cannot_go_on, calls=True)
         self.key, self.book = self.delivery.key, self.delivery.book
         self.futures: dict[int, CallFuture | Answer] = {}
         self.retired = False  # a server of the route is gone: make new ones

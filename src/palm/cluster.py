@@ -28,7 +28,7 @@ from palm.errors import Disconnected, PalmError
 from palm.process import Order, load
 from palm.reports import Reports
 from palm.supervisor import Supervisor
-from palm.template import Butterfly, Server, iterate_exposed
+from palm.template import Server, iterate_exposed
 
 STOPS = 10.0  # seconds for workers that go to do what they have
 
@@ -132,7 +132,7 @@ class Cluster:
         name : str, optional
             Default: the class's name in lower case.
         workers : int
-            Processes that run its functions; more than 1 of a `Butterfly` alone.
+            Processes that run its functions; of a `palm.Server` 1.
         setup : mapping, optional
             What `Server.setup` gets.
         cores : int, optional
@@ -155,7 +155,7 @@ class Cluster:
         cls = load(template)
         name = places.check_name(name or cls.__name__.lower(), "the server")
         setup, env = arguments.mapping("setup", setup), arguments.mapping("env", env)
-        _check_workers(cls, workers)
+        _check_workers(workers, cls._is_parallel)
         if name == REGISTRY:
             raise ValueError(f"{REGISTRY!r} is the name of the cluster's own server: give another one")
         there = self._servers()
@@ -168,7 +168,7 @@ class Cluster:
         order.cache = self._cache_bounds.get(name, 0)
         cores = cores or max(1, (os.cpu_count() or 1) // (len(there) or 1))
         attempts = max((f.attempts for _, f in iterate_exposed(cls)), default=1)
-        if not issubclass(cls, Butterfly):
+        if not cls._is_parallel:
             self._launch(order, env, cores, timeout, attempts)
             return name
         self._launch(replace_fields(order, leads=True), env, 1, timeout, attempts)
@@ -250,8 +250,8 @@ class Cluster:
         return sorted(found, key=lambda n: int(n.partition("/")[2]))
 
     def scale(self, name: str, workers: int) -> None:
-        """Change the number of workers of a `Butterfly`; returns when it has so many. Those that go do first what they
-        have.
+        """Change the number of workers of a parallel server; returns when it has so many. Those that go first do
+        what they have.
 
         Raises
         ------
@@ -263,12 +263,12 @@ class Cluster:
         self._check()
         hire = self._crews.get(name)
         if hire is None and name in self._servers():
-            return _check_workers(Server, workers)
+            return _check_workers(workers, is_parallel=False)
         if hire is None:
             raise LookupError(
                 f"there is no server {name!r} with workers here; there are: {', '.join(self._crews) or 'none'}"
             )
-        _check_workers(Butterfly, workers)
+        _check_workers(workers, is_parallel=True)
         working = self._workers_of(name)
         if len(working) > workers:
             gone = [child for n in working[workers:] if (child := self._supervisor.remove(n)) is not None]
@@ -387,10 +387,10 @@ def _when_it_ends(child: Child) -> int:
     return 0 if "/" in child.name else 1
 
 
-def _check_workers(cls: type[Server], workers: int) -> None:
+def _check_workers(workers: int, is_parallel: bool) -> None:
     if not isinstance(workers, int) or isinstance(workers, bool) or workers < 1:
         raise ValueError(f"workers={workers!r}: a server has one worker at least")
-    if workers > 1 and not issubclass(cls, Butterfly):
+    if workers > 1 and not is_parallel:
         raise ValueError(
             f"workers={workers}: a palm.Server is one process; as a palm.Butterfly, with nothing else changed, it has "
             "as many as you like"

@@ -149,11 +149,11 @@ class Connection:
         """True if its peer has ended in good order."""
         return self._gone.get(link) == 0
 
-    def open(self, link: int, handle: int, meaning: dict[str, Any]) -> None:
+    def open(self, link: int, handle: int, meaning: dict[str, Any], hop: int = 0) -> None:
         """Tell the peer what a handle means."""
         batch = core.Batch()
         batch.put(meaning, 0)
-        self.send(link, core.OPEN, handle, 0, batch)
+        self.send(link, core.OPEN, handle, hop, batch)
 
     def send(self, link: int, says: int, handle: int, hop: int, batch: core.Batch) -> bool:
         sent = self.send_kept(link, says, handle, hop, batch)

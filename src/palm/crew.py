@@ -62,12 +62,17 @@ class Worker:
         service = self.services.get(function, math.inf)
         return service if service < LONG else math.inf
 
+    def appetite(self, function: str) -> int:
+        """How many messages of this function it has, at most, when it has work enough."""
+        service = self._service(function)
+        return 1 if service == math.inf else min(1 + math.ceil(AHEAD / max(service, SHORTEST)), MOST)
+
     def room(self, function: str, most: int) -> int:
         """How many messages of this function it may get now; `most`, of those that wait."""
         service, backlog = self._service(function), self.backlog()
         if service == math.inf or backlog == math.inf:
             return 0 if backlog else 1
-        limit = min(1 + math.ceil(AHEAD / max(service, SHORTEST)), most)
+        limit = min(self.appetite(function), most)
         room = limit - math.ceil(backlog / max(service, SHORTEST))
         return room if 2 * room >= limit else 0
 
@@ -110,6 +115,10 @@ class Crew:
 
     def outstanding(self) -> int:
         return sum(w.outstanding for w in self._workers.values())
+
+    def appetite(self, function: str) -> int:
+        """How many messages of this function all of them together have, at most."""
+        return sum(w.appetite(function) for w in self._workers.values())
 
     def next(self, function: str, waiting: int) -> tuple[Worker, int] | None:
         """Who gets how many of the messages that wait, the first of which are of this function; None: nobody has room

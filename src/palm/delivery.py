@@ -24,6 +24,7 @@ from palm.remote import NO_MESSAGE, Route
 
 if TYPE_CHECKING:
     from palm.directory import Directory
+    from palm.reductions import Reductions
 
 SWEEP, SWEEP_BYTES = 64, 1 << 21  # envelopes kept beyond those that have to be, before they are looked through
 MAX_CHILDREN = (1 << 32) - 1  # of a message: a RELEASE counts no further, whatever place a peer has made up
@@ -48,6 +49,8 @@ class Delivery:
     fail : callable
         What to do when the route cannot be had any more; called with the connection's lock, and with a function that
         makes the exception for an input, given its number.
+    calls : bool
+        Inputs have nothing to do with each other, and there is no end of them.
     """
 
     def __init__(
@@ -57,10 +60,12 @@ class Delivery:
         route: Route,
         seed: int,
         fail: Callable[[Callable[[int], PalmError]], None],
+        *,
+        calls: bool = False,
     ) -> None:
         self.key = secrets.token_bytes(16)
         self.connection, self._directory, self.route, self._seed = connection, directory, route, seed
-        self._fail = fail
+        self._fail, self._calls = fail, calls
         self.ledger = Ledger()
         self.book = self.ledger.book
         self.sent = 0
@@ -76,14 +81,26 @@ class Delivery:
         self._told: dict[Keeper, core.Batch] = {}
         self._losses: dict[tuple[int, Path], int] = {}
         self._recovering = self._lost_again = False
+        self.reductions: Reductions | None = None
 
     def open(self) -> None:
         """Tells the first server of the job: what comes back may come at once."""
         owed = self.book.granted(0) if self.epoch else 0  # of a job without inputs, whose generator may be told to stop
         meaning = self.route.meaning(
-            self.key, self.epoch, self.connection.endpoint, self._seed, stopped=self.stopped, owed=owed
+            self.key,
+            self.epoch,
+            self.connection.endpoint,
+            self._seed,
+            stopped=self.stopped,
+            owed=owed,
+            calls=self._calls,
         )
         self.connection.open(self.route.link, self._handle, meaning)
+
+    def open_route(self, route: Route, hop: int) -> None:
+        """Tells the server of a part of the route, after so many steps, of the job."""
+        meaning = route.meaning(self.key, self.epoch, self.connection.endpoint, self._seed)
+        self.connection.open(route.link, self.connection.handle(), meaning, hop)
 
     # ----------------------------------------------------------------------------------------------- sending
 
@@ -229,14 +246,16 @@ class Delivery:
         self._losses.clear()
         if server is not None and self._directory is None:
             self._fail(lambda number: self.route.crashed(server, number, reason))
-        elif server is not None:
+        elif server is not None or (self.reductions is not None and self.reductions.leads(link)):
             self._recover(reason)
 
     def missed(self, link: int) -> None:
         """Not all that was sent over a link has arrived there; with the connection's lock."""
         if link in self.route.links.values():
             self.lost(link, 1)
-        elif any(keeper[0] == link for keeper in self._keepers.values()):
+        elif any(keeper[0] == link for keeper in self._keepers.values()) or (
+            self.reductions is not None and self.reductions.leads(link)
+        ):
             self._recover(1)
 
     def reported(self, number: int, path: Path, epoch: int) -> bool:
@@ -264,7 +283,7 @@ class Delivery:
             while self._lost_again and not self.over:
                 time.sleep(BREATH)
                 self._lost_again = False
-                self._repeat(self._find_again())
+                self._repeat(*self._find_again())
                 with self.connection.changed:
                     gone = any(self.connection.is_gone(link) for link in self.route.links.values())
                     self._lost_again |= gone
@@ -277,12 +296,18 @@ class Delivery:
             self.connection.call_later()
             self.connection.nudge()
 
-    def _find_again(self) -> Route:
-        directory = self._directory
+    def _find_again(self) -> tuple[Route, dict[str, Route]]:
+        """The job's route, and those of its reductions."""
+        directory, reductions = self._directory, self.reductions
         assert directory is not None
-        return directory.patiently(lambda: directory.route(self.route.steps, math.inf), lambda: self.over)
 
-    def _repeat(self, route: Route) -> None:
+        def find() -> tuple[Route, dict[str, Route]]:
+            others = reductions.routes(directory, math.inf) if reductions is not None else {}
+            return directory.route(self.route.steps, math.inf), others
+
+        return directory.patiently(find, lambda: self.over)
+
+    def _repeat(self, route: Route, others: dict[str, Route]) -> None:
         with self.lock:
             with self.connection.changed:
                 if self.over:
@@ -291,6 +316,8 @@ class Delivery:
                 self.sweep()
                 kept = list(self._kept.values())
             self.open()
+            if self.reductions is not None:
+                self.reductions.open(others)
             again = core.Batch()
             for end, batch in kept:
                 first = end - len(batch)

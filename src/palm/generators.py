@@ -18,7 +18,7 @@ from palm.assignment import Assignment, JobHere
 from palm.branch import Queued
 from palm.branches import Branches
 from palm.errors import PalmError
-from palm.making import Kept, Making, Ranges
+from palm.making import ChildEnded, Kept, Making, Ranges
 from palm.message import child
 from palm.outcomes import Outcomes
 from palm.outlets import Outlets
@@ -114,6 +114,8 @@ class Generators:
         try:
             for kept in list(m.kept):  # what a branch drops is kept no longer
                 self._send(m, kept)
+            for index in m.vain:
+                self._tell_in_vain(m, index)
         except Exception as e:  # where `palm.to` sent them cannot be found any more
             m.failure = e, None
             self._close(m)
@@ -213,15 +215,34 @@ class Generators:
         path = child(m.path, m.message.stage, m.made)
         assert a.work is not None and a.signature is not None
         began = time.monotonic_ns() if a.signature.timeout else 0
-        value = core.advance(
-            m.generator, out, m.number, path, m.deadline, To, self._node, a.work, m.message.attempt, m.spent
-        )
+        try:
+            value = core.advance(
+                m.generator, out, m.number, path, m.deadline, To, self._node, a.work, m.message.attempt, m.spent
+            )
+        except ChildEnded as e:
+            self._child_ended(m, e, known)
+            return
         if value is not None:  # which is never sent, in any position
             self._count(m, made, value, known, path)
         if began:
             m.spent += time.monotonic_ns() - began
             if m.spent > a.signature.timeout * 1e9:
                 raise overrun(a.signature.timeout)
+
+    def _child_ended(self, m: Making, end: ChildEnded, known: bool) -> None:
+        if not known:
+            cause = end.__cause__
+            m.vain[m.made] = end.tree if cause is None else self._outcomes.tree_of(m.assignment, cause)
+            self._tell_in_vain(m, m.made)
+        m.made += 1
+
+    def _tell_in_vain(self, m: Making, index: int) -> None:
+        """A child that is an error, or nothing."""
+        name, tree = (m.number, child(m.path, m.message.stage, index)), m.vain[index]
+        if tree is None:
+            self._outcomes.dropped(m.assignment.job, name)
+        else:
+            self._outcomes.failed_with(m.assignment, name, tree)
 
     def _count(
         self, m: Making, made: dict[int | None, Kept], value: To | Literal[True], known: bool, path: tuple[int, ...]

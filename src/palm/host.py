@@ -43,6 +43,7 @@ if TYPE_CHECKING:
     from palm.capsule import Store
     from palm.faults import Faults
     from palm.membership import Membership
+    from palm.template import Signature
 
 log = logging.getLogger("palm")
 LOOK_AHEAD = 64  # envelopes taken off the queue while a batch is worked on
@@ -244,7 +245,20 @@ class Host:
             pid = pid_of(client, meaning["pids"], meaning["where"])
             job = JobHere(key, self._outlets.report(key, client, pid))
             self._jobs[key] = self._reports[job.report.handle] = job
-        names = ("epoch", "client", "seed", "steps", "pids", "where", "constants", "owed", "tells", "reports")
+        names = (
+            "epoch",
+            "client",
+            "seed",
+            "steps",
+            "pids",
+            "where",
+            "constants",
+            "owed",
+            "tells",
+            "reports",
+            "asks",
+            "calls",
+        )
         return Assignment(job=job, hop=hop, sender=meaning["from"], **{name: meaning[name] for name in names})
 
     def _bind(self, a: Assignment) -> None:
@@ -255,7 +269,14 @@ class Host:
             return
         method = getattr(self.server, name)
         constants = a.constants[key] if key is not None else {}
-        a.function = (lambda *values: method(*values, **constants)) if constants else method
+        function = (lambda *values: method(*values, **constants)) if constants else method
+        self._bind_to(a, signature, function, constants, name)
+
+    def _bind_to(
+        self, a: Assignment, signature: Signature, function: Callable[..., Any], constants: dict[str, Any], counted: str
+    ) -> None:
+        """counted: the name under which its calls are counted."""
+        a.function = function
         try:
             sender = a.sender or ("" if a.hop else "the client")
             a.function = signature.fitting(self.name, constants, sender).around(a.function)
@@ -265,7 +286,7 @@ class Host:
         if self.faults is not None:
             a.function = self.faults.around(a.function, a.job.key, a.hop, self._names_at_work)
         a.signature, a.parameters = signature, len(signature.parameters)
-        a.work = core.Work(a.job.key, a.hop, self._functions.index(name), a.job.report.link, signature.timeout)
+        a.work = core.Work(a.job.key, a.hop, self._functions.index(counted), a.job.report.link, signature.timeout)
         a.tried = a.job.tried.setdefault(a.hop, {})
         a.alone, a.pace = together_of(self._suspects, a.job.key, a.hop), Pace(signature.batch, signature.timeout)
         for suspect, blame in self._find_refused(a).items():
@@ -471,7 +492,10 @@ class Host:
         """A function has returned a generator, or `palm.to`."""
         a, name = self._record(i)
         assert self._event is not None
-        if isinstance(result, To):
+        if a.asks:
+            error = TypeError(f"{self.name}.{a.steps[0][1]} has to return one value: no generator, no palm.to")
+            self._outcomes.failed(a, name, error, capsule=self._capsule(i, error))
+        elif isinstance(result, To):
             self._send_to(a, name, result, self._event.deadline(i))
         elif len(name[1]) >= core.MAX_PATH:
             self._outcomes.failed(a, name, PalmError(f"more than {core.MAX_PATH} fan-outs on one way"))
@@ -549,7 +573,11 @@ class Host:
         return self._message_cache[1]
 
     def _describe(self, event: core.Event, a: Assignment, i: int) -> Message:
-        number, path = event.number(i), event.path(i)
+        name = event.number(i), event.path(i)
+        return self._described(a, name, event.deadline(i), a.tried.get(name, 0) + 1)
+
+    def _described(self, a: Assignment, name: Name, deadline: int, attempt: int) -> Message:
+        number, path = name
         return Message(
             job=a.job.key.hex(),
             number=number,
@@ -558,8 +586,8 @@ class Host:
             step=f"{a.steps[0][0]}.{a.steps[0][1]}",
             rest=tuple(f"{s[0]}.{s[1]}" for s in a.steps[1:]),
             client=a.client,
-            deadline=event.deadline(i) / 1e9 or None,
-            attempt=a.tried.get((number, path), 0) + 1,
+            deadline=deadline / 1e9 or None,
+            attempt=attempt,
             seed=a.seed,
         )
 

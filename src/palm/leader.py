@@ -1,28 +1,26 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""The leader of a parallel server: a process that hands what it gets on to its workers, as each has room.
+"""The leader of a parallel server: what it knows of its workers, whatever it has them do.
 
-It runs no function of the user's. A worker sends on what it makes by itself, and reports to the leader how many
-messages it has done. The death of a worker is a loss, of which the client of each job that it worked for is told, as of
-any other (docs/delivery.md).
+Workers tell it that they are there, and report how many messages they have done. Those of a `palm.Butterfly` send on
+what they make by themselves (`palm.routing`); others give their results back (`palm.asking`).
 """
 
 from __future__ import annotations
 
-import collections
 import contextlib
 import logging
 import time
-from dataclasses import dataclass
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from palm._core import node as core
 from palm._core import space as core_space
 from palm.assignment import Assignment, JobHere
-from palm.crew import Crew, Load, Worker
+from palm.crew import Crew, Worker
 from palm.directory import pid_here
 from palm.errors import PalmError
 from palm.host import Host, key_of
-from palm.suspects import Suspects
+from palm.suspects import AtWork, Suspect, Suspects
 from palm.template import Server, function
 
 if TYPE_CHECKING:
@@ -32,18 +30,6 @@ if TYPE_CHECKING:
 log = logging.getLogger("palm")
 JOIN = "_join"  # the leader's own function
 PATIENCE = 1.0  # seconds for the supervisor to find out of what a worker has died
-
-
-@dataclass
-class Waiting:
-    """An event of which the records from `first` on are to be handed out."""
-
-    event: core.Event
-    assignment: Assignment
-    first: int = 0
-
-    def __len__(self) -> int:
-        return len(self.event) - self.first
 
 
 class Leading(Server):
@@ -57,18 +43,31 @@ class Leading(Server):
 
 
 class Leader(Host):
-    """Of one parallel server, whose workers run `template`, the user's class."""
+    """Of one parallel server, whose workers run `template`, the user's class.
+
+    Parameters
+    ----------
+    template : type
+    suspects : sequence of Suspect
+        Messages in which processes of this server have died before this one began.
+    """
 
     def __init__(
-        self, template: type[Server], name: str, endpoint: str, membership: Membership | None, capsules: Store | None
+        self,
+        template: type[Server],
+        name: str,
+        endpoint: str,
+        membership: Membership | None,
+        suspects: Sequence[Suspect],
+        capsules: Store | None,
     ) -> None:
-        super().__init__(Leading(), name, endpoint, membership, capsules=capsules)
+        super().__init__(Leading(), name, endpoint, membership, suspects, capsules)
         self._template = template
         self._crew = Crew()
         self._pages: dict[int, core_space.Page] = {}  # of workers, by link: they can be read after their deaths
         self._blamed = Suspects()
-        self._waiting: collections.deque[Waiting] = collections.deque()
-        self._n_waiting = 0  # messages
+        for suspect in suspects:
+            self._blamed.recall(name, suspect)
 
     # ----------------------------------------------------------------------------------------------- workers
 
@@ -85,25 +84,37 @@ class Leader(Host):
     def _gone(self, link: int) -> None:
         worker = self._crew.remove(link)
         if worker is not None:
-            self._blame(worker, self._pages.pop(link, None))
-        for a in self._assignments.values():
-            a.workers.pop(link, None)
+            self._bereft(worker, self._blame(worker, self._pages.pop(link, None)))
         super()._gone(link)
 
-    def _blame(self, worker: Worker, page: core_space.Page | None) -> None:
-        """The message in which a worker has died is not handed out more often than its function allows."""
+    def _bereft(self, worker: Worker, blamed: AtWork | None) -> None:
+        """A worker is gone; `blamed`: what it was at, if it has died of that. Of several nobody is to blame yet."""
+        self._forget_handles(worker)
+
+    def _forget_handles(self, worker: Worker) -> None:
+        """What it is sent from now on goes under new ones."""
+        worker.loads.clear()
+        for a in self._assignments.values():
+            a.workers.pop(worker.link, None)
+
+    def _blame(self, worker: Worker, page: core_space.Page | None) -> AtWork | None:
+        """The message in which a worker has died is not handed out more often than its function allows. Returns what it
+        was at."""
         if page is None:
-            return
-        found, ended = page.at_work(), page.ended()
+            return None
+        at_work, ended = page.at_work(), page.ended()
         page.close()
-        if found is not None and found[4] == 1:
-            job, hop, number, path, _, attempt, _ = found
+        if at_work is None:
+            return None
+        found = AtWork(*at_work)
+        if found.together == 1:
             final = ended is not None and ended[0] == "overrun" and ended[1]
-            reason = self._reason(worker)
-            self._blamed.blame(self.name, (job, hop, number, path), reason, attempt, final)
+            self._blamed.blame(self.name, found.name, self._reason(worker), found.attempt, final)
             self._suspects = self._blamed.of(self.name)
             for a in self._assignments.values():
-                self._find_refused(a)
+                if a.signature is not None:
+                    self._find_refused(a)
+        return found
 
     def _reason(self, worker: Worker) -> str:
         """Of its death, which the supervisor finds out."""
@@ -116,19 +127,11 @@ class Leader(Host):
             time.sleep(0.002)
         return "its worker died"
 
-    # ---------------------------------------------------------------------------------- what a handle means
+    # ------------------------------------------------------------------------------------------------- jobs
 
-    def _bind(self, a: Assignment) -> None:
-        server, name = a.steps[0][:2]
-        if server == self.name and name == JOIN:
-            super()._bind(a)
-            return
-        signature = self._template._exposed.get(name)
-        if signature is None or server != self.name:
-            a.refusal = self._no_function(server, name, list(self._template._exposed))
-            return
-        a.signature = signature
-        self._find_refused(a)
+    def _is_own(self, a: Assignment) -> bool:
+        """True of the leader's own function, which workers call."""
+        return a.steps[0][:2] == [self.name, JOIN]
 
     def _open(self, event: core.Event) -> None:
         super()._open(event)
@@ -144,36 +147,15 @@ class Leader(Host):
         if job is not None:
             batch = core.Batch()
             batch.job(job.key, event.number(0), bool(event.children(0)))
-            for link in job.downstream:
+            for link in job.downstream | job.asked:
                 if link in self._crew:
                     self.node.send_kept(link, core.CANCEL, 0, 0, batch)
         self._forget_stale()
 
-    def _forget_what_was_early(self) -> None:
-        if not self._waiting:  # else what was given up may be among it
-            super()._forget_what_was_early()
-
     def _forget_stale(self) -> None:
-        """What was handed out of jobs that are over, or have been repeated, comes back no more."""
+        """What workers have of jobs that are over, or have been repeated, comes back no more."""
         for worker in self._crew.all():
             worker.loads = {h: load for h, load in worker.loads.items() if not load.assignment.stale}
-        kept = collections.deque(w for w in self._waiting if not w.assignment.stale)
-        for w in self._waiting:
-            if w.assignment.stale:
-                self._n_waiting -= len(w)
-                w.event.done()
-        self._waiting = kept
-
-    # ------------------------------------------------------------------------------------------- handing out
-
-    def _data(self, event: core.Event) -> None:
-        a = self._assignments.get((event.link, event.handle))
-        if a is None or a.stale or a.function is not None or a.refusal is not None:
-            super()._data(event)
-            return
-        self._waiting.append(Waiting(event, a))
-        self._n_waiting += len(event)
-        self._kept = event  # until all of it is handed out
 
     def _release(self, event: core.Event) -> None:
         worker = self._crew.of(event.link)
@@ -183,34 +165,5 @@ class Leader(Host):
         for busy, _, _, done, _ in event.releases():
             worker.reported(event.handle, done, busy)
 
-    def _go_on(self, others: bool) -> None:
-        super()._go_on(others)
-        while self._waiting:
-            found = self._crew.next(self._waiting[0].assignment.steps[0][1], self._n_waiting)
-            if found is None:
-                return
-            self._hand_out(*found)
-
     def _has_more(self) -> bool:
-        return super()._has_more() or bool(self._waiting) or self._crew.outstanding() > 0
-
-    def _hand_out(self, worker: Worker, most: int) -> None:
-        """So many of the messages that have waited for longest, as far as they are of one step of one job."""
-        w = self._waiting[0]
-        a = w.assignment
-        outlet = a.workers.get(worker.link)
-        if outlet is None:
-            outlet = a.workers[worker.link] = self._outlets.to_worker(a, worker.link, worker.endpoint)
-        load = worker.loads.setdefault(outlet.handle, Load(a, a.steps[0][1]))
-        self._event, self._assignment, before = w.event, a, len(w)
-        try:
-            w.first = core.forward(w.event, w.first, most, outlet.batch, self, a.refused, a.job.given_up)
-            load.sent += len(outlet.batch)
-            self._outlets.flush(outlet)
-            self._outlets.flush(a.job.report)
-        finally:
-            self._event = self._assignment = None
-        self._n_waiting -= before - len(w)
-        if not len(w):
-            self._waiting.popleft()
-            w.event.done()
+        return super()._has_more() or self._crew.outstanding() > 0

@@ -44,6 +44,15 @@ class Kept:
         return parts
 
 
+class ChildEnded(Exception):
+    """Raised, in place of a child, by who makes children and is none of Python's generators: it can go on. `tree`: the
+    error, as it is sent; None: it is the cause, and without one there is nothing to send."""
+
+    def __init__(self, tree: dict[str, Any] | None = None) -> None:
+        super().__init__()
+        self.tree = tree
+
+
 @dataclass(eq=False)  # each is itself alone
 class Making:
     """The execution of a function that yields."""
@@ -68,6 +77,7 @@ class Making:
     owed: int = 0  # children that a former execution may have made: so many have to be there
     settled: Ranges = field(default_factory=list)
     kept: collections.deque[Kept] = field(default_factory=collections.deque)
+    vain: dict[int, dict[str, Any] | None] = field(default_factory=dict)  # children that are errors, or nothing
 
     @property
     def name(self) -> tuple[int, tuple[int, ...]]:
@@ -114,5 +124,6 @@ class Making:
         """The client has told what is settled, and how many children there is room for."""
         self.settled = ranges
         self.kept = collections.deque(k for k in self.kept if not all(self.is_settled(i) for i in k.indices))
+        self.vain = {i: tree for i, tree in self.vain.items() if not self.is_settled(i)}
         if granted > self.granted:
             self.step, self.granted, self.asked = granted - self.granted, granted, False

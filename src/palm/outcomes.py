@@ -58,9 +58,15 @@ class Outcomes:
         self, a: Assignment, name: Name, error: BaseException, children: int = 0, capsule: str | None = None
     ) -> None:
         """After so many children, which are on their way."""
-        self._node.count("errors")
+        self.failed_with(a, name, self.tree_of(a, error, capsule), children)
+
+    def tree_of(self, a: Assignment, error: BaseException, capsule: str | None = None) -> dict[str, Any]:
+        """An error as it is sent."""
         _advise(error)
-        tree = tree_of_error(_trimmed(error), self._name, a.steps[0][1], capsule)
+        return tree_of_error(_trimmed(error), self._name, a.steps[0][1], capsule)
+
+    def failed_with(self, a: Assignment, name: Name, tree: dict[str, Any], children: int = 0) -> None:
+        self._node.count("errors")
         a.job.report.batch.error(tree, *name, children)
 
     def capsule(self, a: Assignment, value: Any, message: Message, error: Exception) -> str | None:

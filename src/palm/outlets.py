@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -136,6 +137,15 @@ class Outlets:
         meaning = self._meaning(a, steps, a.constants) | {"reports": True, "stopped": a.job.stopped, "owed": a.owed}
         return self._new(link, a.hop, meaning | {"from": a.sender})
 
+    def to_asked(self, a: Assignment, link: int, endpoint: str, constants: dict[str, Any], sender: str) -> Outlet:
+        """This step alone, with these constants, at a worker whose results come here. sender: the step, for errors."""
+        a.job.asked.add(link)
+        server, function = a.steps[0][:2]
+        meaning = self._meaning(a, [[server, function, endpoint, "0"]], {"0": constants})
+        meaning |= {"client": self._node.endpoint, "pids": {self._node.endpoint: os.getpid()}}
+        meaning |= {"where": places.pid_namespace(), "from": sender, "reports": True, "asks": True}
+        return self._new(link, a.hop, meaning)
+
     def _meaning(self, a: Assignment, steps: list[list[Any]], constants: dict[str, dict[str, Any]]) -> dict[str, Any]:
         """Of a handle for the rest of a route, at its next server."""
         keys = {s[3] for s in steps if s[3] is not None}
@@ -149,6 +159,7 @@ class Outlets:
             "pids": {e: p for e, p in a.pids.items() if e in endpoints},
             "where": a.where,
             "constants": {k: v for k, v in constants.items() if k in keys},
+            "calls": a.calls,
             "from": f"{a.steps[0][0]}.{a.steps[0][1]}",
         }
 
@@ -214,5 +225,5 @@ class Outlets:
         """Tells those to whom the job was handed on that it is over; each does so once."""
         over = core.Batch()
         over.job(job.key)
-        for link in job.downstream:
+        for link in job.downstream | job.asked:
             self._node.send_kept(link, core.FORGET, 0, 0, over)

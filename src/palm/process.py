@@ -25,7 +25,7 @@ from typing import Any
 from palm import cache, places
 from palm._core import space as core_space
 from palm.suspects import Suspect
-from palm.template import Server, exposure
+from palm.template import Reduce, Server, exposure
 
 WORK_GRACE = 2.0  # seconds that a function goes on for which nobody waits any more: then its process is replaced
 GRACE = 1.5  # seconds between the owner's end and a hard one (R15: 3 s in all)
@@ -125,10 +125,19 @@ def run(order: Order, ready: Callable[[], None]) -> None:
         supervised = order.owner_fd >= 0
         membership = Membership(order.registry, lambda: describe(server, order, host.node.endpoint, supervised))
     host: Host
-    if order.leads:
-        from palm.leader import Leader
+    if order.leads and issubclass(cls, Reduce):
+        from palm.reducer import Reducer
 
-        host = Leader(cls, order.name, endpoint, membership, capsules)
+        assert isinstance(server, Reduce)
+        host = Reducer(server, order.name, endpoint, membership, order.suspects, capsules)
+    elif order.leads:
+        from palm.routing import Router
+
+        host = Router(cls, order.name, endpoint, membership, order.suspects, capsules)
+    elif issubclass(cls, Reduce):
+        from palm.folding import Folder
+
+        host = Folder(server, order.name, endpoint, membership, order.suspects, capsules)
     else:
         host = Host(server, order.name, endpoint, membership, order.suspects, capsules)
     host.cache_bound = order.cache
@@ -144,7 +153,7 @@ def run(order: Order, ready: Callable[[], None]) -> None:
     signal.signal(signal.SIGTERM, lambda *_: host.node.stop())
     try:
         began = time.monotonic()
-        if not order.leads:
+        if not order.leads or issubclass(cls, Reduce):  # whose leader runs code of the user's too
             with core_space.arena(shared=False):
                 server.setup(**order.setup, **({"again": order.again} if order.is_registry else {}))
         if not order.is_ours:  # to end that for one message that takes long would cost all of them

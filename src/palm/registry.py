@@ -81,10 +81,11 @@ class Registry(Server):
     @function
     def lookup(self, names: list[str]) -> dict[str, Any]:
         alive = self._alive()
+        states = {n: state for n, state in self.states.items() if n != CACHE or n in names}
         return {
             "servers": {n: alive[n] for n in names if n in alive},
             "names": sorted(n for n in {*alive, *self.states} if not _is_worker(n)),
-            "states": self.states | {n: "restarting" for n in names if self._is_coming(n)},
+            "states": states | {n: "restarting" for n in names if self._is_coming(n)},
             "ends": {n: self.ends[n] for n in self.states if n in self.ends},
         }
 

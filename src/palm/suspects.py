@@ -27,6 +27,22 @@ class Suspect(NamedTuple):
     last: Numbered | None = None  # it is one of those from this to the last, by name, and nobody is to blame yet
 
 
+class AtWork(NamedTuple):
+    """What stood on the page of a process when it died."""
+
+    job: bytes
+    hop: int
+    number: int
+    path: tuple[int, ...]
+    together: int  # so many were executed in one call, of which this is the first by name
+    attempt: int
+    last: Numbered  # the last of them
+
+    @property
+    def name(self) -> Name:
+        return self[:4]
+
+
 class Blame(NamedTuple):
     """What is known of a suspect."""
 
@@ -59,6 +75,14 @@ class Suspects:
         self._together[server, first, last] = reason
         if len(self._together) > MOST_TOGETHER:
             del self._together[next(iter(self._together))]
+
+    def recall(self, server: str, suspect: Suspect) -> None:
+        """Somebody else has told of it (`of`)."""
+        name = suspect[:4]
+        if suspect.last is not None:
+            self._together[server, name, suspect.last] = suspect.reason
+        else:
+            self._known[server, name] = Blame(suspect.times, suspect.reason, suspect.final)
 
     def of(self, server: str) -> list[Suspect]:
         single = [Suspect(*name, *found) for (of, name), found in self._known.items() if of == server]

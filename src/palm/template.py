@@ -6,6 +6,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import inspect
+import itertools
 import logging
 from collections.abc import Callable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any, TypeVar, overload
@@ -202,6 +203,13 @@ class Signature:
             "contract": self.contract.plain(),
         }
 
+    def describe_of_reduce(self, finish: Callable[..., Any] | None) -> dict[str, Any]:
+        """A message is one operand; what goes on is what `finish` gives, if there is one."""
+        takes = dict(itertools.islice(self.contract.takes.items(), 1))
+        gives = self.contract.gives if finish is None else contract_of(finish).gives
+        contract = dataclasses.replace(self.contract, takes=takes, gives=gives)
+        return self.describe() | {"parameters": 1, "contract": contract.plain()}
+
 
 class Server:
     """One step: a function of one message; 0, 1 or many messages on.
@@ -215,6 +223,7 @@ class Server:
     _exposed: dict[str, Signature] = {}
     _host: Any = None
     _cache: Cache | None = None
+    _is_parallel = False  # a leader and workers
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
@@ -303,6 +312,51 @@ class Butterfly(Server):
     speed get work in proportion. Workers may die at any time.
     """
 
+    _is_parallel = True
+
+
+class Reduce(Server):
+    """Many messages become one for each key: a leader, which sorts them, and workers, which combine them two at a time.
+
+    An exposed function makes one message of two: ``f(self, a, b)``, associative. Messages meet that have the same key,
+    at the same step, with the same route still to go. When all that comes before it is done, `finish` makes the message
+    of each key that goes on, in the order of keys (None, int, bytes, str, tuple, each by itself). Nobody counts.
+
+    In `job.items`, the number of such a message is that of the lowest input that went into it. Downstream it is a
+    message of an input behind the last one: one number for each reduction, and in its path the place of the key.
+
+    Attributes
+    ----------
+    deterministic : bool
+        True: in which order messages are combined depends on their numbers and paths alone, so the result has the
+        same bits for any number of workers, whatever dies. False: whatever is there is combined; f has to commute too.
+    per_input : bool
+        True: one reduction for each input, which comes out as soon as all of that input is there: where branches meet
+        again. False: one for the job.
+    """
+
+    _is_parallel = True
+    deterministic: bool = False
+    per_input: bool = False
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        for name, signature in cls._exposed.items():
+            where = f"{cls.__qualname__}.{name}{signature.text}"
+            if name in vars(Reduce):
+                raise TypeError(f"{where} is exposed, but {name!r} is a name of the template")
+            if len(signature.parameters) != 2 or signature.batch or inspect.isgeneratorfunction(getattr(cls, name)):
+                raise TypeError(f"{where}: a function of a Reduce makes one message of two, as add(self, a, b)")
+
+    def key(self, *args: Any, **kwargs: Any) -> Any:
+        """``key(self, message)``: None, an int, str, bytes or a tuple of these. Once a message, in any process."""
+        return None
+
+    def finish(self, *args: Any, **kwargs: Any) -> Any:
+        """``finish(self, key, total, count)``, once a key, of which there were `count` messages: what goes on; None:
+        nothing."""
+        return args[1]
+
 
 _OF_THE_TEMPLATE = frozenset(n for n in vars(Server) if not n.startswith("_"))
 
@@ -314,10 +368,15 @@ def exposure(template: type[Server]) -> dict[str, Any]:
         for n in dir(template)
         if not n.startswith("_")
         and n not in template._exposed
-        and n not in dir(Server)
+        and not any(n in vars(c) for c in template.__mro__ if c.__module__ == __name__)
         and callable(getattr(template, n))
     ]
-    return {"functions": {n: s.describe() for n, s in template._exposed.items()}, "hidden": hidden}
+    if issubclass(template, Reduce):
+        finish = None if template.finish is Reduce.finish else template.finish
+        functions = {n: s.describe_of_reduce(finish) for n, s in template._exposed.items()}
+    else:
+        functions = {n: s.describe() for n, s in template._exposed.items()}
+    return {"functions": functions, "hidden": hidden}
 
 
 def iterate_exposed(template: type[Server]) -> Iterator[tuple[str, Signature]]:

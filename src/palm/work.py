@@ -26,7 +26,8 @@ from palm.delivery import Delivery, Path
 from palm.directory import Directory
 from palm.errors import Disconnected, PalmError, PayloadError, RemoteError, Timeout
 from palm.journal import Journal
-from palm.remote import Route, contradiction, error_of
+from palm.reductions import Reductions
+from palm.remote import NO_MESSAGE, Route, contradiction, error_of
 from palm.window import Window
 
 HOLD = 0.002  # seconds that a message waits for company while the next input does not come
@@ -65,7 +66,11 @@ class JobWork:
         self.connection, self.options, self.journal = connection, options, journal
         self.delivery = Delivery(connection, directory, route, options.seed, self._cannot_go_on)
         self.key, self.book, self.ledger = self.delivery.key, self.delivery.book, self.delivery.ledger
+        self.reductions = self.delivery.reductions = Reductions(
+            self.delivery, self._absorbed, self._begin_flush, self._failed_early
+        )
         self._window = Window(self.ledger, options.window, len(route.links))
+        self._window.is_parked = self.reductions.is_parked
         self.results: collections.deque[Result] = collections.deque()
         self.errors: list[RemoteError] = []
         self.done = self.dropped = 0
@@ -83,6 +88,7 @@ class JobWork:
         self._with_result: set[int] = set()
         self._batch = core.Batch()  # with the delivery's lock
         self._held_since = 0.0
+        self._flushes = 0
         connection.add(self)
         try:
             self.delivery.open()
@@ -226,16 +232,16 @@ class JobWork:
                 self.done += taken
                 ended += taken
         for form, number, path, value, count in outcomes:
-            ended += form not in (core.ASK, core.ASIDE, core.LOST)
-            if form == core.LOST:
+            ended += form not in (core.ASK, core.ASIDE, core.LOST, core.REDUCED)
+            if form == core.REDUCED:
+                self._reduced(event, count, value)
+            elif form == core.LOST:
                 self._lost(number, path, count, "what was lent to it could not be taken")
             elif number in self.book:
                 self._receive(event, form, number, path, value, count)
                 if self.ledger.parted:
                     self._give_what_is_next()  # it may be in order now, though nothing else has ended
-                self.delivery.settled(number, path)
-                if number not in self.book:
-                    self._input_done(number)
+                self._settled(number, path)
             elif form in (core.ASK, core.CLOSE):
                 self.delivery.dismiss(event, number, path)
             if self.over:
@@ -244,6 +250,46 @@ class JobWork:
         self._window.ended(ended, time.monotonic())
         self._grant()
         self._check_end()
+
+    def _settled(self, number: int, path: Path) -> None:
+        """After something of this input has come to an end."""
+        self.delivery.settled(number, path)
+        if self.reductions:
+            self.reductions.settled(number)
+        if number not in self.book:
+            self._input_done(number)
+        elif self.reductions:
+            self.reductions.flush_input(number)
+
+    def _reduced(self, event: core.Event, epoch: int, tree: Any) -> None:
+        if isinstance(tree, BlockLost):
+            self._lost(NO_MESSAGE, (), epoch, str(tree))
+        elif self.journal is not None:
+            self._finish(
+                ValueError("a job whose messages meet in a Reduce can have no journal: no input is done alone")
+            )
+        else:
+            self.reductions.receive(event, epoch, tree)
+
+    def _absorbed(self, number: int, path: Path) -> None:
+        """A Reduce has it, and we hold what it has become."""
+        if number in self.book:
+            self._with_result.add(number)
+            self._contradicts(number, self.ledger.settle(number, path))
+            self._settled(number, path)
+
+    def _failed_early(self, tree: Any) -> None:
+        """Who does not want to hear of errors later, hears now."""
+        if self.options.on_error == "raise":
+            error = error_of(tree, 0)
+            self.errors.append(error)
+            self._finish(error)
+
+    def _begin_flush(self) -> int:
+        """Returns the number of a reduction that comes out."""
+        number, self._flushes = self.sent + self._flushes, self._flushes + 1
+        self.ledger.begin(number, 1)
+        return number
 
     def _grant(self) -> None:
         """Generators go on as far as there is room (R17)."""
@@ -318,7 +364,8 @@ class JobWork:
         self._error(number, path, error)
 
     def _error(self, number: int, path: Path, error: RemoteError) -> None:
-        self.failed.add(number)
+        error.number = self.reductions.number_of(number, path)
+        self.failed.add(error.number)
         self.errors.append(error)
         if self.options.on_error == "raise":
             self._finish(error)
@@ -334,16 +381,17 @@ class JobWork:
             heapq.heappush(self._early, (number, path, len(self._early), value))
             self._give_what_is_next()
         else:
-            self.results.append((number, path, value))
+            self.results.append((self.reductions.number_of(number, path), path, value))
 
     def _give_what_is_next(self) -> None:
         while self._early and self.ledger.order.is_next(*self._early[0][:2]):
             number, path, _, value = heapq.heappop(self._early)
-            self.results.append((number, path, value))
+            self.results.append((self.reductions.number_of(number, path), path, value))
 
     def _input_done(self, number: int) -> None:
-        self.done += 1
-        self.dropped += not (number in self._with_result or number in self.failed or number in self._fell)
+        if number < self.sent:  # else it was a flush
+            self.done += 1
+            self.dropped += not (number in self._with_result or number in self.failed or number in self._fell)
         self._with_result.discard(number)
         self._fell.discard(number)
         if self.journal is not None and number not in self.failed:
@@ -372,7 +420,7 @@ class JobWork:
         self._finish(error)
 
     def _check_end(self) -> None:
-        if self._fed and not self.book:
+        if self._fed and not self.book and not self.reductions.flush():
             self._finish(None)
 
     # ------------------------------------------------------------------------------------------------ the end

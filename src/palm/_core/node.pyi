@@ -15,12 +15,14 @@ DATA: Final[int]
 FORGET: Final[int]
 CANCEL: Final[int]
 RELEASE: Final[int]
+TREE: Final[int]
 DROP: Final[int]
 CLOSE: Final[int]
 ERROR: Final[int]
 ASK: Final[int]
 LOST: Final[int]
 ASIDE: Final[int]
+REDUCED: Final[int]
 DROP_SLOW: Final[int]
 MAX_RECORDS: Final[int]
 MAX_PATH: Final[int]
@@ -44,6 +46,7 @@ class Batch:
     def release(
         self, number: int, path: Iterable[int], ranges: Sequence[tuple[int, int]], granted: int, over: bool
     ) -> None: ...
+    def reduced(self, tree: Any, epoch: int) -> None: ...
     def job(self, key: bytes, number: int = ..., stop: bool = False) -> None: ...
     def add(self, other: Batch, i: int) -> bool: ...
     def error(self, tree: Any, number: int, path: Iterable[int] | None = None, count: int = 0) -> None: ...
@@ -114,6 +117,7 @@ class Event:
 
 class Work:
     def __new__(cls, job: bytes, hop: int, index: int, client: int = 0, limit: float = 0) -> Self: ...
+    def begin(self, node: Node, number: int, path: tuple[int, ...]) -> None: ...
 
 class _Host(Protocol):
     at: int

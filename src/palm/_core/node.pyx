@@ -25,7 +25,9 @@ from palm._core.payload import NOTHING, BlockLost
 MESSAGE, READY, GONE, WAKE, STOP = (PALM_EVENT_MESSAGE, PALM_EVENT_READY, PALM_EVENT_GONE, PALM_EVENT_WAKE,
                                     PALM_EVENT_STOP)
 OPEN, DATA, FORGET, CANCEL, RELEASE = PALM_OPEN, PALM_DATA, PALM_FORGET, PALM_CANCEL, PALM_RELEASE
-DROP, CLOSE, ERROR, ASK, LOST, ASIDE = PALM_DROP, PALM_CLOSE, PALM_ERROR, PALM_ASK, PALM_LOST, PALM_ASIDE
+TREE = PALM_TREE
+DROP, CLOSE, ERROR, ASK, LOST, ASIDE, REDUCED = (PALM_DROP, PALM_CLOSE, PALM_ERROR, PALM_ASK, PALM_LOST, PALM_ASIDE,
+                                                  PALM_REDUCED)
 DROP_SLOW = PALM_DROP_SLOW  # `count` of a DROP: why
 MAX_RECORDS, MAX_PATH, MAX_STEPS = PALM_MAX_RECORDS, PALM_MAX_PATH, PALM_MAX_STEPS
 TRACKED = bool(PALM_TRACKED)  # False: a build to measure against, which keeps nothing
@@ -112,6 +114,11 @@ cdef class Batch:
         """Add the record of a failure, described by `tree`, after `count` children had been sent."""
         put_value(self.batch, tree, 0, number, 0, path, 0)
         palm_batch_set_form(self.batch, PALM_ERROR, count)
+
+    def reduced(self, tree, uint32_t epoch):
+        """Add what a Reduce tells the client of its state."""
+        put_value(self.batch, tree, 0, 0, 0, None, 0)
+        palm_batch_set_form(self.batch, PALM_REDUCED, epoch)
 
     def release(self, uint64_t number, path, ranges, uint32_t granted, bint over):
         """Add what a keeper is told of its children: those of the half-open `ranges` are settled; `granted` so many may have
@@ -553,6 +560,16 @@ cdef class Work:
             raise ValueError(f"a job's name has 16 bytes, not {len(job)}")
         self.job, self.hop, self.index, self.client = job, hop, index, client
         self.limit_ns = <uint64_t> (limit * 1e9)
+
+    def begin(self, Node node not None, uint64_t number, tuple path not None):
+        """From now on the message of this name is at work, in place of the one that was."""
+        cdef uint64_t[PALM_MAX_PATH] components
+        cdef Py_ssize_t k, n = len(path)
+        if n > PALM_MAX_PATH:
+            raise ValueError(f"a path of {n} components")
+        for k in range(n):
+            components[k] = path[k]
+        palm_work_begin(&node.c.at_work, number, components, <uint32_t> n, now_ns())
 
     cdef void on(self, palm_counters *c, uint32_t together=1) noexcept:
         palm_work_on(&c.at_work, <const uint8_t *> <const char *> self.job, self.hop, self.index, together, self.client)

@@ -680,7 +680,7 @@ cdef object get_value(palm_event *event, uint32_t i, list holders):
             return get_bytes(event, r, holders)
         if r.form == PALM_ARRAY:
             return get_array(event, r.array_at, holders)
-        if r.form == PALM_TREE or r.form == PALM_ERROR:
+        if r.form == PALM_TREE or r.form == PALM_ERROR or r.form == PALM_REDUCED:
             return get_tree(event, r, holders)
     except BlockLost:
         raise

@@ -1,0 +1,463 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""The leader of a `palm.Reduce`: absorbs messages, has workers combine them, and sends the totals on (DELIVERY 4).
+
+What it has is `palm.reduction.Reduction`'s to know. The client is told of it in checkpoints, so that a successor can go
+on from there, and says when a reduction is complete: then the leader is a generator of the totals.
+"""
+
+from __future__ import annotations
+
+import copy
+import itertools
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from palm._core import node as core
+from palm._core.payload import BlockLost
+from palm.asking import Asking
+from palm.assignment import Assignment, JobHere
+from palm.assignment import Name as WireName
+from palm.errors import Crashed, PalmError, PayloadError
+from palm.leader import JOIN
+from palm.making import ChildEnded, Making
+from palm.names import Name
+from palm.reduction import MOST_ITEMS, Full, Group, Reduction, Row, checked_key
+from palm.reduction import Task as Combination
+from palm.remote import died_in, key_of
+from palm.suspects import Blame, Suspect
+from palm.tasks import Task
+from palm.template import Reduce
+
+if TYPE_CHECKING:
+    from palm.capsule import Store
+    from palm.membership import Membership
+
+ABSORBED, ABSORBED_BYTES = 256, 1 << 22  # messages, after which the client is told at the latest, unless
+UNCOMBINED, UNCOMBINED_BYTES = (
+    128,
+    1 << 27,
+)  # more wait to be combined: each would be told, and they have no other bound
+SMALL = 1 << 14  # bytes: what is less shares memory with others, which it would keep from being let go of
+TASK = 1 << 63  # tasks have numbers of their own
+
+
+class Absorbed:
+    """What absorbing a message returns: there is nothing to send on."""
+
+
+@dataclass(eq=False)
+class Family:
+    """The reductions of a job at one step, with the same route still to go."""
+
+    assignment: Assignment  # of the newest epoch
+    text: str
+    number: int  # by which its client knows it
+    reduction: Reduction
+    is_new: bool  # its client may know what a former leader had
+    early: list[core.Event] = field(default_factory=list)  # what has come before that is known
+    flushes: dict[Name, int | None] = field(default_factory=dict)  # asked for, not complete: of which input
+    emitting: dict[Name, Group] = field(default_factory=dict)  # whose totals are to be sent on
+    begun: set[Name] = field(default_factory=set)  # of these, those that are
+
+
+class Emission:
+    """The totals of a group, one at a time, as a generator; a key that has failed fails alone."""
+
+    def __init__(self, reduce: Reduce, rows: list[Row]) -> None:
+        self._reduce, self._rows = reduce, iter(rows)
+
+    def __next__(self) -> Any:
+        item = next(self._rows).total
+        if item.failed:
+            raise ChildEnded(item.value)
+        try:
+            value = self._reduce.finish(item.row.key, item.value, item.count)
+        except Exception as e:
+            raise ChildEnded from e
+        if value is None:
+            raise ChildEnded
+        return value
+
+    def close(self) -> None:
+        self._rows = iter(())
+
+
+class Reducer(Asking):
+    """
+    Parameters
+    ----------
+    reduce : Reduce
+        An object of the user's class, set up: for `key` and `finish`.
+    """
+
+    def __init__(
+        self,
+        reduce: Reduce,
+        name: str,
+        endpoint: str,
+        membership: Membership | None,
+        suspects: Sequence[Suspect],
+        capsules: Store | None,
+    ) -> None:
+        super().__init__(type(reduce), name, endpoint, membership, suspects, capsules)
+        self._reduce = reduce
+        reduce._host, reduce.name = self, name
+        self._has_key = type(reduce).key is not Reduce.key
+        self._functions += list(type(reduce)._exposed)
+        self.node.name_functions(self._functions)
+        self._families: dict[tuple[bytes, str], Family] = {}
+        self._numbers = itertools.count(1)
+        self._serials = itertools.count()
+
+    # ---------------------------------------------------------------------------------- what a handle means
+
+    def _bind(self, a: Assignment) -> None:
+        server, name, _, key = a.steps[0]
+        if server == self.name and name == JOIN:
+            super()._bind(a)
+            return
+        signature = self._template._exposed.get(name)
+        if signature is None or server != self.name:
+            a.refusal = self._no_function(server, name, list(self._template._exposed))
+            return
+        if a.calls:
+            a.refusal = PalmError(
+                f"{server}.{name} makes one of the messages of a job: it is for client.job, which knows when all are "
+                "there, not for a call"
+            )
+            return
+        quiet = copy.copy(signature)  # of what the leader itself does, nothing is run again
+        quiet.retry_on, quiet.timeout = (), 0.0
+        constants = a.constants[key] if key is not None else {}
+        try:
+            fitting = signature.fitting(self.name, constants, a.sender or ("" if a.hop else "the client"))
+        except PayloadError as e:
+            a.refusal = e
+            return
+        a.signature, a.parameters, a.fitting = quiet, 1, fitting
+        a.work = core.Work(a.job.key, a.hop, self._functions.index(name), a.job.report.link, 0)
+        self._find_refused(a)
+
+    def _open(self, event: core.Event) -> None:
+        super()._open(event)
+        a = self._assignments.get((event.link, event.handle))
+        if a is None or a.stale or a.refusal is not None or a.signature is None or a.steps[0][1] == JOIN:
+            return
+        text = _text_of(a)
+        a.function = self._absorbing(a, text)
+        family = self._families.get((a.job.key, text))
+        if family is None:
+            cls = type(self._reduce)
+            family = Family(a, text, next(self._numbers), Reduction(cls.deterministic, cls.per_input), is_new=True)
+            self._families[a.job.key, text] = family
+            self._say_opened(family)
+        elif family.assignment.epoch != a.epoch:
+            self._begin_epoch(family, a)
+
+    def _begin_epoch(self, family: Family, a: Assignment) -> None:
+        """All that its workers have at work is given to them anew."""
+        family.assignment = a
+        for event in family.early:
+            event.done()
+        family.early.clear()
+        for task in list(family.reduction.running):
+            family.reduction.back(task)
+        family.flushes.clear()  # they come again
+        self._say_opened(family)
+        if not family.is_new:
+            self._say_all(family)
+
+    def _say_opened(self, family: Family) -> None:
+        a, cls = family.assignment, type(self._reduce)
+        steps = [[s[0], s[1], a.constants[s[3]] if s[3] is not None else {}] for s in a.steps]
+        self._say(family, "opened", family.text, a.hop, cls.per_input, not family.is_new, steps)
+        self._outlets.flush(a.job.report)
+
+    # -------------------------------------------------------------------------------------------- messages
+
+    def _absorbing(self, a: Assignment, text: str) -> Any:
+        def absorb(value: Any) -> Absorbed:
+            return self._absorb(self._families[a.job.key, text], a, value)
+
+        return absorb
+
+    def _data(self, event: core.Event) -> None:
+        a = self._assignments.get((event.link, event.handle))
+        family = self._families.get((a.job.key, _text_of(a))) if a is not None and a.function is not None else None
+        if a is None or a.stale or family is None:
+            super()._data(event)
+        elif family.is_new:
+            family.early.append(event)
+            self._kept = event
+        else:
+            super()._data(event)
+
+    def _run(self, event: core.Event, a: Assignment, first: int, end: int) -> None:
+        if a.steps[0][1] == JOIN:
+            super()._run(event, a, first, end)
+            return
+        assert a.function is not None and a.work is not None
+        out, job = self._outlets.onward(a).batch, a.job
+        core.run(
+            *(event, first, end, a.function, 1, a.work, out, self, Absorbed),
+            *(job.making, a.refused, a.tried, job.given_up),
+        )
+
+    def spread(self, function: Any, parameters: int, value: Any) -> Any:
+        if self._assignment is not None and self._assignment.steps[0][1] != JOIN:
+            raise PayloadError(f"{self.name} got an empty message: there is nothing to combine")
+        return super().spread(function, parameters, value)
+
+    def make(self, i: int, result: Any) -> None:
+        if not isinstance(result, Absorbed):
+            super().make(i, result)
+
+    def _absorb(self, family: Family, a: Assignment, value: Any) -> Absorbed:
+        number, path = self._record(self.at)[1]
+        name = (number, *path)
+        if name in family.reduction.names:
+            return Absorbed()
+        assert a.fitting is not None
+        a.fitting.check((value, value))
+        key = checked_key(self._reduce.key(value)) if self._has_key else None
+        kept, nbytes = _kept(value)
+        try:
+            family.reduction.absorb(name, key, kept, nbytes)
+        except Full:
+            raise PalmError(
+                f"{self.name} has {MOST_ITEMS} values that wait to be combined, and may have no more: too many keys"
+            ) from None
+        return Absorbed()
+
+    # ------------------------------------------------------------------------------------------- combining
+
+    def _patience(self) -> float:
+        """The client is told what there is as soon as there is nothing else to do."""
+        tells = any(
+            not f.is_new and f.reduction.has_changed() and not f.reduction.running for f in self._families.values()
+        )
+        return 0.0 if tells else super()._patience()
+
+    def _go_on(self, others: bool) -> None:
+        for family in list(self._families.values()):
+            if not family.is_new and not family.assignment.stale:
+                self._combine(family)
+                self._end_flushes(family)
+                self._say_changes(family, idle=not others)
+        super()._go_on(others)
+
+    def _combine(self, family: Family) -> None:
+        """No sooner than a worker has room: the longer one waits, the more there is to combine at once."""
+        function = family.assignment.steps[0][1]
+        while not len(self._tasks) and self._crew.next(function, 1) is not None:
+            combination = family.reduction.task()
+            if combination is None:
+                return
+            self._give_to_worker(family, combination)
+            self._give_out()
+
+    def _give_to_worker(self, family: Family, combination: Combination) -> None:
+        batch, values = core.Batch(), [item.value for item in combination.items]
+        batch.put((combination.program, [list(n) for n in combination.names], *values), number := self._serial())
+
+        def ended(task: Task, value: Any, error: Any) -> None:
+            if error is not None:
+                self._failed(family, combination, error)
+            else:
+                family.reduction.done(combination, *_kept(value))
+
+        self.submit(Reducing(family.assignment, (number, ()), 0, batch, ended, tuple(values), names=combination.names))
+
+    def _serial(self) -> int:
+        return TASK | next(self._serials)
+
+    def _failed(self, family: Family, combination: Combination, error: dict[str, Any]) -> None:
+        family.reduction.failed(combination, error)
+        self._say(family, "failed", error)
+        self._outlets.flush(family.assignment.job.report)
+
+    def _blame_of(self, task: Task) -> Blame | None:
+        """Of any of the combinations in it."""
+        refused = task.assignment.refused
+        if not refused or not isinstance(task, Reducing):
+            return None
+        return next((refused[n] for name in task.names if (n := (name[0], name[1:])) in refused), None)
+
+    def _refuse(self, task: Task, blame: Blame) -> None:
+        """With the operands, if these are the two that kill."""
+        if len(task.value) == 2:
+            super()._refuse(task, blame)
+        else:
+            self._fail(task, Crashed(died_in(*blame), reason=blame.reason))
+
+    # ---------------------------------------------------------------------------------- what the client is told
+
+    def _say(self, family: Family, *tree: Any) -> None:
+        report = family.assignment.job.report
+        report.batch.reduced((tree[0], family.number, *tree[1:]), family.assignment.epoch)
+        if report.batch.full:
+            self._outlets.flush(report)
+
+    def _say_changes(self, family: Family, idle: bool, now: bool = False) -> None:
+        """When there is much, or nothing else to do; but not while more waits to be combined than workers can do."""
+        r = family.reduction
+        if not r.has_changed():
+            return
+        much = r.n_fresh() >= ABSORBED or r.fresh_bytes >= ABSORBED_BYTES
+        little = r.n_uncombined() < UNCOMBINED and r.nbytes < UNCOMBINED_BYTES
+        if now or (idle and not r.running) or (much and little):
+            self._say_items(family, whole=False)
+
+    def _say_all(self, family: Family) -> None:
+        self._say_items(family, whole=True)
+        for name, group in family.emitting.items():
+            self._say_totals(family, name, group)
+
+    def _say_items(self, family: Family, whole: bool) -> None:
+        changes = family.reduction.changes(whole)
+        for item in changes.added:
+            self._say(family, "item", item.id, item.row.key, list(item.name), item.count, item.value, item.failed)
+        ranges = [[list(before), begin, end] for before, begin, end in changes.names]
+        self._say(family, "taken", ranges, changes.removed, whole, family.reduction.names.count)
+        self._outlets.flush(family.assignment.job.report)
+
+    def _say_totals(self, family: Family, name: Name, group: Group) -> None:
+        totals = [row.total for row in group.in_order()]
+        ids, lowest = [item.id for item in totals], [item.name[0] for item in totals]
+        self._say(family, "totals", list(name), ids, lowest)
+        self._outlets.flush(family.assignment.job.report)
+
+    # ---------------------------------------------------------------------------------- what the client says
+
+    def _release(self, event: core.Event) -> None:
+        job = self._reports.get(event.handle)
+        if job is None or job.report.link != event.link or not len(event) or event.form(0) != core.TREE:
+            super()._release(event)
+            return
+        for i in range(len(event)):
+            try:
+                self._told(job, event.value(i))
+            except BlockLost:
+                self._outcomes.lost(job)
+            except (IndexError, KeyError, TypeError, ValueError) as e:
+                self._complain(f"what a client says of a reduction cannot be used: {e!r}")
+
+    def _told(self, job: JobHere, tree: Any) -> None:
+        family = next((f for f in self._families.values() if f.number == tree[1] and f.assignment.job is job), None)
+        if family is None:
+            return
+        if tree[0] == "item":
+            self._restore(family, *tree[2:])
+        elif tree[0] == "state":
+            self._begin_from(family, *tree[2:])
+        elif tree[0] == "settled":
+            family.reduction.settle(tree[2])
+        elif tree[0] == "flush":
+            self._flush(family, *tree[2:])
+
+    def _restore(
+        self, family: Family, key: Any, name: list[int], count: int, value: Any, failed: bool, flush: list[int] | None
+    ) -> None:
+        if family.is_new:
+            into = None if flush is None else family.emitting.setdefault(tuple(flush), Group(None))
+            family.reduction.restore(tuple(name), checked_key(key), count, *_kept(value), failed, into)
+
+    def _begin_from(self, family: Family, ranges: list[Any], count: int, settled: int) -> None:
+        """The client has told all that it knows."""
+        if not family.is_new:
+            return
+        family.is_new = False
+        family.reduction.know([(tuple(before), begin, end) for before, begin, end in ranges], count)
+        family.reduction.settle(settled)
+        self._say_all(family)
+        early, family.early = family.early, []
+        for event in early:
+            super()._data(event)
+            event.done()
+
+    def _flush(self, family: Family, name: list[int], instance: int | None, count: int) -> None:
+        flush = tuple(name)
+        a = family.assignment
+        if family.is_new or count > family.reduction.names.count:
+            self._outcomes.lost(a.job)  # this is no successor of what the client knows
+        elif (making := a.job.making.get((flush[0], flush[1:]))) is not None:
+            self._generators.repeat(making, a)
+            self._outlets.flush_all(a)
+        elif flush in family.emitting:
+            self._emit(family, flush)
+        else:
+            family.flushes[flush] = instance
+            family.reduction.end(instance)
+
+    # -------------------------------------------------------------------------------------------------- totals
+
+    def _end_flushes(self, family: Family) -> None:
+        for name, instance in list(family.flushes.items()):
+            if family.reduction.is_complete(instance):
+                del family.flushes[name]
+                family.emitting[name] = family.reduction.take(instance)
+                self._say_changes(family, idle=True, now=True)
+                self._say_totals(family, name, family.emitting[name])
+                self._emit(family, name)
+        making = family.assignment.job.making
+        for name in [n for n in family.begun if (n[0], n[1:]) not in making]:
+            family.begun.remove(name)
+            family.reduction.drop(family.emitting.pop(name))
+
+    def _emit(self, family: Family, name: Name) -> None:
+        """As if the message of this name had come, and its function were a generator of the totals."""
+        a = family.assignment
+        wire: WireName = name[0], name[1:]
+        family.begun.add(name)
+        emission: Any = Emission(self._reduce, family.emitting[name].in_order())
+        self._generators.add(Making(emission, a, *wire, 0, self._described(a, wire, 0, 1)))
+        self._outlets.flush_all(a)
+
+    # ------------------------------------------------------------------------------------------------- the end
+
+    def _end(self, job: JobHere) -> None:
+        super()._end(job)
+        self._families = {k: f for k, f in self._families.items() if k[0] != job.key}
+
+    def close(self, linger: float = 2.0) -> None:
+        super().close(linger)
+        self._reduce._host = None
+
+
+class Reducing(Task):
+    """A task, and the names of its combinations."""
+
+    def __init__(self, *args: Any, names: list[Name]) -> None:
+        super().__init__(*args)
+        self.names = names
+
+
+def _text_of(a: Assignment) -> str:
+    """Names the rest of a route, by what it is."""
+    if not a.text:
+        constants = [a.constants[s[3]] if s[3] is not None else {} for s in a.steps]
+        keys = [f":{key_of(c)}" if c else "" for c in constants]
+        a.text = " ".join(f"{s[0]}.{s[1]}{key}" for s, key in zip(a.steps, keys, strict=True))
+    return a.text
+
+
+def _kept(value: Any) -> tuple[Any, int]:
+    """A value to be held for long, and its bytes."""
+    if isinstance(value, np.ndarray):
+        return (value.copy() if value.nbytes < SMALL else value), value.nbytes
+    if isinstance(value, (bytes, str)):
+        return value, len(value)
+    if isinstance(value, (tuple, list)):
+        return value, sum(_kept_bytes(v) for v in value)
+    return value, _kept_bytes(value)
+
+
+def _kept_bytes(value: Any) -> int:
+    if isinstance(value, dict):
+        return sum(_kept_bytes(v) for v in value.values())
+    if isinstance(value, (tuple, list)):
+        return sum(_kept_bytes(v) for v in value)
+    return int(getattr(value, "nbytes", 8))

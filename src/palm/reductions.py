@@ -1,0 +1,309 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""The client's half of Reduce (DELIVERY 4): it holds what a leader would need to go on after a death, and says when a
+reduction is complete.
+
+A *family* is the reductions of the job at one Reduce with the same route still to go. Its leader tells which messages
+it has absorbed together with the items they have become (a checkpoint): from then on these are settled, and their
+inputs need not be kept. When nothing else is open, the client has the family flushed: the leader then is a generator,
+whose children are the totals. The flush has a name of its own: of a reduction of the whole job the number behind the
+last input; of one that is per input its lowest message, which is not settled before (*parked*).
+
+In each new epoch the families are opened anew. A leader that lives answers with all it has; another one asks for it.
+With the connection's lock, but for `routes` and what is said so.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from palm._core import node as core
+from palm._core.book import OVER
+from palm.message import places
+from palm.names import Name, Names, Range
+from palm.remote import Route
+from palm.step import Step
+
+if TYPE_CHECKING:
+    from palm.delivery import Delivery
+    from palm.directory import Directory
+
+Path = tuple[int, ...]
+
+
+@dataclass
+class Held:
+    """An item of a leader's."""
+
+    key: Any
+    name: Name
+    count: int
+    value: Any
+    failed: bool
+    flush: Name | None = None  # which sends it on: it is a total
+
+
+@dataclass
+class Family:
+    """See above."""
+
+    steps: list[Step]  # the Reduce's, and the route still to go
+    hop: int
+    per_input: bool
+    keeper: tuple[int, int] = (-1, 0)  # the link to its leader, and what that calls the job
+    number: int = 0  # what its leader calls it
+    known: bool = False  # the leader of this epoch has said what it has
+    names: Names = field(default_factory=Names)
+    items: dict[int, Held] = field(default_factory=dict)
+    coming: dict[int, Held] = field(default_factory=dict)  # items of a checkpoint that is not complete
+    parked: dict[int, Name] = field(default_factory=dict)  # by input: the lowest message, which is not settled
+    flushed: dict[int, dict[Name, int | None]] = field(default_factory=dict)  # what is not complete: by number; input
+    totals: dict[Name, list[int]] = field(default_factory=dict)  # by flush: items
+    unflushed: bool = False  # it has absorbed something since
+
+    @property
+    def route(self) -> tuple[str, ...]:
+        return tuple(self.steps)
+
+
+class Reductions:
+    """Of one job.
+
+    Parameters
+    ----------
+    delivery : Delivery
+    settle : callable
+        What to do with a message that a leader has absorbed, and the client holds.
+    begin : callable
+        Begins a flush of the whole job: returns its number, which is that of no input.
+    fail : callable
+        What to do with an error of a key whose total cannot be had, before it comes in its place.
+    """
+
+    def __init__(
+        self,
+        delivery: Delivery,
+        settle: Callable[[int, Path], None],
+        begin: Callable[[], int],
+        fail: Callable[[Any], None],
+    ) -> None:
+        self._delivery, self._settle, self._begin, self._fail = delivery, settle, begin, fail
+        self._families: dict[str, Family] = {}
+        self._lowest: dict[int, list[int]] = {}  # by the number of a flush: the inputs that its totals are named by
+
+    def __bool__(self) -> bool:
+        return bool(self._families)
+
+    def leads(self, link: int) -> bool:
+        """True of the link to the leader of a family."""
+        return any(f.keeper[0] == link for f in self._families.values())
+
+    def number_of(self, number: int, path: Path) -> int:
+        """The input by which a result is named: of a reduction the lowest."""
+        lowest = self._lowest.get(number)
+        if not lowest:
+            return number
+        return lowest[places(path[:1])[0]] if path else min(lowest)
+
+    def is_parked(self, number: int) -> bool:
+        """True if something of this input waits to be flushed."""
+        return any(number in f.parked for f in self._families.values())
+
+    # ------------------------------------------------------------------------------------------------ what comes
+
+    def receive(self, event: core.Event, epoch: int, tree: Any) -> None:
+        """What a leader tells."""
+        if epoch != self._delivery.epoch or type(tree) is not tuple or not tree:
+            return
+        if tree[0] == "opened":
+            self._opened(event, *tree[1:])
+            return
+        family = self._of(event, tree[1])
+        if family is None:
+            return
+        if tree[0] == "item":
+            id, key, name, count, value, failed = tree[2:]
+            family.coming[id] = Held(key, tuple(name), count, value, failed)
+        elif tree[0] == "taken":
+            self._taken(family, *tree[2:])
+        elif tree[0] == "totals":
+            self._totals(family, *tree[2:])
+        elif tree[0] == "failed":
+            self._fail(tree[2])
+
+    def _of(self, event: core.Event, number: int) -> Family | None:
+        keeper = event.link, event.handle
+        return next((f for f in self._families.values() if f.keeper == keeper and f.number == number), None)
+
+    def _opened(
+        self, event: core.Event, number: int, text: str, hop: int, per_input: bool, knows: bool, steps: list[Any]
+    ) -> None:
+        family = self._families.get(text)
+        if family is None:
+            route = [Step(f"{server}.{function}", constants) for server, function, constants in steps]
+            family = self._families[text] = Family(route, hop, per_input)
+        family.keeper, family.number, family.known = (event.link, event.handle), number, False
+        family.coming.clear()
+        if not knows:
+            self._tell_state(family)
+
+    def _taken(self, family: Family, ranges: list[Any], removed: list[int], whole: bool, count: int) -> None:
+        """A checkpoint is complete."""
+        if whole:
+            if count < family.names.count:  # it is no successor of what is known here
+                family.coming.clear()
+                self._tell_state(family)
+                return
+            family.items.clear()
+            family.known = True
+        for id in removed:
+            family.items.pop(id, None)
+        family.items |= family.coming
+        family.coming = {}
+        self._absorbed(family, [(tuple(before), begin, end) for before, begin, end in ranges])
+        self._tell_watermark(family)
+        if whole:
+            for flushes in family.flushed.values():
+                for name, instance in flushes.items():
+                    self._tell_flush(family, name, instance)
+
+    def _absorbed(self, family: Family, ranges: list[Range]) -> None:
+        names = [
+            name
+            for before, begin, end in ranges
+            if not family.names.covers((before, begin, end))
+            for name in ((*before, last) for last in range(begin, end))
+            if family.names.add(name)
+        ]
+        family.unflushed |= bool(names)
+        for name in names:
+            self._settle_or_park(family, name)
+        if family.per_input:
+            for number in {name[0] for name in names}:
+                self.flush_input(number)
+
+    def _settle_or_park(self, family: Family, name: Name) -> None:
+        if family.per_input:
+            parked = family.parked.get(name[0])
+            if parked is None:
+                family.parked[name[0]] = name
+                return
+            if name < parked:
+                family.parked[name[0]], name = name, parked
+        self._settle(name[0], name[1:])
+
+    def _totals(self, family: Family, name: list[int], ids: list[int], lowest: list[int]) -> None:
+        """What a flush sends on: its items, and the numbers they are known by, in the order of keys."""
+        flush = tuple(name)
+        if not family.per_input:
+            self._lowest[flush[0]] = lowest
+        family.totals[flush] = ids
+        for id in ids:
+            if id in family.items:
+                family.items[id].flush = flush
+
+    # ------------------------------------------------------------------------------------------------- what is told
+
+    def _tell(self, family: Family, *tree: Any) -> None:
+        batch = core.Batch()
+        batch.put((tree[0], family.number, *tree[1:]), 0)
+        self._send(family, batch)
+
+    def _send(self, family: Family, batch: core.Batch) -> None:
+        if not self._delivery.connection.closed:
+            link, handle = family.keeper
+            self._delivery.connection.send(link, core.RELEASE, handle, family.hop, batch)
+
+    def _tell_state(self, family: Family) -> None:
+        """All that a new leader needs to know."""
+        batch = core.Batch()
+        for held in family.items.values():
+            flush = None if held.flush is None else list(held.flush)
+            item = held.key, list(held.name), held.count, held.value, held.failed
+            batch.put(("item", family.number, *item, flush), 0)
+            if batch.full:
+                self._send(family, batch)
+        ranges = [[list(before), begin, end] for before, begin, end in family.names.ranges()]
+        batch.put(("state", family.number, ranges, family.names.count, self._watermark()), 0)
+        self._send(family, batch)
+
+    def _tell_watermark(self, family: Family) -> None:
+        """Of inputs before it nothing comes any more."""
+        watermark = self._watermark()
+        if watermark > family.names.floor:
+            family.names.forget(watermark)
+            self._tell(family, "settled", watermark)
+
+    def _watermark(self) -> int:
+        first = self._delivery.book.first()
+        return self._delivery.sent if first is None else min(first, self._delivery.sent)
+
+    def _tell_flush(self, family: Family, name: Name, instance: int | None) -> None:
+        if family.known:
+            self._tell(family, "flush", list(name), instance, family.names.count)
+
+    # --------------------------------------------------------------------------------------------------- flushing
+
+    def flush_input(self, number: int) -> None:
+        """If nothing of this input is open but what is parked, that is flushed: what is farthest from the end first."""
+        parked = [f for f in self._families.values() if number in f.parked]
+        if not parked or self._delivery.book.unsettled(number) != len(parked):
+            return
+        for family in _first_ones(parked):
+            self._flush(family, family.parked.pop(number), number)
+
+    def flush(self) -> bool:
+        """Nothing is open any more: what has been absorbed is flushed. False: there is nothing."""
+        unflushed = [f for f in self._families.values() if f.unflushed and not f.per_input]
+        for family in _first_ones(unflushed):
+            family.unflushed = False
+            self._flush(family, (self._begin(),), None)
+        return bool(unflushed)
+
+    def _flush(self, family: Family, name: Name, instance: int | None) -> None:
+        family.flushed.setdefault(name[0], {})[name] = instance
+        self._tell_flush(family, name, instance)
+
+    def settled(self, number: int) -> None:
+        """Something of this number has come to its end: flushes may be complete, whose totals are held no longer."""
+        for family in self._families.values():
+            if number not in self._delivery.book:
+                family.parked.pop(number, None)
+            for name in list(family.flushed.get(number, ())):
+                if self._is_over(name):
+                    del family.flushed[number][name]
+                    for id in family.totals.pop(name, ()):
+                        family.items.pop(id, None)
+            if not family.flushed.get(number, True):
+                del family.flushed[number]
+
+    def _is_over(self, name: Name) -> bool:
+        number, path = name[0], name[1:]
+        return number not in self._delivery.book or self._delivery.book.ranges(number, path)[0] == OVER
+
+    # ------------------------------------------------------------------------------------------------- a new epoch
+
+    def routes(self, directory: Directory, patience: float) -> dict[str, Route]:
+        """Where the families' servers are now; without the lock."""
+        with self._delivery.connection.changed:
+            steps = {text: f.steps for text, f in self._families.items()}
+        return {text: directory.route(s, patience) for text, s in steps.items()}
+
+    def open(self, routes: dict[str, Route]) -> None:
+        """In the delivery's new epoch; with its lock, and without the connection's."""
+        delivery = self._delivery
+        with delivery.connection.changed:
+            for text in routes:
+                self._families[text].known = False
+            hops = {text: self._families[text].hop for text in routes}
+        for text, route in routes.items():
+            delivery.open_route(route, hops[text])
+
+
+def _first_ones(families: list[Family]) -> list[Family]:
+    """Those whose totals may come to others of them, but to whom nothing comes of others."""
+    routes = [f.route for f in families]
+    return [
+        f for f in families if not any(len(r) > len(f.route) and r[len(r) - len(f.route) :] == f.route for r in routes)
+    ]

@@ -1,0 +1,119 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""The leader of a `palm.Butterfly`: hands what it gets on to its workers, as each has room.
+
+It runs no function of the user's. A worker sends on what it makes by itself. The death of a worker is a loss, of which
+the client of each job that it worked for is told, as of any other (docs/delivery.md).
+"""
+
+from __future__ import annotations
+
+import collections
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from palm._core import node as core
+from palm.assignment import Assignment
+from palm.crew import Load, Worker
+from palm.leader import Leader
+from palm.suspects import Suspect
+from palm.template import Server
+
+if TYPE_CHECKING:
+    from palm.capsule import Store
+    from palm.membership import Membership
+
+
+@dataclass
+class Waiting:
+    """An event of which the records from `first` on are to be handed out."""
+
+    event: core.Event
+    assignment: Assignment
+    first: int = 0
+
+    def __len__(self) -> int:
+        return len(self.event) - self.first
+
+
+class Router(Leader):
+    def __init__(
+        self,
+        template: type[Server],
+        name: str,
+        endpoint: str,
+        membership: Membership | None,
+        suspects: Sequence[Suspect],
+        capsules: Store | None,
+    ) -> None:
+        super().__init__(template, name, endpoint, membership, suspects, capsules)
+        self._waiting: collections.deque[Waiting] = collections.deque()
+        self._n_waiting = 0  # messages
+
+    def _bind(self, a: Assignment) -> None:
+        if self._is_own(a):
+            super()._bind(a)
+            return
+        server, name = a.steps[0][:2]
+        signature = self._template._exposed.get(name)
+        if signature is None or server != self.name:
+            a.refusal = self._no_function(server, name, list(self._template._exposed))
+            return
+        a.signature = signature
+        self._find_refused(a)
+
+    def _forget_what_was_early(self) -> None:
+        if not self._waiting:  # else what was given up may be among it
+            super()._forget_what_was_early()
+
+    def _forget_stale(self) -> None:
+        super()._forget_stale()
+        kept = collections.deque(w for w in self._waiting if not w.assignment.stale)
+        for w in self._waiting:
+            if w.assignment.stale:
+                self._n_waiting -= len(w)
+                w.event.done()
+        self._waiting = kept
+
+    # ------------------------------------------------------------------------------------------- handing out
+
+    def _data(self, event: core.Event) -> None:
+        a = self._assignments.get((event.link, event.handle))
+        if a is None or a.stale or a.function is not None or a.refusal is not None:
+            super()._data(event)
+            return
+        self._waiting.append(Waiting(event, a))
+        self._n_waiting += len(event)
+        self._kept = event  # until all of it is handed out
+
+    def _go_on(self, others: bool) -> None:
+        super()._go_on(others)
+        while self._waiting:
+            found = self._crew.next(self._waiting[0].assignment.steps[0][1], self._n_waiting)
+            if found is None:
+                return
+            self._hand_out(*found)
+
+    def _has_more(self) -> bool:
+        return super()._has_more() or bool(self._waiting)
+
+    def _hand_out(self, worker: Worker, most: int) -> None:
+        """So many of the messages that have waited for longest, as far as they are of one step of one job."""
+        w = self._waiting[0]
+        a = w.assignment
+        outlet = a.workers.get(worker.link)
+        if outlet is None:
+            outlet = a.workers[worker.link] = self._outlets.to_worker(a, worker.link, worker.endpoint)
+        load = worker.loads.setdefault(outlet.handle, Load(a, a.steps[0][1]))
+        self._event, self._assignment, before = w.event, a, len(w)
+        try:
+            w.first = core.forward(w.event, w.first, most, outlet.batch, self, a.refused, a.job.given_up)
+            load.sent += len(outlet.batch)
+            self._outlets.flush(outlet)
+            self._outlets.flush(a.job.report)
+        finally:
+            self._event = self._assignment = None
+        self._n_waiting -= before - len(w)
+        if not len(w):
+            self._waiting.popleft()
+            w.event.done()
