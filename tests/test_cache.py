@@ -173,6 +173,18 @@ def test_ends_by_the_clock(clock):
         e.get("a")
 
 
+def test_what_is_set_again_has_a_new_end(clock):
+    e = entries(clock=clock)
+    e.set("a", 1, 5.0)
+    e.set("b", 1, 5.0)
+    e.set("a", 2)
+    e.set("b", 2, 8.0)
+    clock.now = 6.0
+    assert e.keys() == ["a", "b"]
+    clock.now = 8.0
+    assert e.keys() == ["a"]
+
+
 def test_add_and_append_keep_the_end(clock):
     e = entries(clock=clock)
     e.set("n", 1, 5.0)
@@ -469,6 +481,16 @@ def test_arrays_are_read_where_they_lie(client, servers):
     assert client.call("plain.get", "w")[-1] == MIB - 1
     assert store.counters()["bytes_copied"] == before and space.read_counters()["bytes_copied"] == ours
     store.close()
+    del cache["w"]
+
+
+def test_what_is_set_does_not_lie_with_who_has_set_it(client, servers):
+    cache = client.cache["plain"]
+    with palm.arena():
+        given = np.arange(float(MIB))
+    cache["w"] = given  # lent as it lies: what is written to it from now on, the receiver sees
+    given[:] = -1.0
+    assert np.array_equal(cache["w"], np.arange(float(MIB)))
     del cache["w"]
 
 
