@@ -97,5 +97,11 @@ class Plain(palm.Server):
         return x - 1
 
     @palm.function
+    def aside(self, n):
+        for i in range(n):
+            yield palm.to(["work.up"], i, slow="reject")
+            time.sleep(0.0005)
+
+    @palm.function
     def total(self, x):
         return float(np.sum(x))

@@ -92,6 +92,12 @@ def test_any_pipeline(client, steps, of, ordered):
     assert (found if ordered else sorted(found)) == (expected if ordered else sorted(expected))
 
 
+def test_behind_a_branch_that_holds_up_nobody(client):
+    """The leader says what has been begun, else no more would come."""
+    job = client.job("plain.aside", [500])
+    assert len(list(job)) == 500 - job.progress.dropped > 200
+
+
 SCRIPT = """
 import numpy as np
 import palm

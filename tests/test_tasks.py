@@ -8,7 +8,9 @@ from types import SimpleNamespace
 import pytest
 
 from palm._core import node as core
+from palm.asking import LOSSES, Asking
 from palm.crew import AHEAD, MOST, Crew, Worker
+from palm.remote import NO_MESSAGE
 from palm.suspects import Blame, Suspect, Suspects, of_job, together_of
 from palm.tasks import Task, Tasks
 
@@ -89,3 +91,46 @@ def test_suspects_are_handed_on():
     assert of_job(other.of("s"), b"j", 0) == {(1, ()): Blame(2, "SIGSEGV", True)}
     assert together_of(other.of("s"), b"j", 0) == [((3, ()), (5, ()))]
     assert other.blame("s", (b"j", 0, 1, ()), "SIGSEGV") == 3
+
+
+@pytest.fixture
+def asking(tasks: Tasks) -> Asking:
+    """A leader without a node."""
+    asking = Asking.__new__(Asking)
+    asking._tasks, asking.name = tasks, "s"
+    asking.node = SimpleNamespace(count=lambda *what: None)
+    return asking
+
+
+def test_what_could_not_be_taken_is_sent_again_but_not_for_ever(asking, tasks):
+    told = []
+    first = tasks.lose(1)[0]
+    first.ended = lambda *outcome: told.append(outcome)
+    first.assignment = SimpleNamespace(job=A.job, steps=[["s", "f"]])
+    for _ in range(LOSSES + 1):
+        assert not told
+        tasks.again([first])
+        tasks.give(1)
+        asking._outcome(1, A.job.key, core.LOST, first.name, None)
+        if not told:
+            assert tasks.skip() is first
+    [(_, value, error)] = told
+    assert value is None and error["type"] == "BlockLost"
+
+
+def test_when_something_did_not_arrive_all_that_a_worker_has_is_given_again(asking, tasks):
+    asking._outcome(1, A.job.key, core.LOST, (NO_MESSAGE, ()), None)
+    assert numbers([tasks.skip() for _ in range(3)]) == [0, 3, 4]
+    assert numbers(tasks.lose(1)) == [1], "of another job"
+
+
+def test_what_is_no_value_fails(asking, tasks):
+    told = []
+    task = tasks.lose(1)[0]
+    task.ended = lambda *outcome: told.append(outcome)
+    task.assignment = SimpleNamespace(job=A.job, steps=[["s", "f"]])
+    for form in (core.CLOSE, core.ASK):
+        tasks.again([task])
+        tasks.give(1)
+        asking._outcome(1, A.job.key, form, task.name, None)
+    assert [error["type"] for _, _, error in told] == ["TypeError"] * 2

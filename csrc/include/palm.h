@@ -598,9 +598,9 @@ void palm_book_forget(palm_book *book, uint64_t number);
 
 uint64_t palm_book_open_inputs(const palm_book *book);
 bool palm_book_is_open(const palm_book *book, uint64_t number);
-/* How many names of an open input are not complete that are known to have no children; UINT64_MAX if more may come: one
- * has children, and it is not known how many. 0: it is not open. */
-uint64_t palm_book_unsettled(const palm_book *book, uint64_t number);
+/* How many names at or below this one are not complete that are not known to have children; UINT64_MAX if more may come: one
+ * has children, and it is not known how many. 0: it is complete. */
+uint64_t palm_book_unsettled(const palm_book *book, uint64_t number, const uint64_t *path, uint32_t n_path);
 /* The smallest open number that is at least `from`. */
 bool palm_book_next(const palm_book *book, uint64_t from, uint64_t *number);
 /* No unsettled name can sort before this one any more, those above it excepted. False as long as a name above it is not

@@ -267,14 +267,6 @@ bool palm_book_is_open(const palm_book *book, uint64_t number)
     return palmi_pages_is_open(&book->pages, number, &tree);
 }
 
-uint64_t palm_book_unsettled(const palm_book *book, uint64_t number)
-{
-    bool tree;
-    if (!palmi_pages_is_open(&book->pages, number, &tree))
-        return 0;
-    const palmi_node *root = tree ? palmi_tree_lookup(&book->tree, NULL, number) : NULL;
-    return root ? palmi_tree_unsettled(root) : 1;
-}
 
 bool palm_book_next(const palm_book *book, uint64_t from, uint64_t *number)
 {
@@ -317,6 +309,13 @@ static const palmi_node *look(const palm_book *book, uint64_t number, const uint
              : place.state == PALMI_COMPLETE ? PALM_BOOK_OVER
                                              : PALM_BOOK_UNKNOWN;
     return place.state == PALMI_OPEN ? place.node : NULL;
+}
+
+uint64_t palm_book_unsettled(const palm_book *book, uint64_t number, const uint64_t *path, uint32_t n_path)
+{
+    palm_book_state state;
+    const palmi_node *node = look(book, number, path, n_path, &state);
+    return node ? palmi_tree_unsettled(node) : state == PALM_BOOK_OVER ? 0 : 1;
 }
 
 palm_book_state palm_book_ranges(const palm_book *book, uint64_t number, const uint64_t *path, uint32_t n_path,

@@ -72,8 +72,9 @@ bool palm_book_is_open(const palm_book *book, uint64_t number)
     return number < book->begun && book->begun != book->settled;
 }
 
-uint64_t palm_book_unsettled(const palm_book *book, uint64_t number)
+uint64_t palm_book_unsettled(const palm_book *book, uint64_t number, const uint64_t *path, uint32_t n_path)
 {
+    (void)path, (void)n_path;
     return palm_book_is_open(book, number);
 }
 

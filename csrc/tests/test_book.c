@@ -322,21 +322,23 @@ static void says_what_is_next(void)
 static void says_what_is_unsettled(void)
 {
     palm_book *book = new_book(2);
-    CHECK(palm_book_unsettled(book, 0) == 1); /* it may be a leaf */
-    CHECK(palm_book_unsettled(book, 7) == 0);
+    CHECK(palm_book_unsettled(book, 0, ROOT) == 1); /* it may be a leaf */
+    CHECK(palm_book_unsettled(book, 7, ROOT) == 1);
     CHECK(settle(book, 0, PATH(AT(0, 1))) == (LEAF_NEW | 1 << 16));
-    CHECK(palm_book_unsettled(book, 0) == UINT64_MAX);
+    CHECK(palm_book_unsettled(book, 0, ROOT) == UINT64_MAX);
     CHECK(close_at(book, 0, ROOT, 3) == PALM_BOOK_NEW);
-    CHECK(palm_book_unsettled(book, 0) == 2); /* 0 and 2 */
+    CHECK(palm_book_unsettled(book, 0, ROOT) == 2); /* 0 and 2 */
     CHECK(grant(book, 0, PATH(AT(0, 0)), 2) == PALM_BOOK_NEW);
-    CHECK(palm_book_unsettled(book, 0) == UINT64_MAX);
+    CHECK(palm_book_unsettled(book, 0, ROOT) == UINT64_MAX);
     CHECK(close_at(book, 0, PATH(AT(0, 0)), 2) == PALM_BOOK_NEW);
-    CHECK(palm_book_unsettled(book, 0) == 3); /* 2, and two below 0 */
+    CHECK(palm_book_unsettled(book, 0, ROOT) == 3); /* 2, and two below 0 */
     CHECK(close_at(book, 0, PATH(AT(0, 2)), 1) == PALM_BOOK_NEW);
-    CHECK(palm_book_unsettled(book, 0) == 3);
+    CHECK(palm_book_unsettled(book, 0, ROOT) == 3);
     CHECK(settle(book, 0, PATH(AT(0, 2), AT(1, 0))) == (LEAF_NEW | 1 << 16));
     CHECK(settle(book, 0, PATH(AT(0, 0), AT(1, 1))) == (LEAF_NEW | 2 << 16));
-    CHECK(palm_book_unsettled(book, 0) == 1 && palm_book_unsettled(book, 1) == 1);
+    CHECK(palm_book_unsettled(book, 0, ROOT) == 1 && palm_book_unsettled(book, 1, ROOT) == 1);
+    CHECK(palm_book_unsettled(book, 0, PATH(AT(0, 0))) == 1 && palm_book_unsettled(book, 0, PATH(AT(0, 2))) == 0);
+    CHECK(palm_book_unsettled(book, 0, PATH(AT(0, 0), AT(1, 0))) == 1);
     palm_book_free(book);
 }
 

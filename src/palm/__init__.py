@@ -21,8 +21,9 @@ from palm.errors import (
 )
 from palm.job import Job, Progress
 from palm.message import Message
+from palm.scattergather import ScatterGather
 from palm.step import Step, step, to
-from palm.template import Butterfly, Reduce, Server, function
+from palm.template import Butterfly, Reduce, Server, Source, function
 
 if TYPE_CHECKING:
     from palm import testing as testing
@@ -39,7 +40,6 @@ else:
 __version__ = "0.1.0"
 __all__ = [
     "Butterfly",
-    "Reduce",
     "Cache",
     "Cancelled",
     "Client",
@@ -53,8 +53,11 @@ __all__ = [
     "PalmError",
     "PayloadError",
     "Progress",
+    "Reduce",
     "RemoteError",
+    "ScatterGather",
     "Server",
+    "Source",
     "Step",
     "Timeout",
     "arena",

@@ -92,10 +92,8 @@ class Asking(Leader):
         self._outlets.flush(outlet)
 
     def _to_worker(self, a: Assignment, worker: Worker) -> Outlet:
-        server, function, _, key = a.steps[0]
-        constants = a.constants[key] if key is not None else {}
-        named = self._template._exposed[function].constants
-        constants = {k: v for k, v in constants.items() if k in named}
+        _, function, _, key = a.steps[0]
+        constants = self._template._exposed[function].own(a.constants[key] if key is not None else {})
         return self._outlets.to_asked(a, worker.link, worker.endpoint, constants, self._sender(a))
 
     def _sender(self, a: Assignment) -> str:
@@ -177,9 +175,11 @@ class Asking(Leader):
         return None if refused is None else refused.get(task.name)
 
     def _refuse(self, task: Task, blame: Blame) -> None:
-        error = Crashed(died_in(*blame), reason=blame.reason)
-        message = self._described(task.assignment, task.name, task.deadline, blame.times)
-        self._fail(task, error, capsule=self._outcomes.capsule(task.assignment, task.value, message, error))
+        error, a = Crashed(died_in(*blame), reason=blame.reason), task.assignment
+        message = self._described(a, task.name, task.deadline, blame.times)
+        signature = self._template._exposed[a.steps[0][1]]
+        capsule = self._outcomes.capsule(a, task.value, message, error, signature.name, signature.own)
+        self._fail(task, error, capsule=capsule)
 
     # ------------------------------------------------------------------------------------------------ the end
 

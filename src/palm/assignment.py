@@ -82,6 +82,7 @@ class Assignment:
     reports: bool = False  # the sender, who leads this worker, is told how many have been done, and how long it took
     done: int = 0
     busy: int = 0  # ns
+    start: bool = False  # the job has no inputs: they are what its first function yields
     calls: bool = False  # its client makes calls of it, one by one: it has no end
     text: str = ""  # of a Reduce: names the route still to go, by what it is
     fitting: Fitting | None = None

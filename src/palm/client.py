@@ -244,7 +244,7 @@ class Client(concurrent.futures.Executor):
     ) -> Job:
         work = JobWork(self._connection, self._directory, route, options, inputs, journal)
         try:
-            return Job(self, work, progress=progress, one_input=inputs is None)
+            return Job(self, work, progress=progress)
         except BaseException:
             leave(work)
             raise

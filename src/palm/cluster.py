@@ -156,6 +156,7 @@ class Cluster:
         name = places.check_name(name or cls.__name__.lower(), "the server")
         setup, env = arguments.mapping("setup", setup), arguments.mapping("env", env)
         _check_workers(workers, cls._is_parallel)
+        cls._check_complete()
         if name == REGISTRY:
             raise ValueError(f"{REGISTRY!r} is the name of the cluster's own server: give another one")
         there = self._servers()

@@ -51,6 +51,8 @@ class Delivery:
         makes the exception for an input, given its number.
     calls : bool
         Inputs have nothing to do with each other, and there is no end of them.
+    start : bool
+        The only input stands for those that the first function yields.
     """
 
     def __init__(
@@ -62,10 +64,11 @@ class Delivery:
         fail: Callable[[Callable[[int], PalmError]], None],
         *,
         calls: bool = False,
+        start: bool = False,
     ) -> None:
         self.key = secrets.token_bytes(16)
         self.connection, self._directory, self.route, self._seed = connection, directory, route, seed
-        self._fail, self._calls = fail, calls
+        self._fail, self._calls, self.start = fail, calls, start
         self.ledger = Ledger()
         self.book = self.ledger.book
         self.sent = 0
@@ -86,21 +89,16 @@ class Delivery:
     def open(self) -> None:
         """Tells the first server of the job: what comes back may come at once."""
         owed = self.book.granted(0) if self.epoch else 0  # of a job without inputs, whose generator may be told to stop
-        meaning = self.route.meaning(
-            self.key,
-            self.epoch,
-            self.connection.endpoint,
-            self._seed,
-            stopped=self.stopped,
-            owed=owed,
-            calls=self._calls,
-        )
-        self.connection.open(self.route.link, self._handle, meaning)
+        self._open(self.route, self._handle, 0, stopped=self.stopped, owed=owed)
 
     def open_route(self, route: Route, hop: int) -> None:
         """Tells the server of a part of the route, after so many steps, of the job."""
-        meaning = route.meaning(self.key, self.epoch, self.connection.endpoint, self._seed)
-        self.connection.open(route.link, self.connection.handle(), meaning, hop)
+        self._open(route, self.connection.handle(), hop)
+
+    def _open(self, route: Route, handle: int, hop: int, **more: bool | int) -> None:
+        key, endpoint = self.key, self.connection.endpoint
+        more |= {"calls": self._calls, "start": self.start}
+        self.connection.open(route.link, handle, route.meaning(key, self.epoch, endpoint, self._seed, **more), hop)
 
     # ----------------------------------------------------------------------------------------------- sending
 
@@ -244,10 +242,15 @@ class Delivery:
         """A link is gone; with the connection's lock."""
         server = self.route.server_of(link)
         self._losses.clear()
-        if server is not None and self._directory is None:
+        if server is not None and (self._directory is None or self._cannot_be_had_again(server)):
             self._fail(lambda number: self.route.crashed(server, number, reason))
         elif server is not None or (self.reductions is not None and self.reductions.leads(link)):
             self._recover(reason)
+
+    def _cannot_be_had_again(self, server: str) -> bool:
+        """It makes the inputs of the job, which it could not make once more."""
+        is_source = self.start and server == self.route.steps[0].server
+        return is_source and bool(self.route.servers[server].get("live")) and 0 in self.book
 
     def missed(self, link: int) -> None:
         """Not all that was sent over a link has arrived there; with the connection's lock."""

@@ -6,12 +6,13 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable
+from dataclasses import replace
 from types import GeneratorType
 from typing import TYPE_CHECKING, Any
 
 from palm.assignment import Assignment
 from palm.host import Host
-from palm.message import Message
+from palm.message import Message, places
 from palm.reduction import PUSH
 from palm.step import To
 
@@ -64,8 +65,9 @@ class Folder(Host):
         if self._name is None or self._assignment is None:
             return super().message()
         if self._message_cache is None:
-            name = self._name[0], tuple(self._name[1:])
-            self._message_cache = self.at, self._described(self._assignment, name, 0, 1)
+            number, *path = self._name  # as users see them
+            message = self._described(self._assignment, (number, ()), 0, 1)
+            self._message_cache = self.at, replace(message, number=number, path=(number, *places(tuple(path))))
         return self._message_cache[1]
 
     def _capsule(self, i: int, error: Exception) -> str | None:

@@ -29,7 +29,7 @@ from palm.cache import Cache
 from palm.errors import Crashed, NotFound, PalmError, PayloadError, Timeout
 from palm.generators import Generators
 from palm.making import Making
-from palm.message import NO_ONE_MESSAGE, Message, places
+from palm.message import NO_ONE_MESSAGE, Message, input_of, places
 from palm.outcomes import Outcomes
 from palm.outlets import Outlets
 from palm.pace import Pace
@@ -245,20 +245,7 @@ class Host:
             pid = pid_of(client, meaning["pids"], meaning["where"])
             job = JobHere(key, self._outlets.report(key, client, pid))
             self._jobs[key] = self._reports[job.report.handle] = job
-        names = (
-            "epoch",
-            "client",
-            "seed",
-            "steps",
-            "pids",
-            "where",
-            "constants",
-            "owed",
-            "tells",
-            "reports",
-            "asks",
-            "calls",
-        )
+        names = "epoch client seed steps pids where constants owed tells reports asks calls start".split()
         return Assignment(job=job, hop=hop, sender=meaning["from"], **{name: meaning[name] for name in names})
 
     def _bind(self, a: Assignment) -> None:
@@ -577,7 +564,7 @@ class Host:
         return self._described(a, name, event.deadline(i), a.tried.get(name, 0) + 1)
 
     def _described(self, a: Assignment, name: Name, deadline: int, attempt: int) -> Message:
-        number, path = name
+        number, path = input_of(*name, a.start)
         return Message(
             job=a.job.key.hex(),
             number=number,
@@ -651,11 +638,15 @@ class Host:
 
     # ---------------------------------------------------------------------------------------------- the end
 
+    def _teardown(self) -> None:
+        """Of what `setup` was called of in this process."""
+        self.server.teardown()
+
     def close(self, linger: float = 2.0) -> None:
         self._generators.close()
         waits.end(self)
         try:
-            self.server.teardown()
+            self._teardown()
         except Exception:
             log.exception("%s: teardown raised", self.name)
         self.node.close(int(linger * 1000))

@@ -18,7 +18,6 @@ from palm import arguments
 from palm.connection import finalise
 from palm.errors import Cancelled, RemoteError, Timeout
 from palm.journal import Journal
-from palm.message import places
 from palm.work import INPUT_DONE, JobWork, Result
 
 if TYPE_CHECKING:
@@ -51,8 +50,8 @@ class Job:
     Leaving a ``with`` block, or dropping the job, cancels what is left.
     """
 
-    def __init__(self, client: Client, work: JobWork, *, progress: bool, one_input: bool) -> None:
-        self._client, self._work, self._one_input = client, work, one_input
+    def __init__(self, client: Client, work: JobWork, *, progress: bool) -> None:
+        self._client, self._work = client, work
         self._began = time.monotonic()
         self._taken: collections.deque[Result] = collections.deque()
         self._groups = None if work.journal is None else Groups(work.journal)
@@ -151,9 +150,10 @@ class Job:
         raise self._client._directory.explain(end)
 
     def items(self) -> Iterator[tuple[int, Any]]:
-        """(number of the input, result); without inputs, the place in what the first function yielded."""
-        for number, path, value in self._results():
-            yield (places(path)[0] if self._one_input and path else number), value
+        """(number of the input, of a reduction the lowest; result). Without inputs, they are what the first function
+        yields."""
+        for number, _, value in self._results():
+            yield number, value
 
     def _results(self) -> Iterator[Result]:
         while True:

@@ -5,13 +5,17 @@ from __future__ import annotations
 
 import collections
 import contextlib
+import dataclasses
 from collections.abc import Iterator, Mapping
+from types import GeneratorType
 from typing import Any
 
 from palm._core.frame import pack, unpack
 from palm._core.stack import Rows, kind_of, stacked
 from palm.errors import PayloadError
 from palm.message import NO_ONE_MESSAGE, Message
+from palm.scattergather import ScatterGather, parts_of
+from palm.step import To
 from palm.template import Server
 
 
@@ -74,7 +78,7 @@ class LocalHost:
     def call(self, function: str, value: Any, constants: Mapping[str, Any], sender: str = "") -> Any:
         """What a function returns for a message; rule 2 says how the message becomes its parameters. A batch function
         gets a batch of this one."""
-        signature = type(self.server)._exposed[function]
+        signature = type(self.server)._called()[function]
         values, method = signature.spread(self.name, value), getattr(self.server, function)
         signature.fitting(self.name, constants, sender).check(values)
         if not signature.batch:
@@ -84,6 +88,27 @@ class LocalHost:
         with self._at_work_on_several():
             result = method(*stacked([values]), **constants)
         return None if result is None else Rows(result, 1, what)[0]
+
+    def scatter_and_gather(self, function: str, value: Any, constants: Mapping[str, Any], sender: str = "") -> Any:
+        """What a step of a `palm.ScatterGather` returns for the message at work, whose parts are computed here."""
+        assert isinstance(self.server, ScatterGather) and self.now is not None
+        cls, step, message = type(self.server), f"{self.name}.{function}", self.now
+        whole, called = cls._step(function), cls._called()
+        assert whole is not None
+        values = whole.spread(self.name, value)
+        whole.fitting(self.name, constants, sender).check(values)
+        scattered = self.server.scatter(*values, **called["scatter"].own(constants))
+        given = (part for part in parts_of(scattered, f"{cls.__qualname__}.scatter") if part is not None)
+        parts = [arrived(part, f"{step}, part {k} of its scatter") for k, part in enumerate(given, 1)]
+        own, results = called[function].own(constants), []
+        for k, part in enumerate(parts):
+            with self.at_work_on(dataclasses.replace(message, path=(*message.path, k), rest=())):
+                result = self.call(function, part, own, f"{self.name}.scatter")
+            if isinstance(result, To | GeneratorType):
+                raise TypeError(f"{step} has to return one value: no generator, no palm.to")
+            results.append(None if result is None else arrived(result, f"{step}, of part {k + 1}"))
+        more = (value,) if len(called["gather"].parameters) > 1 else ()
+        return self.server.gather(results, *more, **called["gather"].own(constants))
 
     @contextlib.contextmanager
     def _at_work_on_several(self) -> Iterator[None]:

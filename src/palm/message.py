@@ -68,6 +68,13 @@ def places(path: tuple[int, ...]) -> tuple[int, ...]:
     return tuple(component & _INDEX for component in path)
 
 
+def input_of(number: int, path: tuple[int, ...], start: bool) -> tuple[int, tuple[int, ...]]:
+    """A name as users see it. `start`: the job has no inputs; what its first function yields are the inputs then."""
+    if start and number == 0 and path:
+        return path[0] & _INDEX, path[1:]
+    return number, path
+
+
 def child(path: tuple[int, ...], hop: int, index: int) -> tuple[int, ...]:
     """The path of the child `index` of a message that fans out after `hop` steps."""
     return (*path, hop << INDEX_BITS | index)

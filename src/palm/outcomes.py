@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from palm._core import node as core
@@ -15,7 +16,10 @@ from palm.remote import NO_MESSAGE, tree_of_error
 if TYPE_CHECKING:
     from palm.capsule import Store
 
-_OWN_FRAMES = ("palm/host.py", "palm/generators.py", "palm/faults.py", "palm/_core/node.pyx")
+_OWN_FRAMES = tuple(
+    f"palm/{name}"
+    for name in ("host.py", "generators.py", "faults.py", "gatherer.py", "scattergather.py", "_core/node.pyx")
+)
 
 
 class Outcomes:
@@ -69,16 +73,25 @@ class Outcomes:
         self._node.count("errors")
         a.job.report.batch.error(tree, *name, children)
 
-    def capsule(self, a: Assignment, value: Any, message: Message, error: Exception) -> str | None:
-        """The file in which the input of a failed call has been written."""
+    def capsule(
+        self,
+        a: Assignment,
+        value: Any,
+        message: Message,
+        error: Exception,
+        called: str = "",
+        own: Callable[[dict[str, Any]], dict[str, Any]] = dict,
+    ) -> str | None:
+        """The file in which the input of a failed call has been written. called: the method, if it is not that of the
+        step; own: picks its constants out of the step's."""
         if self._capsules is None:
             return None
-        function, key = a.steps[0][1], a.steps[0][3]
+        key = a.steps[0][3]
         return self._capsules.write(
             server=self._name,
-            function=function,
+            function=called or a.steps[0][1],
             value=value,
-            constants=a.constants[key] if key is not None else {},
+            constants=own(a.constants[key]) if key is not None else {},
             message=message,
             error=None if isinstance(error, Crashed) else _trimmed(error),
             reason=error.reason if isinstance(error, Crashed) else "",

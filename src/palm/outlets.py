@@ -160,6 +160,7 @@ class Outlets:
             "where": a.where,
             "constants": {k: v for k, v in constants.items() if k in keys},
             "calls": a.calls,
+            "start": a.start,
             "from": f"{a.steps[0][0]}.{a.steps[0][1]}",
         }
 

@@ -20,14 +20,18 @@ import traceback
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from palm import cache, places
 from palm._core import space as core_space
 from palm.suspects import Suspect
-from palm.template import Reduce, Server, exposure
+from palm.template import Reduce, Server, Source, exposure
+
+if TYPE_CHECKING:
+    from palm.host import Host
 
 WORK_GRACE = 2.0  # seconds that a function goes on for which nobody waits any more: then its process is replaced
+TEMPLATES = ("palm.template", "palm.scattergather")  # modules
 GRACE = 1.5  # seconds between the owner's end and a hard one (R15: 3 s in all)
 REGISTRY_GRACE = 2.6  # the registry runs no user code: it is the last to go, and clears up
 
@@ -48,7 +52,7 @@ class Order:
     memory: int = 0  # bytes of arena; 0: default
     path: list[str] = field(default_factory=list)
     is_registry: bool = False
-    leads: bool = False  # it hands messages out to workers, and runs nothing of the template
+    leads: bool = False  # it has workers
     worker: int | None = None  # its number among the workers of the leader `name`
     work_grace: float = WORK_GRACE
     cache: int = 0  # bytes that its cache may take; 0: the default
@@ -82,7 +86,7 @@ def load(template: Any) -> type[Server]:
 
 def describe(server: Server, order: Order, address: str, supervised: bool) -> dict[str, Any]:
     cls = type(server)
-    base = next(c.__name__ for c in cls.__mro__ if c.__module__ == "palm.template")
+    base = next(c.__name__ for c in cls.__mro__ if c.__module__ in TEMPLATES)
     return {
         "name": order.process,
         "leads": order.leads,
@@ -94,6 +98,7 @@ def describe(server: Server, order: Order, address: str, supervised: bool) -> di
         "pid": os.getpid(),
         "began": places.start_time(os.getpid()),
         "supervised": supervised,
+        "live": issubclass(cls, Source) and cls.live,
         "address": address,
         "page": list(core_space.identity()),
         "cache": order.cache,
@@ -107,6 +112,7 @@ def run(order: Order, ready: Callable[[], None]) -> None:
     from palm.host import Host
 
     cls = load(order.template)
+    _check_alone(cls, order)
     _allow_many_files()
     core_space.open_space(order.memory)
     endpoint = order.endpoint or places.endpoint(order.registry, order.name.replace("/", "-"))
@@ -125,16 +131,9 @@ def run(order: Order, ready: Callable[[], None]) -> None:
         supervised = order.owner_fd >= 0
         membership = Membership(order.registry, lambda: describe(server, order, host.node.endpoint, supervised))
     host: Host
-    if order.leads and issubclass(cls, Reduce):
-        from palm.reducer import Reducer
-
-        assert isinstance(server, Reduce)
-        host = Reducer(server, order.name, endpoint, membership, order.suspects, capsules)
-    elif order.leads:
-        from palm.routing import Router
-
-        host = Router(cls, order.name, endpoint, membership, order.suspects, capsules)
-    elif issubclass(cls, Reduce):
+    if order.leads:
+        host = _leader(server, order, endpoint, membership, capsules)
+    elif isinstance(server, Reduce):
         from palm.folding import Folder
 
         host = Folder(server, order.name, endpoint, membership, order.suspects, capsules)
@@ -153,7 +152,7 @@ def run(order: Order, ready: Callable[[], None]) -> None:
     signal.signal(signal.SIGTERM, lambda *_: host.node.stop())
     try:
         began = time.monotonic()
-        if not order.leads or issubclass(cls, Reduce):  # whose leader runs code of the user's too
+        if server._host is not None:  # else nothing of it runs here
             with core_space.arena(shared=False):
                 server.setup(**order.setup, **({"again": order.again} if order.is_registry else {}))
         if not order.is_ours:  # to end that for one message that takes long would cost all of them
@@ -176,6 +175,34 @@ def run(order: Order, ready: Callable[[], None]) -> None:
             path.unlink(missing_ok=True)
         if orphan:
             _last_one_out(path.parent, GRACE + 0.3 if order.is_registry else 0.3)
+
+
+def _leader(server: Server, order: Order, endpoint: str, membership: Any, capsules: Any) -> Host:
+    """`server` is used by one that runs something of it itself."""
+    from palm.scattergather import ScatterGather
+
+    if isinstance(server, ScatterGather):
+        from palm.gatherer import Gatherer
+
+        return Gatherer(server, order.name, endpoint, membership, order.suspects, capsules)
+    if isinstance(server, Reduce):
+        from palm.reducer import Reducer
+
+        return Reducer(server, order.name, endpoint, membership, order.suspects, capsules)
+    from palm.routing import Router
+
+    return Router(type(server), order.name, endpoint, membership, order.suspects, capsules)
+
+
+def _check_alone(cls: type[Server], order: Order) -> None:
+    """A leader and workers are started by a cluster, which knows of both; one process alone is neither."""
+    from palm.scattergather import ScatterGather
+
+    if issubclass(cls, ScatterGather) and not order.leads and order.worker is None:
+        raise TypeError(
+            f"{cls.__qualname__} is a palm.ScatterGather, a leader and workers, which palm.serve does not start yet: "
+            "use palm.Cluster.start"
+        )
 
 
 def _work_grace(order: Order, setup_took: float) -> float:

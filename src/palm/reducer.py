@@ -23,6 +23,7 @@ from palm.assignment import Name as WireName
 from palm.errors import Crashed, PalmError, PayloadError
 from palm.leader import JOIN
 from palm.making import ChildEnded, Making
+from palm.message import input_of
 from palm.names import Name
 from palm.reduction import MOST_ITEMS, Full, Group, Reduction, Row, checked_key
 from palm.reduction import Task as Combination
@@ -216,7 +217,7 @@ class Reducer(Asking):
             super().make(i, result)
 
     def _absorb(self, family: Family, a: Assignment, value: Any) -> Absorbed:
-        number, path = self._record(self.at)[1]
+        number, path = input_of(*self._record(self.at)[1], a.start)
         name = (number, *path)
         if name in family.reduction.names:
             return Absorbed()

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 
 from palm._core import node as core
 from palm._core.book import OVER
-from palm.message import places
+from palm.message import INDEX_BITS, input_of, places
 from palm.names import Name, Names, Range
 from palm.remote import Route
 from palm.step import Step
@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from palm.directory import Directory
 
 Path = tuple[int, ...]
+END = 1 << INDEX_BITS  # behind all inputs that a job without any may have
 
 
 @dataclass
@@ -103,12 +104,30 @@ class Reductions:
         """The input by which a result is named: of a reduction the lowest."""
         lowest = self._lowest.get(number)
         if not lowest:
-            return number
+            return self._input(number, path)
         return lowest[places(path[:1])[0]] if path else min(lowest)
 
-    def is_parked(self, number: int) -> bool:
-        """True if something of this input waits to be flushed."""
-        return any(number in f.parked for f in self._families.values())
+    def waits_for(self, name: tuple[int, Path]) -> bool:
+        """True if something of the first input of all is parked, and waits for children of this message."""
+        number = self._input(*name)
+        return any(number in f.parked for f in self._families.values()) and number == self._oldest()
+
+    def _input(self, number: int, path: Path) -> int:
+        return input_of(number, path, self._delivery.start)[0]
+
+    def _wire(self, name: Name) -> tuple[int, Path]:
+        """A name as it travels: leaders name messages as users see them."""
+        return (0, name) if self._delivery.start else (name[0], name[1:])
+
+    def _oldest(self) -> int:
+        """The first input that is not done."""
+        book, first = self._delivery.book, self._delivery.book.first()
+        if not self._delivery.start:
+            return self._delivery.sent if first is None else min(first, self._delivery.sent)
+        if first != 0:
+            return END
+        ranges = book.ranges(0)[1]
+        return ranges[0][1] if ranges and not ranges[0][0] else 0
 
     # ------------------------------------------------------------------------------------------------ what comes
 
@@ -191,7 +210,7 @@ class Reductions:
                 return
             if name < parked:
                 family.parked[name[0]], name = name, parked
-        self._settle(name[0], name[1:])
+        self._settle(*self._wire(name))
 
     def _totals(self, family: Family, name: list[int], ids: list[int], lowest: list[int]) -> None:
         """What a flush sends on: its items, and the numbers they are known by, in the order of keys."""
@@ -225,19 +244,15 @@ class Reductions:
             if batch.full:
                 self._send(family, batch)
         ranges = [[list(before), begin, end] for before, begin, end in family.names.ranges()]
-        batch.put(("state", family.number, ranges, family.names.count, self._watermark()), 0)
+        batch.put(("state", family.number, ranges, family.names.count, self._oldest()), 0)
         self._send(family, batch)
 
     def _tell_watermark(self, family: Family) -> None:
         """Of inputs before it nothing comes any more."""
-        watermark = self._watermark()
+        watermark = self._oldest()
         if watermark > family.names.floor:
             family.names.forget(watermark)
             self._tell(family, "settled", watermark)
-
-    def _watermark(self) -> int:
-        first = self._delivery.book.first()
-        return self._delivery.sent if first is None else min(first, self._delivery.sent)
 
     def _tell_flush(self, family: Family, name: Name, instance: int | None) -> None:
         if family.known:
@@ -248,10 +263,11 @@ class Reductions:
     def flush_input(self, number: int) -> None:
         """If nothing of this input is open but what is parked, that is flushed: what is farthest from the end first."""
         parked = [f for f in self._families.values() if number in f.parked]
-        if not parked or self._delivery.book.unsettled(number) != len(parked):
+        if not parked or self._delivery.book.unsettled(*self._wire((number,))) != len(parked):
             return
         for family in _first_ones(parked):
-            self._flush(family, family.parked.pop(number), number)
+            wire, path = self._wire(family.parked.pop(number))
+            self._flush(family, (wire, *path), number)
 
     def flush(self) -> bool:
         """Nothing is open any more: what has been absorbed is flushed. False: there is nothing."""
@@ -262,14 +278,16 @@ class Reductions:
         return bool(unflushed)
 
     def _flush(self, family: Family, name: Name, instance: int | None) -> None:
-        family.flushed.setdefault(name[0], {})[name] = instance
+        family.flushed.setdefault(self._input(name[0], name[1:]), {})[name] = instance
         self._tell_flush(family, name, instance)
 
-    def settled(self, number: int) -> None:
-        """Something of this number has come to its end: flushes may be complete, whose totals are held no longer."""
+    def settled(self, wire: int, path: Path) -> None:
+        """This message has come to its end: flushes may be complete, whose totals are held no longer, and of its input
+        nothing may be left but what is parked."""
+        number = self._input(wire, path)
         for family in self._families.values():
-            if number not in self._delivery.book:
-                family.parked.pop(number, None)
+            if number in family.parked and self._is_over((wire, *path[: self._delivery.start])):
+                del family.parked[number]
             for name in list(family.flushed.get(number, ())):
                 if self._is_over(name):
                     del family.flushed[number][name]
@@ -277,6 +295,7 @@ class Reductions:
                         family.items.pop(id, None)
             if not family.flushed.get(number, True):
                 del family.flushed[number]
+        self.flush_input(number)
 
     def _is_over(self, name: Name) -> bool:
         number, path = name[0], name[1:]

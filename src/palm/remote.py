@@ -43,19 +43,8 @@ class Route:
             reason="stopped" if reason == 0 else "",
         )
 
-    def meaning(
-        self,
-        job: bytes,
-        epoch: int,
-        client: str,
-        seed: int,
-        *,
-        stopped: bool = False,
-        owed: int = 0,
-        calls: bool = False,
-    ) -> dict[str, Any]:
-        """The tree that an OPEN carries. stopped: the generator of the first step is to end, once it has made as many
-        children as it owes, since former executions of it may have made them."""
+    def meaning(self, job: bytes, epoch: int, client: str, seed: int, **more: bool | int) -> dict[str, Any]:
+        """The tree that an OPEN carries. more: what docs/wire.md, 9.2, has besides."""
         constants = {str(i): s.constants for i, s in enumerate(self.steps) if s.constants}
         steps = [
             [s.server, s.function, self.servers[s.server]["address"], str(i) if s.constants else None]
@@ -70,9 +59,7 @@ class Route:
             "pids": self.pids | {client: os.getpid()},
             "where": places.pid_namespace(),
             "constants": constants,
-            "stopped": stopped,
-            "owed": owed,
-            "calls": calls,
+            **more,
         }
 
 
@@ -104,7 +91,7 @@ def check_meaning(tree: Any, hop: int = 0) -> dict[str, Any]:
     # exact types: a numpy scalar is a str or bytes too, but not to the core
     check(type(tree) is dict, "no dict")
     absent = {"epoch": 0, "pids": {}, "where": b"", "tells": False, "reports": False, "stopped": False, "owed": 0}
-    tree = absent | {"from": "", "asks": False, "calls": False} | tree
+    tree = absent | {"from": "", "asks": False, "calls": False, "start": False} | tree
     check(tree.keys() >= {"job", "client", "seed", "steps", "constants"}, "a key is missing")
     check(natural(tree["epoch"], 32), "`epoch` has not 32 bits")
     check(
@@ -121,6 +108,7 @@ def check_meaning(tree: Any, hop: int = 0) -> dict[str, Any]:
     check(type(tree["reports"]) is bool, "`reports` is no bool")
     check(type(tree["asks"]) is bool, "`asks` is no bool")
     check(type(tree["calls"]) is bool, "`calls` is no bool")
+    check(type(tree["start"]) is bool, "`start` is no bool")
     check(isinstance(tree["seed"], int) and tree["seed"] >= 0, "`seed` is no natural number")
     steps, constants = tree["steps"], tree["constants"]
     check(type(steps) is list and 0 < len(steps) <= MAX_STEPS, f"`steps` are not 1 to {MAX_STEPS}")

@@ -18,7 +18,6 @@ from palm.directory import check_step
 from palm.errors import PalmError
 from palm.local import LocalHost, arrived
 from palm.step import Step, To
-from palm.template import exposure
 
 DONE, FAILED, UNUSABLE = "done", "failed", "unusable"
 VERDICT_BYTES = 4096  # no more than a pipe takes before somebody reads
@@ -40,7 +39,10 @@ def outcomes(capsule: Capsule) -> Iterator[tuple[str, Any]]:
     """
     cls = capsule.load_template()
     try:
-        check_step(Step(f"{capsule.server}.{capsule.function}", capsule.constants), exposure(cls))
+        functions = {name: signature.describe() for name, signature in cls._called().items()}
+        check_step(
+            Step(f"{capsule.server}.{capsule.function}", capsule.constants), {"functions": functions, "hidden": []}
+        )
     except PalmError as e:
         raise Unusable(f"{capsule.template} is not what it was: {e}") from None
     setup = capsule.load_setup()

@@ -114,6 +114,9 @@ class Router(Leader):
         finally:
             self._event = self._assignment = None
         self._n_waiting -= before - len(w)
+        if a.tells:  # the sender has no more under way than it is told of
+            a.begun += before - len(w)
+            self._outlets.tell_begun(w.event.link, w.event.handle, a.begun)
         if not len(w):
             self._waiting.popleft()
             w.event.done()

@@ -115,6 +115,26 @@ def function(
     return mark if f is None else mark(f)
 
 
+def parameters_of(where: str, method: Callable[..., Any]) -> list[inspect.Parameter]:
+    """Those after `self` of a method that messages are given to; TypeError if they are none for that."""
+    if inspect.iscoroutinefunction(method) or inspect.isasyncgenfunction(method):
+        raise TypeError(f"{where} is async: a server runs one function at a time; write a plain function")
+    parameters = list(inspect.signature(method).parameters.values())
+    if not parameters or (len(parameters) == 1 and parameters[0].name != "self"):
+        raise TypeError(f"{where} has no `self`")
+    for p in parameters[1:]:
+        if p.kind in (p.VAR_POSITIONAL, p.VAR_KEYWORD):
+            raise TypeError(
+                f"{where} has {p}: name the parameters, positional ones for the message, "
+                "keyword-only ones for constants"
+            )
+        if p.kind != p.KEYWORD_ONLY and p.default is not p.empty:
+            raise TypeError(
+                f"{where} has the positional default {p}: what is not in the message is a constant; put it after a `*`"
+            )
+    return parameters[1:]
+
+
 class Signature:
     """The parameters of an exposed method, as far as a caller has to know them."""
 
@@ -125,51 +145,28 @@ class Signature:
         self.attempts: int = options["attempts"]
         self.timeout: float = options["timeout"]  # 0: none
         self.retry_on: tuple[type[BaseException], ...] = options["retry_on"]
-        self.parameters: list[str] = []
-        self.constants: dict[str, bool] = {}  # name: has a default
-        self._method = method
+        self.method = method
         where = f"{cls.__qualname__}.{name}"
-        if inspect.iscoroutinefunction(method) or inspect.isasyncgenfunction(method):
-            raise TypeError(f"{where} is async: a server runs one function at a time; write a plain function")
         if self.batch and inspect.isgeneratorfunction(method):
             raise TypeError(f"{where} is a batch function that yields: it has to return a row for each message")
-        parameters = list(inspect.signature(method).parameters.values())
-        if not parameters or (len(parameters) == 1 and parameters[0].name != "self"):
-            raise TypeError(f"{where} has no `self`")
-        for p in parameters[1:]:
-            if p.kind in (p.VAR_POSITIONAL, p.VAR_KEYWORD):
-                raise TypeError(
-                    f"{where} has {p}: name the parameters, positional ones for the message, "
-                    "keyword-only ones for constants"
-                )
-            if p.kind == p.KEYWORD_ONLY:
-                self.constants[p.name] = p.default is not p.empty
-            elif p.default is not p.empty:
-                raise TypeError(
-                    f"{where} has the positional default {p}: what is not in the message is a constant; "
-                    f"put it after a `*`"
-                )
-            else:
-                self.parameters.append(p.name)
+        self._take(parameters_of(where, method))
         if self.batch and not self.parameters:
             raise TypeError(f"{where} is a batch function without a positional parameter: there is nothing to stack")
-        self.text = (
-            f"({', '.join(str(p) for p in parameters[1:])})"
-            if not self.constants
-            else str(
-                inspect.signature(method).replace(parameters=parameters[1:], return_annotation=inspect.Signature.empty)
-            )
-        )
-
         try:
             contract_of(method)  # to say now what is no shape; what hints name may be there later
         except TypeError as e:
             raise TypeError(f"{where}: {e}") from None
 
+    def _take(self, named: list[inspect.Parameter]) -> None:
+        self.named = named
+        self.parameters: list[str] = [p.name for p in named if p.kind != p.KEYWORD_ONLY]
+        self.constants = {p.name: p.default is not p.empty for p in named if p.kind == p.KEYWORD_ONLY}
+        self.text = str(inspect.Signature(named)) if self.constants else f"({', '.join(map(str, named))})"
+
     @functools.cached_property
     def contract(self) -> Contract:
         """Of a batch function: for its constants alone, since what it gets is a stack of messages."""
-        found = contract_of(self._method)
+        found = contract_of(self.method)
         if self.batch:
             found = dataclasses.replace(found, takes=dict.fromkeys(found.takes, ()), gives=())
         return found
@@ -190,6 +187,10 @@ class Signature:
             f"{self.what(server)} has {count} positional parameter{'s' * (count != 1)}, but the message is "
             f"{'an empty message' if value is NOTHING else what}{advice}"
         )
+
+    def own(self, constants: Mapping[str, Any]) -> dict[str, Any]:
+        """Those of the constants that it names."""
+        return {name: value for name, value in constants.items() if name in self.constants}
 
     def what(self, server: str) -> str:
         """For errors."""
@@ -221,6 +222,7 @@ class Server:
     name: str = ""
     worker: int = 0
     _exposed: dict[str, Signature] = {}
+    _hooks: frozenset[str] = frozenset()  # methods that a template calls
     _host: Any = None
     _cache: Cache | None = None
     _is_parallel = False  # a leader and workers
@@ -234,10 +236,24 @@ class Server:
             ):
                 raise TypeError(f"{cls.__qualname__}.{name} is a {type(value).__name__}: expose a plain method")
             if getattr(value, _MARK, None) is not None:
-                if name in _OF_THE_TEMPLATE:
+                if name in _OF_THE_TEMPLATE or name in cls._hooks:
                     raise TypeError(f"{cls.__qualname__}.{name} is exposed, but {name!r} is a name of the template")
                 exposed[name] = Signature(cls, name, value)
         cls._exposed = exposed
+
+    @classmethod
+    def _step(cls, name: str) -> Signature | None:
+        """An exposed function as its callers see it."""
+        return cls._exposed.get(name)
+
+    @classmethod
+    def _called(cls) -> dict[str, Signature]:
+        """All that is called with something that came, hooks too."""
+        return cls._exposed
+
+    @classmethod
+    def _check_complete(cls) -> None:
+        """TypeError if it lacks what it cannot run without."""
 
     def setup(self, *args: Any, **kwargs: Any) -> Any:
         """Once in each process that runs your code, first; gets what `Cluster.start(setup=...)` gave."""
@@ -304,6 +320,24 @@ class Server:
         return self._host
 
 
+class Source(Server):
+    """Makes or splits streams: what its functions yield goes on to the next step, or where `palm.to` sends it.
+
+    As the first step of a job without inputs (files, an instrument, a simulation) it makes them: what it yields are the
+    inputs 0, 1, 2, ... of the job, made as there is room for them. It answers calls between two of them. `Job.stop`
+    closes it.
+
+    Attributes
+    ----------
+    live : bool
+        What becomes of such a job when the process dies. False: it is started again, and makes the same inputs once
+        more, of which those that are done are skipped. True, where they cannot be made again: the job ends with
+        `Crashed`.
+    """
+
+    live: bool = False
+
+
 class Butterfly(Server):
     """One step on several processes: a leader, which hands messages out, and workers, which run the functions.
 
@@ -368,6 +402,7 @@ def exposure(template: type[Server]) -> dict[str, Any]:
         for n in dir(template)
         if not n.startswith("_")
         and n not in template._exposed
+        and n not in template._hooks
         and not any(n in vars(c) for c in template.__mro__ if c.__module__ == __name__)
         and callable(getattr(template, n))
     ]
@@ -375,7 +410,7 @@ def exposure(template: type[Server]) -> dict[str, Any]:
         finish = None if template.finish is Reduce.finish else template.finish
         functions = {n: s.describe_of_reduce(finish) for n, s in template._exposed.items()}
     else:
-        functions = {n: s.describe() for n, s in template._exposed.items()}
+        functions = {n: s.describe() for n in template._exposed if (s := template._step(n)) is not None}
     return {"functions": functions, "hidden": hidden}
 
 

@@ -17,6 +17,7 @@ from palm.directory import check_route, check_step, no_server
 from palm.errors import NotFound, PalmError
 from palm.local import LocalHost, arrived
 from palm.message import Message
+from palm.scattergather import ScatterGather
 from palm.step import Step, To, route_of
 from palm.template import Server, exposure
 
@@ -154,7 +155,8 @@ class _Run:
         step = m.route[0]
         message = self._message(m)
         with step.host.at_work_on(message):
-            result = step.host.call(step.step.function, m.value, step.constants, m.sender)
+            call = step.host.scatter_and_gather if isinstance(step.host.server, ScatterGather) else step.host.call
+            result = call(step.step.function, m.value, step.constants, m.sender)
         if type(result) is not GeneratorType:
             self._send(m, result, m.path)
         elif len(m.path) > MAX_PATH:
@@ -206,4 +208,5 @@ class _Run:
 def _host_of(server: Server, name: str) -> LocalHost:
     if not isinstance(server, Server):
         raise TypeError(f"the server {name!r} is an object of a template, as Spectrum(), not {server!r}")
+    type(server)._check_complete()
     return LocalHost(server, name)

@@ -78,7 +78,7 @@ class Window:
         self._asks: list[tuple[int, tuple[int, ...], Name]] = []
         self._asking: set[Name] = set()
         self._asking_aside: dict[Name, None] = {}  # in the order in which they asked
-        self.is_parked: Callable[[int], bool] = lambda number: False  # something of an input waits for all else of it
+        self.waits_for: Callable[[Name], bool] = lambda name: False  # the head: for children of this one
 
     def weigh(self, nbytes: float) -> None:
         """A message of this size has been seen: the mean counts, but something larger at once."""
@@ -158,11 +158,8 @@ class Window:
         # levels of fan-out could wait for each other. Not while results wait to be taken: they would have no bound.
         number, path = name
         granted = self._ledger.book.granted(number, path)
-        return int(not ready and (self._ledger.order.is_next(number, (*path, granted)) or self._waits_for(number)))
-
-    def _waits_for(self, number: int) -> bool:
-        """What comes first of all waits for the rest of its input: whichever generator of it asks, goes on."""
-        return self.is_parked(number) and number == self._ledger.order.first()
+        is_next = self._ledger.order.is_next(number, (*path, granted)) or self.waits_for(name)
+        return int(not ready and is_next)
 
     def _is_over(self, name: Name) -> bool:
         return self._ledger.book.ranges(*name)[0] == OVER

@@ -64,13 +64,13 @@ class JobWork:
     ) -> None:
         self._directory = directory
         self.connection, self.options, self.journal = connection, options, journal
-        self.delivery = Delivery(connection, directory, route, options.seed, self._cannot_go_on)
+        self.delivery = Delivery(connection, directory, route, options.seed, self._cannot_go_on, start=inputs is None)
         self.key, self.book, self.ledger = self.delivery.key, self.delivery.book, self.delivery.ledger
         self.reductions = self.delivery.reductions = Reductions(
             self.delivery, self._absorbed, self._begin_flush, self._failed_early
         )
         self._window = Window(self.ledger, options.window, len(route.links))
-        self._window.is_parked = self.reductions.is_parked
+        self._window.waits_for = self.reductions.waits_for
         self.results: collections.deque[Result] = collections.deque()
         self.errors: list[RemoteError] = []
         self.done = self.dropped = 0
@@ -254,12 +254,10 @@ class JobWork:
     def _settled(self, number: int, path: Path) -> None:
         """After something of this input has come to an end."""
         self.delivery.settled(number, path)
-        if self.reductions:
-            self.reductions.settled(number)
         if number not in self.book:
             self._input_done(number)
-        elif self.reductions:
-            self.reductions.flush_input(number)
+        if self.reductions:
+            self.reductions.settled(number, path)
 
     def _reduced(self, event: core.Event, epoch: int, tree: Any) -> None:
         if isinstance(tree, BlockLost):
@@ -381,12 +379,16 @@ class JobWork:
             heapq.heappush(self._early, (number, path, len(self._early), value))
             self._give_what_is_next()
         else:
-            self.results.append((self.reductions.number_of(number, path), path, value))
+            self._append_named(number, path, value)
+
+    def _append_named(self, number: int, path: Path, value: Any) -> None:
+        """Under the number of the input that users know it by."""
+        self.results.append((number if value is INPUT_DONE else self.reductions.number_of(number, path), path, value))
 
     def _give_what_is_next(self) -> None:
         while self._early and self.ledger.order.is_next(*self._early[0][:2]):
             number, path, _, value = heapq.heappop(self._early)
-            self.results.append((self.reductions.number_of(number, path), path, value))
+            self._append_named(number, path, value)
 
     def _input_done(self, number: int) -> None:
         if number < self.sent:  # else it was a flush

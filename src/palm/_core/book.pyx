@@ -64,10 +64,11 @@ cdef class Book:
         cdef uint64_t number = 0
         return number if palm_book_next(self.book, 0, &number) else None
 
-    def unsettled(self, uint64_t number):
-        """How many names of an open input are not complete that are known to have no children; -1 if more may come, 0 if it
-        is not open."""
-        cdef uint64_t n = palm_book_unsettled(self.book, number)
+    def unsettled(self, uint64_t number, path=()):
+        """How many names at or below this one are not complete that are not known to have children; -1 if more may come."""
+        cdef uint64_t[PALM_MAX_PATH] components
+        cdef uint32_t n_path = unpack(path, components)
+        cdef uint64_t n = palm_book_unsettled(self.book, number, components, n_path)
         return -1 if n == <uint64_t> -1 else n
 
     def any_open(self, uint64_t first, uint64_t end):

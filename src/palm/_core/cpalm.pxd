@@ -360,7 +360,7 @@ cdef extern from "palm.h" nogil:
     void palm_book_forget(palm_book *book, uint64_t number)
     uint64_t palm_book_open_inputs(const palm_book *book)
     bint palm_book_is_open(const palm_book *book, uint64_t number)
-    uint64_t palm_book_unsettled(const palm_book *book, uint64_t number)
+    uint64_t palm_book_unsettled(const palm_book *book, uint64_t number, const uint64_t *path, uint32_t n_path)
     bint palm_book_next(const palm_book *book, uint64_t from_, uint64_t *number)
     bint palm_book_is_next(const palm_book *book, uint64_t number, const uint64_t *path, uint32_t n_path)
     ctypedef enum palm_book_state:

@@ -169,11 +169,13 @@ cdef class Batch:
             asked = got
         return added, False
 
-    def put_out_of(self, box, uint64_t number, uint64_t deadline=0, path=None):
-        """Add `box.value`, and take it out of the box."""
+    def put_out_of(self, box, uint64_t number, uint64_t deadline=0, path=None, bint back=False):
+        """Add `box.value`, and take it out of the box. back: it is there again afterwards, for those who only read it."""
         value = box.value
         box.value = None
         put_value(self.batch, value, 1, number, deadline, path, 0)
+        if back:
+            box.value = value
 
 
 cdef class Node:
