@@ -76,7 +76,7 @@ def test_a_cluster_from_begin_to_end():
         assert stat.S_IMODE(places.base().stat().st_mode) == 0o700
         assert cluster.name in places.clusters()
         assert cluster.start(Tool) == "tool"
-        assert len(children()) == 3, "the registry, the server, and the nursery of both"
+        assert len(children()) == 4, "the registry, the caches, the server, and the nursery of all"
     assert not directory.exists() and cluster.name not in places.clusters() and not children()
 
 
@@ -148,7 +148,7 @@ def test_replace(cluster):
     cluster.start(Tool, setup={"gain": 3}, replace=True)
     assert client.call("tool.scale", 1) == 3
     assert cluster.start(Tool, "new", replace=True) == "new", "or there is none"
-    assert len(children()) == 4
+    assert len(children()) == 5
 
 
 @pytest.mark.parametrize("env", [{}, {"MINE": "yes"}], ids=["born", "executed"])
@@ -220,7 +220,7 @@ def test_one_name_at_once(cluster):
         results = list(pool.map(start, [1, 1]))
     assert sorted(type(r).__name__ for r in results)[-1] == "str"
     assert cluster.client().call("tool.scale", 4) == 4
-    eventually(lambda: len(children()) == 3)
+    eventually(lambda: len(children()) == 4)
 
 
 def test_clients_are_closed_with_their_cluster():

@@ -28,6 +28,7 @@ size = 3
 [servers.second]
 class = "config_things:Thing"
 memory = "128MiB"
+cache = "1GiB"
 """
 THINGS = """
 import os
@@ -56,6 +57,7 @@ def test_read(path):
     assert (first.name, first.template, first.workers, first.cores) == ("first", "config_things:Thing", 1, 1)
     assert (first.setup, first.env, first.memory) == ({"size": 3}, {"COLOUR": "red"}, "256MiB")
     assert (second.setup, second.env, second.memory, second.cores) == ({}, {}, "128MiB", None)
+    assert (first.cache, second.cache) == (None, "1GiB")
 
 
 def test_start(path, monkeypatch):
@@ -72,6 +74,8 @@ def test_start(path, monkeypatch):
     ("old", "new", "line", "words"),
     [
         ("[cluster]", "[clusters]", 2, "the file has no key 'clusters'; did you mean 'cluster'"),
+        ('cache = "1GiB"', 'cache = "much"', 18, "'much' is no amount of memory"),
+        ('cache = "1GiB"', "cache = 5", 18, "cache = 5 has to be a string"),
         ('name = "night"', 'nmae = "night"', 3, "[cluster] has no key 'nmae'; did you mean 'name'?"),
         ('name = "night"', "name = 7", 3, "name = 7 has to be a string"),
         ('name = "night"', 'name = "a b"', 3, "the cluster is named 'a b'"),
@@ -109,7 +113,6 @@ def test_wrong(path, old, new, line, words):
         ('name = "night"', 'listen = "tcp://*:5555"', 3),
         ('name = "night"', 'metrics = "127.0.0.1:9100"', 3),
         ("workers = 1", 'restart = "never"', 8),
-        ("workers = 1", 'cache = "1GiB"', 8),
     ],
 )
 def test_later(path, old, new, line):

@@ -140,16 +140,6 @@ def test_entries_of_the_cache_expire(monkeypatch):
     assert "a" not in cache and cache["b"] == 2
 
 
-def test_the_least_recently_used_goes(monkeypatch):
-    monkeypatch.setattr("palm.cache.MAX_ENTRIES", 3)
-    cache = palm.Cache()
-    for key in "abc":
-        cache[key] = key
-    assert cache["a"] == "a"
-    cache["d"] = "d"
-    assert sorted(cache) == ["a", "c", "d"]
-
-
 def test_the_cache_is_atomic():
     cache = palm.Cache()
 

@@ -18,6 +18,7 @@ from conftest import eventually
 
 import palm
 from palm._core import node as core
+from palm.cache import SERVER as CACHES
 from palm.child import Child
 from palm.deaths import OUT_OF_MEMORY, OomKills, reason_of
 from palm.process import Order
@@ -236,6 +237,7 @@ def test_a_server_that_gets_on_is_never_given_up(by_hand):
 
 def test_a_server_that_does_not_is_given_up(cluster):
     cluster.status()
+    cluster._supervisor._children[CACHES].started.result(10)
     mapped = arenas_mapped()
     cluster.start(Fragile)
     for _ in range(DEATHS - 1):
@@ -374,7 +376,7 @@ def test_a_registry_that_does_not_answer(cluster):
     for name in ("one", "two"):
         cluster.start(Fragile, name)
     registry = cluster.status()["registry"]["pid"]
-    dead = {c: c.pid for c in cluster._supervisor._children.values() if c.pid != registry}
+    dead = {c: c.pid for c in cluster._supervisor._children.values() if c.name in ("one", "two")}
     os.kill(registry, signal.SIGSTOP)
     try:
         for pid in dead.values():

@@ -10,13 +10,14 @@ import os
 import secrets
 import time
 import weakref
-from collections.abc import AsyncIterable, Iterable, Iterator, Sequence
+from collections.abc import AsyncIterable, Iterable, Iterator, Mapping, Sequence
 from os import PathLike
 from typing import Any, Literal
 
 from palm import activity, arguments, places
 from palm._core import space as core_space
 from palm._core.lock import Lock
+from palm.cache import Cache, ServerCaches
 from palm.calls import Calls, Retired
 from palm.connection import Connection, finalise
 from palm.directory import Directory
@@ -39,7 +40,7 @@ class Client(concurrent.futures.Executor):
     address : str, optional
         An endpoint or a cluster's name; None: ``$PALM_CLUSTER``, else this user's only cluster on this host.
     timeout : float
-        Seconds to connect, and for questions to the registry.
+        Seconds to connect, and for questions to the registry and to caches.
 
     Raises
     ------
@@ -249,6 +250,12 @@ class Client(concurrent.futures.Executor):
             raise
 
     # ------------------------------------------------------------------------------------------------- cluster
+
+    @property
+    def cache(self) -> Mapping[str, Cache]:
+        """The caches of all servers, by name: ``client.cache["spectrum"]["weights"] = w``. A server that is not there
+        is `NotFound`. To look one up asks the registry: keep ``client.cache["spectrum"]`` where you use it often."""
+        return ServerCaches(self)
 
     def functions(self) -> dict[str, str]:
         """All steps there are: ``{"spectrum.power": "(frame, *, gain=1.0)"}``."""

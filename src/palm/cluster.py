@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import atexit
 import concurrent.futures
+import contextlib
 import functools
 import inspect
 import itertools
@@ -18,13 +19,13 @@ from dataclasses import replace as replace_fields
 from os import PathLike
 from typing import Any
 
-from palm import arguments, places, process
+from palm import arguments, cache, places, process
 from palm._core import space as core_space
 from palm.births import THREADS, Births
 from palm.child import Child
 from palm.client import Client
 from palm.directory import REGISTRY
-from palm.errors import Disconnected
+from palm.errors import Disconnected, PalmError
 from palm.process import Order, load
 from palm.reports import Reports
 from palm.supervisor import Supervisor
@@ -58,6 +59,7 @@ class Cluster:
         self._clients: weakref.WeakSet[Client] = weakref.WeakSet()
         self._own: Client | None = None
         self._crews: dict[str, Callable[[list[int]], None]] = {}  # by server: what starts workers with these numbers
+        self._cache_bounds: dict[str, int] = {}  # by server; of cluster.toml
         self._closed = False
         self._pid = os.getpid()
         self._owner_read, self._owner_write = os.pipe()  # nobody writes: it breaks when this process ends
@@ -80,6 +82,7 @@ class Cluster:
                 timeout=30.0,
                 attempts=1,
             )
+            self._begin_caches()
         except BaseException:
             self.close()
             raise
@@ -158,8 +161,9 @@ class Cluster:
             raise ValueError(f"there is a server {name!r} already: give another name, or replace=True")
         _check_setup(cls, setup)
         if name in there:
-            self.stop(name)
+            self._stop(name, STOPS)
         order = Order(template, name, self.address, setup=setup, memory=parse_memory(memory))
+        order.cache = self._cache_bounds.get(name, 0)
         cores = cores or max(1, (os.cpu_count() or 1) // (len(there) or 1))
         attempts = max((f.attempts for _, f in iterate_exposed(cls)), default=1)
         if not cls._is_parallel:
@@ -173,6 +177,25 @@ class Cluster:
             self.stop(name)
             raise
         return name
+
+    def _begin_caches(self) -> None:
+        """Nobody need wait for it: the registry knows that it is on its way."""
+        order = Order("palm.cache_server:CacheServer", cache.SERVER, self.address)
+        child = self._child(order, {}, 1, 30.0, 3)
+        child.started.add_done_callback(self._have_begun_caches)
+        self._supervisor.begin(child)
+
+    def _have_begun_caches(self, started: concurrent.futures.Future[None]) -> None:
+        if started.exception() is not None and not self._closed:
+            self._reports.put("left", cache.SERVER, 0, str(started.exception()), "failed")
+
+    def _bound_cache(self, name: str, bound: str | None) -> None:
+        """Of a server that is to be started; as ``"1GiB"``."""
+        self._cache_bounds[name] = parse_memory(bound)
+
+    def _forget_cache(self, name: str) -> None:
+        with contextlib.suppress(PalmError):
+            self._own_client().call(cache.DROP, name, timeout=1.0)
 
     def _hire(
         self, order: Order, env: dict[str, str], cores: int, timeout: float, attempts: int, numbers: list[int]
@@ -191,14 +214,21 @@ class Cluster:
             future.result()
 
     def _launch(self, order: Order, env: dict[str, str], cores: int, timeout: float, attempts: int) -> None:
+        self._supervisor.start(self._child(order, env, cores, timeout, attempts))
+
+    def _child(self, order: Order, env: dict[str, str], cores: int, timeout: float, attempts: int) -> Child:
         order.owner_fd, order.work_grace = self._owner_read, process.WORK_GRACE
         threads = {k: str(cores) for k in THREADS if k not in os.environ}  # before numpy is imported there (R28)
         births = None if env else self._births  # nobody knows which of the modules there would have read it
-        self._supervisor.start(Child(order, {**os.environ, **threads, **env}, timeout, attempts, births))
+        return Child(order, {**os.environ, **threads, **env}, timeout, attempts, births)
 
     def stop(self, name: str, *, timeout: float = 10.0) -> None:
-        """Stop a server in good order: what it has received is worked on first."""
+        """Stop a server in good order: what it has received is worked on first. Its cache ends with it."""
         self._check()
+        self._stop(name, timeout)
+        self._forget_cache(name)
+
+    def _stop(self, name: str, timeout: float) -> None:
         names = [] if name == REGISTRY or "/" in name else [name, *self._workers_of(name)]
         children = [child for n in names if (child := self._supervisor.remove(n)) is not None]
         if not children:
@@ -368,8 +398,10 @@ def _check_not_imported(does: str) -> None:
 
 
 def _when_it_ends(child: Child) -> int:
-    """Those to whom others say that they leave are there for longer: a worker's leader, everybody's registry."""
-    return 2 if child.name == REGISTRY else 0 if "/" in child.name else 1
+    """Those whom others need at their end are there for longer: a worker's leader, the caches, everybody's registry."""
+    if child.name in (REGISTRY, cache.SERVER):
+        return 3 if child.name == REGISTRY else 2
+    return 0 if "/" in child.name else 1
 
 
 def _check_workers(workers: int, is_parallel: bool) -> None:

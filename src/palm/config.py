@@ -34,7 +34,7 @@ _SERVER = {
     "restart": str,
     "cache": str,
 }
-_LATER = {"listen", "metrics", "restart", "cache"}
+_LATER = {"listen", "metrics", "restart"}
 _TYPES = {str: "a string", int: "a whole number", dict: "a table"}
 _HEADER = re.compile(r"\s*\[\s*([^\[\]]+?)\s*\]")
 _KEY = re.compile(r"\s*([^=#]+?)\s*=")
@@ -42,7 +42,7 @@ _KEY = re.compile(r"\s*([^=#]+?)\s*=")
 
 @dataclass(frozen=True)
 class ServerConfiguration:
-    """One table ``[servers.NAME]``; its fields are the arguments of `Cluster.start`."""
+    """One table ``[servers.NAME]``; its fields are the arguments of `Cluster.start`, but for the cache's bound."""
 
     name: str
     template: str
@@ -51,6 +51,7 @@ class ServerConfiguration:
     cores: int | None = None
     memory: str | None = None
     env: Mapping[str, str] = field(default_factory=dict)
+    cache: str | None = None
 
 
 @dataclass(frozen=True)
@@ -108,6 +109,7 @@ class Configuration:
         reader = _Reader(self.path, self.text)
         for server in self.servers:
             reader.check_class(server)
+            cluster._bound_cache(server.name, server.cache)
             try:
                 cluster.start(
                     server.template,
@@ -164,6 +166,7 @@ class _Reader:
             table.get("cores"),
             table.get("memory", memory),
             table.get("env", {}),
+            table.get("cache"),
         )
 
     def _check(self, place: tuple[str, ...], table: dict[str, Any], types: Mapping[str, type]) -> None:
@@ -176,15 +179,16 @@ class _Reader:
                 raise NotImplementedError(f"{self.at(place, key)}: {key!r} is for a later version")
             if not isinstance(value, types[key]) or isinstance(value, bool):
                 raise self.error(place, key, f"{key} = {value!r} has to be {_TYPES[types[key]]}")
-        self._check_memory(place, table.get("memory"))
+        for key in ("memory", "cache"):
+            self._check_memory(place, key, table.get(key))
 
-    def _check_memory(self, place: tuple[str, ...], memory: str | None) -> None:
+    def _check_memory(self, place: tuple[str, ...], key: str, memory: str | None) -> None:
         from palm.cluster import parse_memory
 
         try:
             parse_memory(memory)
         except ValueError as e:
-            raise self.error(place, "memory", str(e)) from None
+            raise self.error(place, key, str(e)) from None
 
     def _check_name(self, place: tuple[str, ...], name: str, what: str) -> None:
         try:

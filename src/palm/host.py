@@ -25,6 +25,7 @@ from palm._core.payload import BlockLost
 from palm._core.vectorised import run_stacked
 from palm.assignment import Assignment, JobHere, Name
 from palm.branches import Branches
+from palm.cache import Cache
 from palm.errors import Crashed, NotFound, PalmError, PayloadError, Timeout
 from palm.generators import Generators
 from palm.making import Making
@@ -107,6 +108,8 @@ class Host:
         self.stopping = False
         self.on_gone: Callable[[], None] | None = None  # called when a peer has gone
         self.faults: Faults | None = None  # of `palm.testing.chaos`
+        self.cache_bound = 0  # bytes; 0: what caches have where nobody says more
+        self._cache: Cache | None = None
         server._host = self
         server.name = name
 
@@ -619,6 +622,12 @@ class Host:
     def _count_backlog(self, n: int) -> None:
         self._in_backlog += n
         self.node.count("backlog", self._in_backlog)
+
+    def cache(self) -> Cache | None:
+        """That of the server, which all its processes have in common; None: it has no cluster."""
+        if self._cache is None and self._membership is not None:
+            self._cache = Cache._shared(self._membership.client, self.name, self.cache_bound)
+        return self._cache
 
     def client(self) -> Any:
         if self._membership is None:

@@ -130,6 +130,9 @@ class LocalHost:
     def cancelled(self) -> bool:
         return False
 
+    def cache(self) -> None:
+        """It has none but the object's own."""
+
     def client(self) -> Any:
         raise RuntimeError(f"{self.name!r} runs without a cluster: there is nobody to call")
 

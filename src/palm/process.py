@@ -22,7 +22,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from palm import places
+from palm import cache, places
 from palm._core import space as core_space
 from palm.suspects import Suspect
 from palm.template import Reduce, Server, Source, exposure
@@ -58,8 +58,14 @@ class Order:
     worker: int | None = None  # its number among the workers of the leader `name`
     guest: bool = False  # a worker whose number the registry has to say, and that nobody watches
     work_grace: float = WORK_GRACE
+    cache: int = 0  # bytes that its cache may take; 0: the default
     suspects: list[Suspect] = field(default_factory=list)  # messages in which its predecessors have died
     again: bool = False  # it has predecessors
+
+    @property
+    def is_ours(self) -> bool:
+        """It runs no user code."""
+        return self.is_registry or self.name == cache.SERVER
 
     @property
     def process(self) -> str:
@@ -98,6 +104,7 @@ def describe(server: Server, order: Order, address: str, supervised: bool) -> di
         "live": issubclass(cls, Source) and cls.live,
         "address": address,
         "page": list(core_space.identity()),
+        "cache": order.cache,
         **exposure(cls),
     }
 
@@ -110,13 +117,13 @@ def run(order: Order, ready: Callable[[], None]) -> None:
     cls = load(order.template)
     _allow_many_files()
     core_space.open_space(order.memory)
-    endpoint = order.endpoint or places.endpoint(order.registry, order.name)
+    endpoint = order.endpoint or places.endpoint(order.registry, order.name.replace("/", "-"))
     if endpoint.startswith("ipc://"):
         grace = REGISTRY_GRACE if order.is_registry else GRACE
         core_space.watch_owner(order.owner_fd, int(grace * 1000), endpoint.removeprefix("ipc://"))
     from palm.capsule import Store  # 12 ms that a client need not wait for
 
-    capsules = None if order.is_registry else Store(cls, order.setup)
+    capsules = None if order.is_ours else Store(cls, order.setup)
     server = cls()
     membership = guest = tenure = None
     enlistment: Enlistment | None = None
@@ -141,6 +148,7 @@ def run(order: Order, ready: Callable[[], None]) -> None:
         host = Folder(server, order.name, endpoint, membership, order.suspects, capsules)
     else:
         host = Host(server, order.name, endpoint, membership, order.suspects, capsules)
+    host.cache_bound = order.cache
     if leader is not None and not supervised:
         from palm.tenure import Tenure
 
@@ -152,7 +160,7 @@ def run(order: Order, ready: Callable[[], None]) -> None:
         enlistment = Enlistment(membership, order.name, JOIN)
     if order.is_registry and endpoint.startswith("ipc://"):  # all clients have a link to it: it sees who is killed
         host.on_gone = lambda: places.remove_dead_sockets(Path(endpoint.removeprefix("ipc://")).parent)
-    if order.owner_fd >= 0 and not order.is_registry:  # else nobody would start it again
+    if order.owner_fd >= 0 and not order.is_ours:  # else nobody would start it again
         host.faults = Faults(Path(order.registry.removeprefix("ipc://")).parent, order.name)
     is_served = not (supervised or order.leads)
     _stop_on_signals(guest.leave if guest else host.node.stop, host.node.stop, is_served=is_served)
@@ -161,7 +169,7 @@ def run(order: Order, ready: Callable[[], None]) -> None:
         if server._host is not None:  # else nothing of it runs here
             with core_space.arena(shared=False):
                 server.setup(**order.setup, **({"again": order.again} if order.is_registry else {}))
-        if not order.is_registry:
+        if not order.is_ours:  # to end that for one message that takes long would cost all of them
             host.node.limit(_work_grace(order, time.monotonic() - began))
         if membership:
             membership.join()

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from palm import places
+from palm.cache import SERVER as CACHE
 from palm.template import Server, function
 from palm.tenure import LINGER
 from palm.vacancies import Holder, Vacancies
@@ -28,7 +29,7 @@ class Registry(Server):
         self._blind_until = self._began + (BLIND if again else 0.0)  # until then, who is not known may be on its way
         self.known: dict[str, dict[str, Any]] = {}
         self.reasons: dict[tuple[str, int], str] = {}
-        self.states: dict[str, str] = {}  # of those that are not there
+        self.states: dict[str, str] = {CACHE: "restarting"}  # of those that are not there; who starts us starts that
         self.clients: dict[tuple[bytes, int], dict[str, Any]] = {}  # those that have waited for room
         self.ends: dict[str, str] = {}  # why they are not
         self._vacancies = Vacancies(_lives)
@@ -108,16 +109,17 @@ class Registry(Server):
     @function
     def lookup(self, names: list[str]) -> dict[str, Any]:
         alive = self._alive()
+        states = {n: state for n, state in self.states.items() if n != CACHE or n in names}
         return {
             "servers": {n: alive[n] for n in names if n in alive},
             "names": sorted({*(n for n in alive if not _is_worker(n)), *self._absent()}),
-            "states": self.states | {n: "restarting" for n in names if self._is_coming(n)},
+            "states": states | {n: "restarting" for n in names if self._is_coming(n)},
             "ends": {n: self.ends[n] for n in self.states if n in self.ends},
         }
 
     @function
     def servers(self) -> list[dict[str, Any]]:
-        return [s for s in self._alive().values() if s["worker"] is None]
+        return [s for n, s in self._alive().items() if not _is_worker(n)]
 
     @function
     def wait_for(self, names: list[str], workers: int, timeout: float) -> Iterator[str]:
@@ -159,8 +161,8 @@ class Registry(Server):
                 "workers": self._crew(s, alive),
                 "page": s["page"],
             }
-            for s in alive.values()
-            if s["worker"] is None
+            for n, s in alive.items()
+            if not _is_worker(n)
         ]
         servers += [
             {
@@ -252,6 +254,7 @@ def _is_guest(server: dict[str, Any]) -> bool:
 
 
 def _is_worker(name: str, of: str | None = None) -> bool:
+    """Users do not call it: a worker, or, as if it were one of ours, the process that has the caches."""
     server, slash, _ = name.partition("/")
     return bool(slash) and of in (None, server)
 

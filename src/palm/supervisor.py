@@ -62,7 +62,7 @@ class Supervisor:
             return list(self._children)
 
     def start(self, child: Child) -> None:
-        """Returns when it is ready.
+        """`begin`; returns when it is ready.
 
         Raises
         ------
@@ -72,6 +72,18 @@ class Supervisor:
             It has died instead; says how, with its traceback.
         Timeout
         """
+        self.begin(child)
+        try:
+            child.started.result(child.timeout)
+        except BaseException as e:
+            if self.remove(child.name, child) is not None:
+                child.end(1.0)
+            if isinstance(e, TimeoutError) and not isinstance(e, PalmError):
+                raise Timeout(f"{child.name!r} was not ready within {child.timeout:g} s") from None
+            raise
+
+    def begin(self, child: Child) -> None:
+        """From now on it is started, and watched; ValueError if there is one of this name."""
         self._births.settled.wait(min(SETTLED, child.timeout))
         with self._lock:
             if self._closed:
@@ -81,14 +93,6 @@ class Supervisor:
             child.spawn([])
             self._children[child.name] = child
             self._wake()
-        try:
-            child.started.result(child.timeout)
-        except BaseException as e:
-            if self.remove(child.name, child) is not None:
-                child.end(1.0)
-            if isinstance(e, TimeoutError) and not isinstance(e, PalmError):
-                raise Timeout(f"{child.name!r} was not ready within {child.timeout:g} s") from None
-            raise
 
     def remove(self, name: str, child: Child | None = None) -> Child | None:
         """From now on the caller's own, who ends it; `child`: only if it is this one."""

@@ -8,7 +8,7 @@ import functools
 import inspect
 import itertools
 import logging
-from collections.abc import Callable, Iterator, Mapping, MutableMapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any, TypeVar, overload
 
 import numpy as np
@@ -262,8 +262,12 @@ class Server:
         """Once in each process, at an orderly stop."""
 
     @property
-    def cache(self) -> MutableMapping[str, Any]:
-        """This server's cache: a mapping that forgets what was used least recently when it is full."""
+    def cache(self) -> Cache:
+        """This server's cache, shared by all its processes and by clients (`Client.cache`): it outlives this process.
+        Without a cluster, of this object alone."""
+        shared = self._host.cache() if self._host is not None else None
+        if shared is not None:
+            return shared  # type: ignore[no-any-return]
         if self._cache is None:
             self._cache = Cache()
         return self._cache
