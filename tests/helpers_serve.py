@@ -31,6 +31,25 @@ class Unleadable(palm.Butterfly):
         return fail, ()
 
 
+class Total(palm.Reduce):
+    @palm.function
+    def add(self, a, b):
+        return a + b
+
+
+class Halves(palm.ScatterGather):
+    def scatter(self, x):
+        yield x // 2
+        yield x - x // 2
+
+    @palm.function
+    def double(self, x):
+        return 2 * x
+
+    def gather(self, parts):
+        return sum(parts)
+
+
 Unleadable.one = Unleadable()
 
 

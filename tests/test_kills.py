@@ -385,7 +385,7 @@ def test_the_owner_is_killed(tmp_path, state):
     name = f"owner-{os.getpid()}"
     session = Session(OWNER, name, state, str(tmp_path / "told"))
     try:
-        assert len(session_pids(session.process.pid)) == 5 and (places.base() / name).exists()
+        assert len(session_pids(session.process.pid)) == 6 and (places.base() / name).exists()
         session.kill()
         eventually(nothing_is_left(session, name), LEFT_AFTER)
     finally:

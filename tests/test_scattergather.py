@@ -23,8 +23,7 @@ from conftest import eventually
 from helpers_scattergather import Blur, Odds, Plain, Sums
 
 import palm
-from palm import capsule, process, replay
-from palm.process import Order
+from palm import capsule, replay
 
 N = int(os.environ.get("PALM_PARTS", "400"))
 SEED = int(os.environ.get("PALM_SEED", "1"))
@@ -290,11 +289,6 @@ def test_a_class_without_its_hooks_cannot_be_started(cluster):
     with pytest.raises(TypeError, match="no scatter"):
         palm.testing.run({"halves": Halves()}, "halves.part", [1])
     assert Halves().part(1) == 1 and Halves().gather([1]) == [1]
-
-
-def test_it_is_not_served_by_one_process(cluster):
-    with pytest.raises(TypeError, match=r"palm\.serve"):
-        process.run(Order(Sums, "sums", cluster.address), lambda: None)
 
 
 # ------------------------------------------------------------------------------------------------------- errors

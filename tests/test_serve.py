@@ -91,6 +91,17 @@ def test_one_alone_works(cluster, serve):
     assert not cluster.status()["servers"]
 
 
+def test_leaders_that_run_code_of_the_user_s(cluster, serve):
+    serve("Total", "total")
+    serve("Halves", "halves")
+    client = cluster.client()
+    client.wait_for("total", "halves")
+    assert list(client.job(["halves.double", "total.add"], range(100))) == [9900]
+    serve("Total", "total")
+    client.wait_for("total", workers=2)
+    assert list(client.job(["halves.double", "total.add"], range(100))) == [9900]
+
+
 def test_further_ones_are_workers_too(cluster, serve):
     processes, client = [serve() for _ in range(3)], cluster.client()
     client.wait_for("work", workers=3)

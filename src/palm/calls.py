@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import contextlib
+import math
 import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
@@ -86,6 +87,7 @@ class Calls:
     def wait(self, values: tuple[Any, ...], timeout: float | None) -> Any:
         """One call, and what it returns or raises; Timeout after `timeout` seconds."""
         answer = Answer()
+        end = math.inf if timeout is None else time.monotonic() + timeout
         number = self.send(values, answer, timeout)
         try:
             self.connection.wait(lambda: answer.done, timeout)
@@ -97,6 +99,8 @@ class Calls:
             raise self.timed_out(timeout)
         if answer.error is not None:
             raise self.timed_out(timeout) if is_late(answer.error) else answer.error
+        if time.monotonic() > end:
+            raise self.timed_out(timeout)  # a function that looks at `cancelled` has given up: this is no result
         return answer.value
 
     def give_up(self, number: int) -> None:

@@ -58,6 +58,7 @@ class Family:
     number: int  # by which its client knows it
     reduction: Reduction
     is_new: bool  # its client may know what a former leader had
+    told: int = 0  # checkpoints
     early: list[core.Event] = field(default_factory=list)  # what has come before that is known
     flushes: dict[Name, int | None] = field(default_factory=dict)  # asked for, not complete: of which input
     emitting: dict[Name, Group] = field(default_factory=dict)  # whose totals are to be sent on
@@ -319,10 +320,12 @@ class Reducer(Asking):
 
     def _say_items(self, family: Family, whole: bool) -> None:
         changes = family.reduction.changes(whole)
+        family.told += 1
         for item in changes.added:
             self._say(family, "item", item.id, item.row.key, list(item.name), item.count, item.value, item.failed)
         ranges = [[list(before), begin, end] for before, begin, end in changes.names]
-        self._say(family, "taken", ranges, changes.removed, whole, family.reduction.names.count)
+        counts = len(changes.added), family.told, family.reduction.names.count
+        self._say(family, "taken", ranges, changes.removed, whole, *counts)
         self._outlets.flush(family.assignment.job.report)
 
     def _say_totals(self, family: Family, name: Name, group: Group) -> None:
@@ -422,6 +425,9 @@ class Reducer(Asking):
     def _end(self, job: JobHere) -> None:
         super()._end(job)
         self._families = {k: f for k, f in self._families.items() if k[0] != job.key}
+
+    def _teardown(self) -> None:
+        self._reduce.teardown()
 
     def close(self, linger: float = 2.0) -> None:
         super().close(linger)

@@ -22,7 +22,7 @@ from palm._core import node as core
 from palm._core.book import OVER
 from palm.message import INDEX_BITS, input_of, places
 from palm.names import Name, Names, Range, first_ones
-from palm.remote import Route
+from palm.remote import NO_MESSAGE, Route
 from palm.step import Step
 
 if TYPE_CHECKING:
@@ -54,6 +54,7 @@ class Family:
     per_input: bool
     keeper: tuple[int, int] = (-1, 0)  # the link to its leader, and what that calls the job
     number: int = 0  # what its leader calls it
+    told: int = 0  # the number of its last checkpoint
     known: bool = False  # the leader of this epoch has said what it has
     names: Names = field(default_factory=Names)
     items: dict[int, Held] = field(default_factory=dict)
@@ -163,8 +164,14 @@ class Reductions:
         if not knows:
             self._tell_state(family)
 
-    def _taken(self, family: Family, ranges: list[Any], removed: list[int], whole: bool, count: int) -> None:
-        """A checkpoint is complete."""
+    def _taken(
+        self, family: Family, ranges: list[Any], removed: list[int], whole: bool, items: int, told: int, count: int
+    ) -> None:
+        """A checkpoint is complete, unless something of it, or one before, was lost on the way."""
+        if len(family.coming) != items or not (whole or told == family.told + 1):
+            self._spoil(family)
+            return
+        family.told = told
         if whole:
             if count < family.names.count:  # it is no successor of what is known here
                 family.coming.clear()
@@ -182,6 +189,17 @@ class Reductions:
             for flushes in family.flushed.values():
                 for name, instance in flushes.items():
                     self._tell_flush(family, name, instance)
+
+    def spoil(self, event: core.Event) -> None:
+        """Something of a leader cannot be read."""
+        for family in self._families.values():
+            if family.keeper == (event.link, event.handle):
+                self._spoil(family)
+
+    def _spoil(self, family: Family) -> None:
+        """What it tells in this epoch is not to be believed any more: it tells all in the next one."""
+        family.keeper = -1, 0
+        self._delivery.reported(NO_MESSAGE, (), self._delivery.epoch)
 
     def _absorbed(self, family: Family, ranges: list[Range]) -> None:
         names = [

@@ -27,7 +27,7 @@ from palm.directory import Directory
 from palm.errors import Disconnected, PalmError, PayloadError, RemoteError, Timeout
 from palm.journal import Journal
 from palm.reductions import Reductions
-from palm.remote import NO_MESSAGE, Route, contradiction, error_of
+from palm.remote import Route, contradiction, error_of
 from palm.window import Window
 
 HOLD = 0.002  # seconds that a message waits for company while the next input does not come
@@ -261,7 +261,7 @@ class JobWork:
 
     def _reduced(self, event: core.Event, epoch: int, tree: Any) -> None:
         if isinstance(tree, BlockLost):
-            self._lost(NO_MESSAGE, (), epoch, str(tree))
+            self.reductions.spoil(event)
         elif self.journal is not None:
             self._finish(
                 ValueError("a job whose messages meet in a Reduce can have no journal: no input is done alone")
