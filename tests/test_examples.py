@@ -3,9 +3,13 @@
 
 from __future__ import annotations
 
+import collections
+import importlib
+import os
 import re
 import runpy
 import shutil
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -157,3 +161,104 @@ def test_the_readme(shell):
     with np.load(shell.directory / "out/moon.npz") as found:
         assert set(found) == {"radial", "slope", "centroid"} and -5 < found["slope"] < -1
     assert not shell.clusters()
+
+
+# ------------------------------------------------------------------------------------- one file each, a known answer
+
+
+@pytest.fixture
+def example(monkeypatch):
+    """A file of examples/, imported."""
+    monkeypatch.syspath_prepend(EXAMPLES)
+    imported = []
+
+    def load(name):
+        imported.append(name)
+        return importlib.import_module(name)
+
+    yield load
+    for name in imported:
+        del sys.modules[name]
+
+
+@pytest.mark.parametrize(
+    ("name", "says"),
+    [
+        ("kmeans", r"largest difference to scikit-learn's centers: \d\.\de-\d+\n"),
+        ("option", r"Monte Carlo \d\.\d{4} ± 0\.\d{4}, Black-Scholes 7\.1281\n"),
+        ("tiles", "the same as of the whole photograph\n"),
+        ("words", r"( +\d+ [a-z]+\n){10}"),
+        ("sweep", r"( *\d+ pixels #*\n){15}"),
+        ("nearest", r"\d+ of 397 are right\n"),
+    ],
+)
+def test_examples_are_scripts(tmp_path, name, says):
+    script = subprocess.run(
+        [sys.executable, str(EXAMPLES / f"{name}.py")], cwd=tmp_path, capture_output=True, text=True, timeout=60
+    )
+    assert script.returncode == 0, script.stderr
+    assert re.fullmatch(says, script.stdout)
+
+
+def test_k_means_is_that_of_scikit_learn(example):
+    cluster = pytest.importorskip("sklearn.cluster")
+    points = pytest.importorskip("sklearn.datasets").load_digits().data
+    theirs = cluster.KMeans(10, init=points[:10], n_init=1, tol=0, algorithm="lloyd").fit(points)
+    np.testing.assert_allclose(example("kmeans").run(), theirs.cluster_centers_, rtol=0, atol=1e-9)
+
+
+def test_an_option_is_worth_what_black_and_scholes_say(example):
+    """Within four standard errors, and the same bits on any number of workers."""
+    option = example("option")
+    value, error = option.run(workers=1)
+    # Hull, Options, Futures, and Other Derivatives, example 15.6: 4.76
+    assert abs(option.black_scholes(spot=42.0, strike=40.0, rate=0.1, vol=0.2, years=0.5) - 4.76) < 0.005
+    assert abs(value - option.black_scholes(**option.CALL)) < 4 * error < 0.05
+    assert option.run(workers=3) == (value, error)
+
+
+@pytest.mark.parametrize("size", [128, 100])
+def test_tiles_are_filtered_as_the_whole(example, size):
+    """The last ones of a row or column may be smaller than the others."""
+    ndimage = pytest.importorskip("scipy.ndimage")
+    data = pytest.importorskip("skimage.data")
+    expected = ndimage.median_filter(data.camera(), size=7)
+    np.testing.assert_array_equal(example("tiles").run(size=size), expected)
+
+
+def test_words_are_counted(example):
+    words = example("words")
+    expected = collections.Counter(word for text in words.TEXTS for word in re.findall("[a-z]+", text.lower()))
+    assert words.run() == dict(expected) and expected["python"] > 10
+
+
+def test_openings_by_size(example):
+    """Erosion and dilation by one server are scipy's own opening."""
+    ndimage = pytest.importorskip("scipy.ndimage")
+    data = pytest.importorskip("skimage.data")
+    sweep = example("sweep")
+    light = sweep.run()
+    assert light.tolist() == [ndimage.grey_opening(data.coins(), size=(n, n)).mean() for n in sweep.SIZES]
+    lost = dict(zip(sweep.SIZES[1:], -np.diff(light), strict=True))
+    assert lost[29] > max(lost[n] for n in range(13, 62, 4) if n != 29)
+
+
+def test_what_is_nearest(example):
+    neighbors = pytest.importorskip("sklearn.neighbors")
+    digits = pytest.importorskip("sklearn.datasets").load_digits()
+    theirs = neighbors.KNeighborsClassifier(1).fit(digits.data[:1400], digits.target[:1400])
+    np.testing.assert_array_equal(example("nearest").run(), theirs.predict(digits.data[1400:]))
+
+
+def test_what_was_learnt_outlives_the_process(example, cluster):
+    nearest = example("nearest")
+    digits = pytest.importorskip("sklearn.datasets").load_digits()
+    cluster.start(nearest.Nearest)
+    client = cluster.client()
+    nearest.teach(client, digits.data[:300], digits.target[:300])
+    [server] = cluster.status()["servers"]
+    os.kill(server["pid"], signal.SIGKILL)
+    assert [client.call("nearest.label", digits.data[n]) for n in range(20)] == digits.target[:20].tolist()
+    assert client.call("nearest.learn", "lesson 0", digits.data[:100], digits.target[:100]) == 3
+    [server_now] = cluster.status()["servers"]
+    assert server_now["pid"] != server["pid"]
