@@ -140,6 +140,7 @@ def servers() -> Iterator[palm.Cluster]:
         cluster.start(Raises)
         with cluster.client() as client:  # once mapped, their memory stays so while they live
             client.call("spectrum.power", client.call("raises.same", 1))
+        cluster.stop(cluster.start(Spectrum, "other"))  # whose cache ends with it: there is a link to who has them now
         cluster.status()
         yield cluster
 
