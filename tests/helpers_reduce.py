@@ -20,8 +20,15 @@ class Sum(palm.Reduce):
         return a + b
 
     @palm.function
-    def listed(self, a, b):
-        return (*a, *b)
+    def kept(self, a, b):
+        """In memory that it uses again."""
+        if not hasattr(self, "buffer"):
+            self.buffer = np.empty(8)
+        return np.add(a, b, out=self.buffer)
+
+    @palm.function
+    def view(self, a, b):
+        return self.kept(a, b)[:4]
 
 
 class Exact(palm.Reduce):
@@ -77,6 +84,10 @@ class Mod(palm.Reduce):
     def finish(self, key, total, count):
         if key == 4 and Path(self.told or "/nowhere").is_dir():
             raise KeyError("four")
+        if key == 6 and self.told.endswith("kills"):
+            with open(self.told, "a") as f:
+                f.write("x")
+            os.kill(os.getpid(), signal.SIGKILL)
         return None if key == 3 else (key, total, count)
 
 
@@ -112,6 +123,10 @@ class Work(palm.Butterfly):
     @palm.function
     def up(self, x):
         return x + 1
+
+    @palm.function
+    def first(self, x):
+        return x[1]
 
     @palm.function
     def odd(self, x):

@@ -8,7 +8,6 @@ import contextlib
 import functools
 import operator
 import os
-import random
 import signal
 import threading
 from collections.abc import Iterator
@@ -18,12 +17,12 @@ import pytest
 from conftest import eventually
 from helpers_reduce import Exact, Join, Meet, Mod, Sum, Words, Work
 from model.tree import canonical
+from unrest import Unrest
 
 import palm
 from palm._core import space
 
 N = int(os.environ.get("PALM_REDUCE", "1000"))
-SEED = int(os.environ.get("PALM_SEED", "1"))
 ALL = {"sum": Sum, "exact": Exact, "mod": Mod, "words": Words, "join": Join, "meet": Meet}
 
 
@@ -84,6 +83,8 @@ def test_in_the_middle_of_a_pipeline_and_twice(client):
     assert [value for _, value in found] == [(50, (50, t[0]), t) for t in totals]
     assert [number for number, _ in found] == [9, 0, 1, 3, 4, 5, 6, 7, 8]
     assert list(client.job(["sum.add", "work.up", "sum.add"], range(10))) == [46]
+    [(number, _)] = client.job(["mod.add", "work.first", "sum.add"], range(5, 20)).items()
+    assert number == 5  # the lowest of that of the lowest key, which is 10
     assert job.progress.sent == job.progress.done == 50 and not job.progress.failed and not job.progress.dropped
 
 
@@ -110,6 +111,13 @@ def test_arrays_are_combined_where_they_lie(cluster):
     assert total.shape == (1 << 15,) and (total == sum(range(40))).all()
     [server] = cluster.status()["servers"]
     assert [p["counters"]["bytes_copied"] for p in (server, *server["workers"])] == [0, 0, 0]
+
+
+@pytest.mark.parametrize(("step", "n"), [("sum.kept", 200), ("sum.view", 2)])
+def test_what_a_function_keeps_is_copied(client, step, n):
+    """And not what it writes there next."""
+    [total] = client.job(step, [np.full(8, x, np.float64) for x in range(n)])
+    assert (total == sum(range(n))).all() and total.shape == (8 if step == "sum.kept" else 4,)
 
 
 def test_word_count(client):
@@ -246,6 +254,17 @@ def test_a_combination_that_kills_is_set_aside(tmp_path):
     assert told.read_text() == "xx"
 
 
+def test_a_total_that_kills_the_leader_is_set_aside(tmp_path):
+    told = tmp_path / "kills"
+    with palm.Cluster() as cluster:
+        cluster.start(Mod, workers=1, setup={"told": str(told)})
+        job = cluster.client().job("mod.add", range(100), on_error="skip")
+        assert [value[0] for value in job] in ([0, 1, 2, 4, 5], [])  # those before it, if they were sent before
+        [error] = job.errors
+        assert isinstance(error, palm.Crashed) and error.reason == "SIGKILL"
+    assert told.read_text() == "xxx"
+
+
 def test_it_is_for_jobs_alone(client, tmp_path):
     with pytest.raises(palm.PalmError, match="for client.job"):
         client.call("sum.add", 1)
@@ -310,43 +329,6 @@ def test_inputs_need_not_be_kept(cluster):
 
 
 # --------------------------------------------------------------------------------------------------------- deaths
-
-
-class Unrest:
-    """Kills one of these servers' processes again and again, while it is entered."""
-
-    def __init__(self, cluster: palm.Cluster, every: float, *names: str) -> None:
-        self._cluster, self._every, self._names = cluster, every, names
-        self._over, self._chance, self.killed = threading.Event(), random.Random(SEED), 0
-        self._thread = threading.Thread(target=self._go)
-
-    def _pids(self) -> list[int]:
-        servers = [s for s in self._cluster.status()["servers"] if s["name"].partition(".")[0] in self._names]
-        return [p["pid"] for s in servers for p in (s, *s["workers"]) if p["pid"]]
-
-    def _go(self) -> None:
-        while not self._over.wait(self._every):  # the moment is the input of these tests, not a synchronisation
-            if there := self._pids():
-                try:
-                    os.kill(self._chance.choice(there), signal.SIGKILL)
-                    self.killed += 1
-                except ProcessLookupError:
-                    pass
-
-    def __enter__(self) -> Unrest:
-        self._thread.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._over.set()
-        self._thread.join()
-
-    def spread(self, inputs, times: int = 5) -> Iterator[object]:
-        """So that somebody has died so often before the last of them."""
-        inputs = list(inputs)
-        for k in range(times):
-            yield from inputs[k * len(inputs) // times : (k + 1) * len(inputs) // times]
-            eventually(lambda k=k: self.killed > k, 60)
 
 
 @contextlib.contextmanager

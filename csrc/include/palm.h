@@ -585,6 +585,8 @@ palm_err palm_book_new(palm_book **out);
 void palm_book_free(palm_book *book);
 /* The inputs first..first+n-1 are on their way. PALM_EINVAL: not the next ones; the first of all is 0. */
 palm_err palm_book_begin(palm_book *book, uint64_t first, uint64_t n);
+/* `next` is the next input: those before it that were not on their way count as done. PALM_EINVAL: it was on its way. */
+palm_err palm_book_skip(palm_book *book, uint64_t next);
 /* A message has ended without children: it has a result, or the function returned None. */
 palm_err palm_book_settle(palm_book *book, uint64_t number, const uint64_t *path, uint32_t n_path, uint32_t *verdict);
 /* A generator has ended after so many children. */

@@ -48,6 +48,11 @@ palm_err palm_book_begin(palm_book *book, uint64_t first, uint64_t n)
     return palmi_pages_begin(&book->pages, first, n);
 }
 
+palm_err palm_book_skip(palm_book *book, uint64_t next)
+{
+    return palmi_pages_skip(&book->pages, next);
+}
+
 static bool has_tree(const palmi_page *page, uint64_t number)
 {
     return page->trees[palmi_page_word(number)] & palmi_page_bit(number);

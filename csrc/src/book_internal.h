@@ -36,6 +36,7 @@ static inline uint32_t palmi_page_word(uint64_t number)
 }
 
 palm_err palmi_pages_begin(palmi_pages *pages, uint64_t first, uint64_t n);
+palm_err palmi_pages_skip(palmi_pages *pages, uint64_t next);
 /* The page of an open input, NULL if it is not open. */
 palmi_page *palmi_pages_find_slowly(const palmi_pages *pages, uint64_t number, uint32_t *at);
 static inline palmi_page *palmi_pages_find(palmi_pages *pages, uint64_t number)

@@ -129,6 +129,14 @@ palm_err palmi_pages_begin(palmi_pages *pages, uint64_t first, uint64_t n)
     return PALM_OK;
 }
 
+palm_err palmi_pages_skip(palmi_pages *pages, uint64_t next)
+{
+    if (next < pages->next)
+        return PALM_EINVAL;
+    pages->next = next;
+    return PALM_OK;
+}
+
 /* ------------------------------------------------------------------------------------------------------ end */
 
 static void remove_hot(palmi_pages *pages)

@@ -110,6 +110,20 @@ static bool same(const palm_book *a, const palm_book *b)
 
 /* -------------------------------------------------------------------------------------------------------- inputs */
 
+static void skips_what_never_was(void)
+{
+    palm_book *book = new_book(3);
+    uint64_t number, far = (UINT64_C(1) << 40) + 63;
+    CHECK_ERR(palm_book_skip(book, 2), PALM_EINVAL);
+    CHECK_OK(palm_book_skip(book, far));
+    CHECK_ERR(palm_book_begin(book, 3, 1), PALM_EINVAL);
+    CHECK_OK(palm_book_begin(book, far, 2));
+    CHECK(palm_book_open_inputs(book) == 5 && palm_book_live(book) == 5);
+    CHECK(palm_book_is_open(book, 2) && !palm_book_is_open(book, 3) && !palm_book_is_open(book, far - 1));
+    CHECK(palm_book_next(book, 3, &number) && number == far);
+    palm_book_free(book);
+}
+
 static void begins_in_order(void)
 {
     palm_book *book = new_book(0);
@@ -529,6 +543,7 @@ static void is_unchanged_without_memory(void)
 int main(void)
 {
     begins_in_order();
+    skips_what_never_was();
     settles_roots();
     forgets();
     completes();

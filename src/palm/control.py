@@ -36,10 +36,10 @@ class Control:
         self._thread.start()
 
     def _run(self) -> None:
-        with contextlib.suppress(OSError):  # closed
-            while True:
+        while self._path.exists():  # else closed
+            with contextlib.suppress(OSError):  # who has asked may be gone
                 connection, _ = self._listener.accept()
-                with connection, contextlib.suppress(OSError):  # who has asked may be gone
+                with connection:
                     connection.settimeout(PATIENCE)
                     answer = json.dumps(self._answer(_all_of(connection, MOST))).encode()
                     connection.settimeout(None)

@@ -320,6 +320,7 @@ class Delivery:
                 kept = list(self._kept.values())
             self.open()
             if self.reductions is not None:
+                self._lost_again |= not self.reductions.knows_all(others)
                 self.reductions.open(others)
             again = core.Batch()
             for end, batch in kept:

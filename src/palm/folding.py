@@ -5,15 +5,19 @@ to combine them, two at a time (`palm.reduction.Task`)."""
 from __future__ import annotations
 
 import functools
+import sys
 from collections.abc import Callable
 from dataclasses import replace
 from types import GeneratorType
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
+from palm._core import node as core
 from palm.assignment import Assignment
 from palm.host import Host
 from palm.message import Message, places
-from palm.reduction import PUSH
+from palm.reduction import COMBINING, run_program
 from palm.step import To
 
 if TYPE_CHECKING:
@@ -33,32 +37,29 @@ class Folder(Host):
         if a.refusal is None:
             assert a.function is not None
             a.function, a.parameters = functools.partial(self._fold, a, a.function), 1
+            index = self._functions.index(counted)
+            a.work = core.Work(a.job.key, a.hop | COMBINING, index, a.job.report.link, signature.timeout)
 
-    def _fold(self, a: Assignment, combine: Callable[..., Any], task: tuple[Any, ...]) -> Any:
+    def _fold(self, a: Assignment, function: Callable[..., Any], task: tuple[Any, ...]) -> Any:
         program, names, *operands = task
-        named, operand, stack = iter(names), iter(operands), []
         try:
-            for code in program:
-                if code == PUSH:
-                    stack.append(next(operand))
-                else:
-                    right = stack.pop()
-                    stack.append(self._combined(a, combine, stack.pop(), right, next(named)))
-            return stack.pop()
+            return run_program(program, operands, names, functools.partial(self._combined, a, function))
         finally:
             self._name = None
 
-    def _combined(self, a: Assignment, combine: Callable[..., Any], left: Any, right: Any, name: list[int]) -> Any:
+    def _combined(self, a: Assignment, function: Callable[..., Any], left: Any, right: Any, name: list[int]) -> Any:
         assert a.work is not None
         self._name, self._operands, self._message_cache = name, (left, right), None
         a.work.begin(self.node, name[0], tuple(name[1:]))
-        result = combine(left, right)
+        result = function(left, right)
+        self._operands = None
         if result is None or isinstance(result, (GeneratorType, To)):
             raise TypeError(
                 f"{self.name}.{a.steps[0][1]} has to return one value, made of two; it returned {type(result).__name__}"
             )
-        self._operands = None
-        return result
+        if isinstance(result, np.ndarray) and sys.getrefcount(result) == 2 and result.base is None:
+            return result  # the function has let go of it
+        return result if result is left or result is right else _copied(result)
 
     def message(self) -> Message:
         """Of the message that is the right operand, or the first of those that went into it: no other one has this."""
@@ -76,3 +77,12 @@ class Folder(Host):
         if a is None or operands is None or self._event is None:
             return None
         return self._outcomes.capsule(a, operands, self._describe(self._event, a, i), error)
+
+
+def _copied(value: Any) -> Any:
+    """What a function may write to when it is called again, as it is now."""
+    if isinstance(value, np.ndarray):
+        return value.copy()
+    if isinstance(value, (tuple, list)):
+        return type(value)(_copied(v) for v in value)
+    return {k: _copied(v) for k, v in value.items()} if isinstance(value, dict) else value

@@ -40,6 +40,12 @@ class Ledger:
         if self.parted:
             self.order.begin(first, n)
 
+    def skip(self, following: int) -> None:
+        """The numbers before this one that have not begun are done."""
+        self.book.skip(following)
+        if self.parted:
+            self.order.skip(following)
+
     def settle(self, number: int, path: Path) -> int:
         if self.parted:
             self.order.settle(number, path)

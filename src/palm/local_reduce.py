@@ -11,7 +11,7 @@ from typing import Any
 from palm.local import LocalHost, arrived
 from palm.message import Message
 from palm.names import Name
-from palm.reduction import PUSH, Group, Reduction, Task, checked_key
+from palm.reduction import Group, Reduction, Task, checked_key, run_program
 from palm.step import To
 from palm.template import Reduce
 
@@ -77,16 +77,12 @@ class LocalReduction:
         self._reduction.drop(group)
 
     def _combined(self, task: Task) -> Any:
-        operands, names, stack = iter(task.items), iter(task.names), []
-        for code in task.program:
-            if code == PUSH:
-                stack.append(next(operands).value)
-                continue
-            right, left = stack.pop(), stack.pop()
-            with self._at_work_on(next(names)):
-                value = getattr(self._reduce, self._function)(left, right, **self._constants)
-            stack.append(arrived(self._checked(value), self._message.step))
-        return stack.pop()
+        return run_program(task.program, [item.value for item in task.items], task.names, self._combine)
+
+    def _combine(self, left: Any, right: Any, name: Name) -> Any:
+        with self._at_work_on(name):
+            value = getattr(self._reduce, self._function)(left, right, **self._constants)
+        return arrived(self._checked(value), self._message.step)
 
     def _checked(self, value: Any) -> Any:
         if value is None or isinstance(value, (GeneratorType, To)):

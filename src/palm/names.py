@@ -7,7 +7,7 @@ Pure: no I/O.
 from __future__ import annotations
 
 import bisect
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from typing import TypeVar
 
 Name = tuple[int, ...]  # number of the input, then the components of the path
@@ -93,11 +93,11 @@ class Names:
 
     def ranges(self) -> list[Range]:
         """Of those that are not forgotten."""
-        return [(before, begin, end) for before, spans in self._spans.items() for begin, end in spans]
-
-    def numbers(self) -> Spans:
-        """Inputs that are in it as a whole."""
-        return self._spans.get((), Spans())
+        return [
+            (before, begin if before else max(begin, self.floor), end)
+            for before, spans in self._spans.items()
+            for begin, end in spans
+        ]
 
     def forget(self, below: int) -> None:
         """All that stems from inputs before that one."""
@@ -110,11 +110,14 @@ class Names:
             del self._spans[before]
 
 
-def first_ones(families: list[Family], route: Callable[[Family], tuple[str, ...]]) -> list[Family]:
-    """Of reductions with these routes still to go, those to which nothing comes of others."""
-    routes = [route(f) for f in families]
-    return [
-        f
-        for f, own in zip(families, routes, strict=True)
-        if not any(len(r) > len(own) and r[len(r) - len(own) :] == own for r in routes)
+def first_one(families: Mapping[str, Family], route: Callable[[Family], tuple[str, ...]]) -> Family:
+    """Of reductions by name, with these routes still to go, one to which nothing comes of others: the first by name,
+    so that it is the same one in every run."""
+    routes = {text: route(f) for text, f in families.items()}
+    return families[
+        min(
+            text
+            for text, own in routes.items()
+            if not any(len(r) > len(own) and r[len(r) - len(own) :] == own for r in routes.values())
+        )
     ]

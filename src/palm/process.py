@@ -149,10 +149,6 @@ def run(order: Order, ready: Callable[[], None]) -> None:
     else:
         host = Host(server, order.name, endpoint, membership, order.suspects, capsules)
     host.cache_bound = order.cache
-    if leader is not None and not supervised:
-        from palm.tenure import Tenure
-
-        leader.tenure = tenure = Tenure(time.monotonic())
     if membership and order.worker is not None and guest is None:
         from palm.leader import JOIN
         from palm.membership import Enlistment
@@ -175,6 +171,10 @@ def run(order: Order, ready: Callable[[], None]) -> None:
             membership.join()
         if enlistment:
             enlistment.join()
+        if leader is not None and not supervised:
+            from palm.tenure import Tenure
+
+            leader.tenure = tenure = Tenure(time.monotonic())
         ready()
         _serve(host, order)
         if guest and guest.why is not None:

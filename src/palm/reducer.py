@@ -21,14 +21,13 @@ from palm.asking import Asking
 from palm.assignment import Assignment, JobHere
 from palm.assignment import Name as WireName
 from palm.errors import Crashed, PalmError, PayloadError
-from palm.leader import JOIN
 from palm.making import ChildEnded, Making
 from palm.message import input_of
 from palm.names import Name
-from palm.reduction import MOST_ITEMS, Full, Group, Reduction, Row, checked_key
+from palm.reduction import COMBINING, MOST_ITEMS, Full, Group, Item, Reduction, Row, checked_key
 from palm.reduction import Task as Combination
-from palm.remote import died_in, key_of
-from palm.suspects import Blame, Suspect
+from palm.remote import died_in, text_of
+from palm.suspects import Blame, Suspect, of_job
 from palm.tasks import Task
 from palm.template import Reduce
 
@@ -42,6 +41,7 @@ UNCOMBINED, UNCOMBINED_BYTES = (
     1 << 27,
 )  # more wait to be combined: each would be told, and they have no other bound
 SMALL = 1 << 14  # bytes: what is less shares memory with others, which it would keep from being let go of
+AN_ARRAY = 1 << 12  # bytes that one counts for at least: an envelope has 8192 at most, and a task 16 MiB
 TASK = 1 << 63  # tasks have numbers of their own
 
 
@@ -58,7 +58,9 @@ class Family:
     number: int  # by which its client knows it
     reduction: Reduction
     is_new: bool  # its client may know what a former leader had
+    hop: int | None = None  # of the first message that came: a route may be opened by which nothing comes
     told: int = 0  # checkpoints
+    restored: int = 0  # items that its client has told of
     early: list[core.Event] = field(default_factory=list)  # what has come before that is known
     flushes: dict[Name, int | None] = field(default_factory=dict)  # asked for, not complete: of which input
     emitting: dict[Name, Group] = field(default_factory=dict)  # whose totals are to be sent on
@@ -117,10 +119,10 @@ class Reducer(Asking):
     # ---------------------------------------------------------------------------------- what a handle means
 
     def _bind(self, a: Assignment) -> None:
-        server, name, _, key = a.steps[0]
-        if server == self.name and name == JOIN:
+        if self._is_own(a):
             super()._bind(a)
             return
+        server, name, _, key = a.steps[0]
         signature = self._template._exposed.get(name)
         if signature is None or server != self.name:
             a.refusal = self._no_function(server, name, list(self._template._exposed))
@@ -146,7 +148,7 @@ class Reducer(Asking):
     def _open(self, event: core.Event) -> None:
         super()._open(event)
         a = self._assignments.get((event.link, event.handle))
-        if a is None or a.stale or a.refusal is not None or a.signature is None or a.steps[0][1] == JOIN:
+        if a is None or a.stale or a.refusal is not None or a.signature is None or self._is_own(a):
             return
         text = _text_of(a)
         a.function = self._absorbing(a, text)
@@ -158,6 +160,8 @@ class Reducer(Asking):
             self._say_opened(family)
         elif family.assignment.epoch != a.epoch:
             self._begin_epoch(family, a)
+        elif a.hop == family.hop:
+            family.assignment = a
 
     def _begin_epoch(self, family: Family, a: Assignment) -> None:
         """All that its workers have at work is given to them anew."""
@@ -168,9 +172,17 @@ class Reducer(Asking):
         for task in list(family.reduction.running):
             family.reduction.back(task)
         family.flushes.clear()  # they come again
+        if family.is_new:
+            self._begin_anew(family)
         self._say_opened(family)
         if not family.is_new:
             self._say_all(family)
+
+    def _begin_anew(self, family: Family) -> None:
+        """The client tells all once more."""
+        cls = type(self._reduce)
+        family.reduction, family.restored = Reduction(cls.deterministic, cls.per_input), 0
+        family.emitting.clear()
 
     def _say_opened(self, family: Family) -> None:
         a, cls = family.assignment, type(self._reduce)
@@ -198,7 +210,7 @@ class Reducer(Asking):
             super()._data(event)
 
     def _run(self, event: core.Event, a: Assignment, first: int, end: int) -> None:
-        if a.steps[0][1] == JOIN:
+        if self._is_own(a):
             super()._run(event, a, first, end)
             return
         assert a.function is not None and a.work is not None
@@ -209,7 +221,7 @@ class Reducer(Asking):
         )
 
     def spread(self, function: Any, parameters: int, value: Any) -> Any:
-        if self._assignment is not None and self._assignment.steps[0][1] != JOIN:
+        if self._assignment is not None and not self._is_own(self._assignment):
             raise PayloadError(f"{self.name} got an empty message: there is nothing to combine")
         return super().spread(function, parameters, value)
 
@@ -226,6 +238,8 @@ class Reducer(Asking):
         a.fitting.check((value, value))
         key = checked_key(self._reduce.key(value)) if self._has_key else None
         kept, nbytes = _kept(value)
+        if family.hop is None:
+            family.hop, family.assignment = a.hop, a
         try:
             family.reduction.absorb(name, key, kept, nbytes)
         except Full:
@@ -239,13 +253,16 @@ class Reducer(Asking):
     def _patience(self) -> float:
         """The client is told what there is as soon as there is nothing else to do."""
         tells = any(
-            not f.is_new and f.reduction.has_changed() and not f.reduction.running for f in self._families.values()
+            f.reduction.has_changed() and not (f.is_new or f.reduction.running or f.assignment.stale)
+            for f in self._families.values()
+            if f.assignment.hop == f.hop
         )
         return 0.0 if tells else super()._patience()
 
     def _go_on(self, others: bool) -> None:
         for family in list(self._families.values()):
-            if not family.is_new and not family.assignment.stale:
+            a = family.assignment
+            if not family.is_new and not a.stale and a.hop == family.hop:
                 self._combine(family)
                 self._end_flushes(family)
                 self._say_changes(family, idle=not others)
@@ -263,7 +280,11 @@ class Reducer(Asking):
 
     def _give_to_worker(self, family: Family, combination: Combination) -> None:
         batch, values = core.Batch(), [item.value for item in combination.items]
-        batch.put((combination.program, [list(n) for n in combination.names], *values), number := self._serial())
+        try:
+            batch.put((combination.program, [list(n) for n in combination.names], *values), number := self._serial())
+        except PayloadError as e:  # each could be sent, but not so many together, or so deep
+            self._failed(family, combination, self._outcomes.tree_of(family.assignment, e))
+            return
 
         def ended(task: Task, value: Any, error: Any) -> None:
             if error is not None:
@@ -283,10 +304,12 @@ class Reducer(Asking):
 
     def _blame_of(self, task: Task) -> Blame | None:
         """Of any of the combinations in it."""
-        refused = task.assignment.refused
-        if not refused or not isinstance(task, Reducing):
+        a = task.assignment
+        if not self._suspects or not isinstance(task, Reducing) or a.signature is None:
             return None
-        return next((refused[n] for name in task.names if (n := (name[0], name[1:])) in refused), None)
+        blamed = of_job(self._suspects, a.job.key, a.hop | COMBINING)
+        found = (blame for name in task.names if (blame := blamed.get((name[0], name[1:]))) is not None)
+        return next((b for b in found if b.final or b.times >= a.signature.attempts), None)
 
     def _refuse(self, task: Task, blame: Blame) -> None:
         """With the operands, if these are the two that kill."""
@@ -309,7 +332,7 @@ class Reducer(Asking):
         if not r.has_changed():
             return
         much = r.n_fresh() >= ABSORBED or r.fresh_bytes >= ABSORBED_BYTES
-        little = r.n_uncombined() < UNCOMBINED and r.nbytes < UNCOMBINED_BYTES
+        little = r.n_uncombined() < UNCOMBINED and r.bytes_held() < UNCOMBINED_BYTES
         if now or (idle and not r.running) or (much and little):
             self._say_items(family, whole=False)
 
@@ -321,16 +344,25 @@ class Reducer(Asking):
     def _say_items(self, family: Family, whole: bool) -> None:
         changes = family.reduction.changes(whole)
         family.told += 1
+        flushes = {group: list(name) for name, group in family.emitting.items()}
         for item in changes.added:
-            self._say(family, "item", item.id, item.row.key, list(item.name), item.count, item.value, item.failed)
+            self._say_item(family, item, flushes.get(item.row.group))
         ranges = [[list(before), begin, end] for before, begin, end in changes.names]
         counts = len(changes.added), family.told, family.reduction.names.count
-        self._say(family, "taken", ranges, changes.removed, whole, *counts)
+        self._say(family, "taken", ranges, changes.removed, whole, *counts, family.hop)
         self._outlets.flush(family.assignment.job.report)
+
+    def _say_item(self, family: Family, item: Item, flush: list[int] | None) -> None:
+        what = family, "item", item.id, item.row.key, list(item.name), item.count
+        try:
+            self._say(*what, item.value, item.failed, flush)
+        except PayloadError as e:  # it could be sent, but not so deep
+            item.value, item.failed = self._outcomes.tree_of(family.assignment, e), True
+            self._say(*what, item.value, item.failed, flush)
 
     def _say_totals(self, family: Family, name: Name, group: Group) -> None:
         totals = [row.total for row in group.in_order()]
-        ids, lowest = [item.id for item in totals], [item.name[0] for item in totals]
+        ids, lowest = [item.id for item in totals], [list(item.name) for item in totals]
         self._say(family, "totals", list(name), ids, lowest)
         self._outlets.flush(family.assignment.job.report)
 
@@ -366,14 +398,20 @@ class Reducer(Asking):
         self, family: Family, key: Any, name: list[int], count: int, value: Any, failed: bool, flush: list[int] | None
     ) -> None:
         if family.is_new:
+            family.restored += 1
             into = None if flush is None else family.emitting.setdefault(tuple(flush), Group(None))
             family.reduction.restore(tuple(name), checked_key(key), count, *_kept(value), failed, into)
 
-    def _begin_from(self, family: Family, ranges: list[Any], count: int, settled: int) -> None:
+    def _begin_from(
+        self, family: Family, ranges: list[Any], count: int, settled: int, items: int, hop: int | None
+    ) -> None:
         """The client has told all that it knows."""
         if not family.is_new:
             return
-        family.is_new = False
+        if family.restored != items:
+            self._outcomes.lost(family.assignment.job)  # it is told once more, in the next epoch
+            return
+        family.is_new, family.hop = False, hop
         family.reduction.know([(tuple(before), begin, end) for before, begin, end in ranges], count)
         family.reduction.settle(settled)
         self._say_all(family)
@@ -416,6 +454,11 @@ class Reducer(Asking):
         a = family.assignment
         wire: WireName = name[0], name[1:]
         family.begun.add(name)
+        if a.refused is not None and wire in a.refused:  # a total of which processes have died
+            blame = a.refused[wire]
+            self._outcomes.failed(a, wire, Crashed(died_in(*blame), reason=blame.reason))
+            self._outlets.flush(a.job.report)
+            return
         emission: Any = Emission(self._reduce, family.emitting[name].in_order())
         self._generators.add(Making(emission, a, *wire, 0, self._described(a, wire, 0, 1)))
         self._outlets.flush_all(a)
@@ -443,28 +486,21 @@ class Reducing(Task):
 
 
 def _text_of(a: Assignment) -> str:
-    """Names the rest of a route, by what it is."""
     if not a.text:
-        constants = [a.constants[s[3]] if s[3] is not None else {} for s in a.steps]
-        keys = [f":{key_of(c)}" if c else "" for c in constants]
-        a.text = " ".join(f"{s[0]}.{s[1]}{key}" for s, key in zip(a.steps, keys, strict=True))
+        a.text = text_of((f"{s[0]}.{s[1]}", a.constants[s[3]] if s[3] is not None else {}) for s in a.steps)
     return a.text
 
 
 def _kept(value: Any) -> tuple[Any, int]:
-    """A value to be held for long, and its bytes."""
+    """A value to be held for long, and its bytes; what is small is copied out of what it came in."""
     if isinstance(value, np.ndarray):
-        return (value.copy() if value.nbytes < SMALL else value), value.nbytes
+        return (value.copy() if value.nbytes < SMALL else value), max(value.nbytes, AN_ARRAY)
     if isinstance(value, (bytes, str)):
         return value, len(value)
     if isinstance(value, (tuple, list)):
-        return value, sum(_kept_bytes(v) for v in value)
-    return value, _kept_bytes(value)
-
-
-def _kept_bytes(value: Any) -> int:
+        kept = [_kept(v) for v in value]
+        return type(value)(v for v, _ in kept), 8 + sum(n for _, n in kept)
     if isinstance(value, dict):
-        return sum(_kept_bytes(v) for v in value.values())
-    if isinstance(value, (tuple, list)):
-        return sum(_kept_bytes(v) for v in value)
-    return int(getattr(value, "nbytes", 8))
+        held = {k: _kept(v) for k, v in value.items()}
+        return {k: v for k, (v, _) in held.items()}, 8 + sum(n for _, n in held.values())
+    return value, 8

@@ -19,11 +19,13 @@ import collections
 import heapq
 import itertools
 import operator
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
 from palm.names import Name, Names, Range, Spans
 
+COMBINING = 1 << 16  # beside the hop, on the page of who combines: names are those of operands
 PUSH, COMBINE = 0, 1  # what a worker does: takes the next operand; makes one of the last two
 TOGETHER = 64  # operands of a task, at most: some 10 us each are the way there and back
 TOGETHER_BYTES = 1 << 24
@@ -128,7 +130,8 @@ class Reduction:
         self.items: dict[int, Item] = {}
         self.running: dict[Task, None] = {}
         self._planned: collections.deque[Task] = collections.deque()  # of those, what nobody has been given yet
-        self.nbytes = self.fresh_bytes = 0  # of all items; of messages since the last changes
+        self._nbytes = self.fresh_bytes = 0  # of all items; of messages since the last changes
+        self._taken = 0, 0  # items and bytes of groups that have been taken out
         self._ids = itertools.count()
         self._settled = Spans()  # numbers of which nothing new can come
         self._dirty: dict[Row, None] = {}
@@ -183,6 +186,9 @@ class Reduction:
         self.names.forget(below)
         if below:
             self._settled.add(0, below)
+        for instance in [i for i, g in self.groups.items() if i is not None and i < below and not g.ended]:
+            for row in self.groups.pop(instance).rows.values():  # which an error has ended
+                self._clear(row)
 
     def end(self, instance: int | None) -> None:
         """Nothing more comes of this group."""
@@ -204,7 +210,7 @@ class Reduction:
 
     def _put(self, item: Item, fresh: bool) -> None:
         self.items[item.id] = item
-        self.nbytes += item.nbytes
+        self._nbytes += item.nbytes
         if fresh:
             self._fresh_items[item.id] = item
         elements = item.row.elements
@@ -224,7 +230,7 @@ class Reduction:
 
     def _take_out(self, item: Item) -> None:
         del self.items[item.id]
-        self.nbytes -= item.nbytes
+        self._nbytes -= item.nbytes
         if self._fresh_items.pop(item.id, None) is None:
             self._removed.append(item.id)
 
@@ -309,15 +315,22 @@ class Reduction:
 
     def is_complete(self, instance: int | None) -> bool:
         """Each key of a group that has ended has its total."""
-        group = self.groups[instance]
-        return group.ended and not group.busy
+        group = self.groups.get(instance)
+        return group is None or (group.ended and not group.busy)
 
     def take(self, instance: int | None) -> Group:
         """A group that is complete, taken out: what still comes of its keys makes another one. Its items are held."""
-        return self.groups.pop(instance)
+        group = self.groups.pop(instance, None) or Group(instance)
+        self._count_taken(group, 1)
+        return group
+
+    def _count_taken(self, group: Group, sign: int) -> None:
+        items, nbytes = self._taken
+        self._taken = items + sign * len(group.rows), nbytes + sign * sum(r.total.nbytes for r in group.rows.values())
 
     def drop(self, group: Group) -> None:
         """One that has been taken out."""
+        self._count_taken(group, -1)
         for row in group.rows.values():
             self._clear(row)
 
@@ -340,7 +353,25 @@ class Reduction:
 
     def n_uncombined(self) -> int:
         """Items beyond one a key."""
-        return len(self.items) - sum(len(g.rows) for g in self.groups.values())
+        return len(self.items) - self._taken[0] - sum(len(g.rows) for g in self.groups.values())
+
+    def bytes_held(self) -> int:
+        """Of items, those of groups that have been taken out excepted."""
+        return self._nbytes - self._taken[1]
+
+
+def run_program(
+    program: bytes, operands: Iterable[Any], names: Iterable[Any], combine: Callable[[Any, Any, Any], Any]
+) -> Any:
+    """What a worker does for a task: calls ``combine(left, right, name)`` as its program says."""
+    operand, name, stack = iter(operands), iter(names), []
+    for code in program:
+        if code == PUSH:
+            stack.append(next(operand))
+        else:
+            right, left = stack.pop(), stack.pop()
+            stack.append(combine(left, right, next(name)))
+    return stack.pop()
 
 
 # ------------------------------------------------------------------------------------------------------------- plans

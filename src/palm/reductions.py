@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any
 from palm._core import node as core
 from palm._core.book import OVER
 from palm.message import INDEX_BITS, input_of, places
-from palm.names import Name, Names, Range, first_ones
+from palm.names import Name, Names, Range, first_one
 from palm.remote import NO_MESSAGE, Route
 from palm.step import Step
 
@@ -88,7 +88,8 @@ class Reductions:
     ) -> None:
         self._delivery, self._settle, self._begin, self._fail = delivery, settle, begin, fail
         self._families: dict[str, Family] = {}
-        self._lowest: dict[int, list[int]] = {}  # by the number of a flush: the inputs that its totals are named by
+        self.children = 1  # of a job without inputs: how many its first function has made
+        self._lowest: dict[int, list[Name]] = {}  # by the number of a flush: the messages that its totals are named by
 
     def __bool__(self) -> bool:
         return bool(self._families)
@@ -102,29 +103,39 @@ class Reductions:
         lowest = self._lowest.get(number)
         if not lowest:
             return self._input(number, path)
-        return lowest[places(path[:1])[0]] if path else min(lowest)
+        name = lowest[places(path[:1])[0]] if path else min(lowest)
+        return self.number_of(name[0], name[1:]) if name[0] in self._lowest else name[0]
 
     def waits_for(self, name: tuple[int, Path]) -> bool:
         """True if something of the first input of all is parked, and waits for children of this message."""
         number = self._input(*name)
-        return any(number in f.parked for f in self._families.values()) and number == self._oldest()
+        return any(number in f.parked for f in self._families.values()) and number == self._first()
 
     def _input(self, number: int, path: Path) -> int:
         return input_of(number, path, self._delivery.start)[0]
 
     def _wire(self, name: Name) -> tuple[int, Path]:
         """A name as it travels: leaders name messages as users see them."""
-        return (0, name) if self._delivery.start else (name[0], name[1:])
+        is_yielded = self._delivery.start and name[0] < self.n_inputs()
+        return (0, name) if is_yielded else (name[0], name[1:])
+
+    def n_inputs(self) -> int:
+        """How many there are; flushes of the whole job have the numbers behind them."""
+        if not self._delivery.start:
+            return self._delivery.sent
+        return END if 0 in self._delivery.book else self.children
 
     def _oldest(self) -> int:
         """The first input that is not done."""
-        book, first = self._delivery.book, self._delivery.book.first()
-        if not self._delivery.start:
-            return self._delivery.sent if first is None else min(first, self._delivery.sent)
-        if first != 0:
-            return END
-        ranges = book.ranges(0)[1]
-        return ranges[0][1] if ranges and not ranges[0][0] else 0
+        return min(self._first(), self.n_inputs())
+
+    def _first(self) -> int:
+        """The same, or a flush that is not, if all inputs are."""
+        first = self._delivery.book.first()
+        if self._delivery.start and first == 0:
+            ranges = self._delivery.book.ranges(0)[1]
+            return ranges[0][1] if ranges and not ranges[0][0] else 0
+        return END if first is None else first
 
     # ------------------------------------------------------------------------------------------------ what comes
 
@@ -139,8 +150,8 @@ class Reductions:
         if family is None:
             return
         if tree[0] == "item":
-            id, key, name, count, value, failed = tree[2:]
-            family.coming[id] = Held(key, tuple(name), count, value, failed)
+            id, key, name, count, value, failed, flush = tree[2:]
+            family.coming[id] = Held(key, tuple(name), count, value, failed, None if flush is None else tuple(flush))
         elif tree[0] == "taken":
             self._taken(family, *tree[2:])
         elif tree[0] == "totals":
@@ -165,19 +176,28 @@ class Reductions:
             self._tell_state(family)
 
     def _taken(
-        self, family: Family, ranges: list[Any], removed: list[int], whole: bool, items: int, told: int, count: int
+        self,
+        family: Family,
+        ranges: list[Any],
+        removed: list[int],
+        whole: bool,
+        items: int,
+        told: int,
+        count: int,
+        hop: int | None,
     ) -> None:
         """A checkpoint is complete, unless something of it, or one before, was lost on the way."""
         if len(family.coming) != items or not (whole or told == family.told + 1):
             self._spoil(family)
             return
         family.told = told
+        family.hop = family.hop if hop is None else hop
         if whole:
             if count < family.names.count:  # it is no successor of what is known here
-                family.coming.clear()
-                self._tell_state(family)
+                self._spoil(family)
                 return
             family.items.clear()
+            family.totals.clear()
             family.known = True
         for id in removed:
             family.items.pop(id, None)
@@ -217,7 +237,7 @@ class Reductions:
                 self.flush_input(number)
 
     def _settle_or_park(self, family: Family, name: Name) -> None:
-        if family.per_input:
+        if family.per_input and not self._is_over(self._whole(name[0])):
             parked = family.parked.get(name[0])
             if parked is None:
                 family.parked[name[0]] = name
@@ -226,11 +246,11 @@ class Reductions:
                 family.parked[name[0]], name = name, parked
         self._settle(*self._wire(name))
 
-    def _totals(self, family: Family, name: list[int], ids: list[int], lowest: list[int]) -> None:
+    def _totals(self, family: Family, name: list[int], ids: list[int], lowest: list[list[int]]) -> None:
         """What a flush sends on: its items, and the numbers they are known by, in the order of keys."""
         flush = tuple(name)
         if not family.per_input:
-            self._lowest[flush[0]] = lowest
+            self._lowest[flush[0]] = [tuple(n) for n in lowest]
         family.totals[flush] = ids
         for id in ids:
             if id in family.items:
@@ -258,7 +278,8 @@ class Reductions:
             if batch.full:
                 self._send(family, batch)
         ranges = [[list(before), begin, end] for before, begin, end in family.names.ranges()]
-        batch.put(("state", family.number, ranges, family.names.count, self._oldest()), 0)
+        hop = family.hop if family.names.count else None
+        batch.put(("state", family.number, ranges, family.names.count, self._oldest(), len(family.items), hop), 0)
         self._send(family, batch)
 
     def _tell_watermark(self, family: Family) -> None:
@@ -275,18 +296,19 @@ class Reductions:
     # --------------------------------------------------------------------------------------------------- flushing
 
     def flush_input(self, number: int) -> None:
-        """If nothing of this input is open but what is parked, that is flushed: what is farthest from the end first."""
-        parked = [f for f in self._families.values() if number in f.parked]
-        if not parked or self._delivery.book.unsettled(*self._wire((number,))) != len(parked):
-            return
-        for family in first_ones(parked, _route):
+        """If nothing of this input is open but what is parked, that is flushed: what is farthest from the end first,
+        and one after the other, since what comes of one may go to any."""
+        parked = {text: f for text, f in self._families.items() if number in f.parked}
+        if parked and self._delivery.book.unsettled(*self._wire((number,))) == len(parked):
+            family = first_one(parked, _route)
             wire, path = self._wire(family.parked.pop(number))
             self._flush(family, (wire, *path), number)
 
     def flush(self) -> bool:
-        """Nothing is open any more: what has been absorbed is flushed. False: there is nothing."""
-        unflushed = [f for f in self._families.values() if f.unflushed and not f.per_input]
-        for family in first_ones(unflushed, _route):
+        """Nothing is open any more: what has been absorbed is flushed, one after the other. False: there is nothing."""
+        unflushed = {text: f for text, f in self._families.items() if f.unflushed and not f.per_input}
+        if unflushed:
+            family = first_one(unflushed, _route)
             family.unflushed = False
             self._flush(family, (self._begin(),), None)
         return bool(unflushed)
@@ -300,16 +322,21 @@ class Reductions:
         nothing may be left but what is parked."""
         number = self._input(wire, path)
         for family in self._families.values():
-            if number in family.parked and self._is_over((wire, *path[: self._delivery.start])):
+            if number in family.parked and self._is_over(self._whole(number)):
                 del family.parked[number]
             for name in list(family.flushed.get(number, ())):
                 if self._is_over(name):
                     del family.flushed[number][name]
-                    for id in family.totals.pop(name, ()):
+                    for id in family.totals.pop(name, None) or [i for i, h in family.items.items() if h.flush == name]:
                         family.items.pop(id, None)
             if not family.flushed.get(number, True):
                 del family.flushed[number]
         self.flush_input(number)
+
+    def _whole(self, number: int) -> Name:
+        """All of this input."""
+        wire, path = self._wire((number,))
+        return wire, *path
 
     def _is_over(self, name: Name) -> bool:
         number, path = name[0], name[1:]
@@ -322,6 +349,10 @@ class Reductions:
         with self._delivery.connection.changed:
             steps = {text: f.steps for text, f in self._families.items()}
         return {text: directory.route(s, patience) for text, s in steps.items()}
+
+    def knows_all(self, routes: dict[str, Route]) -> bool:
+        """False if there is one more now, whose servers are not among these."""
+        return self._families.keys() <= routes.keys()
 
     def open(self, routes: dict[str, Route]) -> None:
         """In the delivery's new epoch; with its lock, and without the connection's."""

@@ -6,6 +6,7 @@ from __future__ import annotations
 import hashlib
 import os
 import traceback
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -141,6 +142,11 @@ def key_of(constants: dict[str, Any]) -> str:
     """Names constants by what they are, not by where they lie: an address is used again, and an array written to. Takes
     2 to 4 us where they are small, and 1.4 ms a MiB."""
     return hashlib.blake2b(frame.pack(dict(sorted(constants.items()))), digest_size=16).hexdigest()
+
+
+def text_of(steps: Iterable[tuple[str, dict[str, Any]]]) -> str:
+    """Names a route by what it is: its steps and their constants."""
+    return " ".join(f"{step}:{key_of(constants)}" if constants else step for step, constants in steps)
 
 
 def frozen(s: Step) -> Step:

@@ -19,8 +19,8 @@ from palm.errors import NotFound, PalmError
 from palm.local import LocalHost, arrived
 from palm.local_reduce import LocalReduction
 from palm.message import Message
-from palm.names import first_ones
-from palm.remote import key_of
+from palm.names import first_one
+from palm.remote import text_of
 from palm.scattergather import ScatterGather
 from palm.step import Step, To, route_of
 from palm.template import Reduce, Server, exposure
@@ -113,9 +113,9 @@ class _Run:
             raise ValueError("one object has two names: a server has its own, as it has its own process")
         self._seed, self._job = seed, secrets.token_hex(16)
         self._stack: list[_Sent | _Making] = []
-        self._results: list[Any] = []
-        self._start = False
-        self._reductions: dict[Any, tuple[LocalReduction, _Sent]] = {}
+        self._results: list[tuple[tuple[int, ...], Any]] = []
+        self._start, self._yielded = False, 1  # without inputs: what there is in their stead
+        self._reductions: dict[str, tuple[LocalReduction, _Sent]] = {}
 
     def job(self, steps: list[Step], inputs: Iterable[Any] | None) -> list[Any]:
         route = [self._bound(s) for s in steps]
@@ -130,13 +130,14 @@ class _Run:
             for number, value in enumerate([NOTHING] if inputs is None else inputs):
                 self._stack.append(_Sent(arrived(value, f"input {number}"), route, number, (number,), 0, "the inputs"))
                 self._go()
-            self._flush_all(number + 1)
-        return self._results
+            self._flush_all(self._yielded if self._start else number + 1)
+        return [value for _, value in sorted(self._results, key=lambda r: r[0])]
 
     def _go(self) -> None:
         """Until all that is under way has come to its end, what was reduced of it too."""
         while self._stack or self._flush_inputs():
-            self._advance(self._stack.pop())
+            if self._stack:  # else `finish` gave nothing
+                self._advance(self._stack.pop())
 
     def _bound(self, s: Step) -> _Bound:
         if s.server not in self._hosts:
@@ -161,7 +162,7 @@ class _Run:
         elif top.route:
             self._call(top)
         else:
-            self._results.append(top.value)
+            self._results.append((top.path, top.value))
 
     def _call(self, m: _Sent) -> None:
         step = m.route[0]
@@ -188,6 +189,8 @@ class _Run:
                 value = next(making.generator)
             except StopIteration:
                 self._stack.pop()
+                if self._start and making.of.path == (0,):
+                    self._yielded = max(1, making.made)
                 return
         if self._send(making.of, value, (*making.of.path, making.made)):
             making.made += 1
@@ -210,7 +213,7 @@ class _Run:
     # -------------------------------------------------------------------------------------------- reductions
 
     def _reduction_of(self, m: _Sent, message: Message) -> LocalReduction:
-        name = tuple((str(b.step), key_of(b.constants)) for b in m.route)
+        name = text_of((str(b.step), b.constants) for b in m.route)
         found = self._reductions.get(name)
         if found is None:
             step = m.route[0]
@@ -220,24 +223,26 @@ class _Run:
 
     def _flush_inputs(self) -> bool:
         """What is reduced of each input comes out when there is nothing else of it; False: there was nothing."""
-        waiting = [r for r, _ in self._reductions.values() if r.per_input and r.inputs()]
-        return self._flush(waiting, 0)
+        return self._flush(True, 0)
 
     def _flush_all(self, number: int) -> None:
         """What is reduced of the job, and of what comes of that. `number`: behind the last input."""
-        while self._flush([r for r, _ in self._reductions.values() if not r.per_input and r.inputs()], number):
+        while self._flush(False, number):
             self._go()
             number += 1
 
-    def _flush(self, waiting: list[LocalReduction], number: int) -> bool:
-        """Those to whom nothing comes of others."""
-        for r in first_ones(waiting, lambda r: r.route):
-            m = next(m for other, m in self._reductions.values() if other is r)
-            totals = [(path, value) for instance in r.inputs() for path, value in r.flush(instance, number)]
-            for path, value in reversed(totals):
-                path = (0, *path) if self._start and r.per_input else path
-                self._send(dataclasses.replace(m, number=path[0]), value, path)
-        return bool(waiting)
+    def _flush(self, per_input: bool, number: int) -> bool:
+        """One to which nothing comes of others."""
+        waiting = {text: r for text, (r, _) in self._reductions.items() if r.per_input is per_input and r.inputs()}
+        if not waiting:
+            return False
+        r = first_one(waiting, lambda r: r.route)
+        m = next(m for other, m in self._reductions.values() if other is r)
+        totals = [(path, value) for instance in r.inputs() for path, value in r.flush(instance, number)]
+        for path, value in reversed(totals):
+            path = (0, *path) if self._start and r.per_input else path
+            self._send(dataclasses.replace(m, number=path[0]), value, path)
+        return True
 
     def _message(self, m: _Sent) -> Message:
         inner = self._start and m.number == 0 and len(m.path) > 1  # what the first function yields are the inputs

@@ -285,7 +285,8 @@ class JobWork:
 
     def _begin_flush(self) -> int:
         """Returns the number of a reduction that comes out."""
-        number, self._flushes = self.sent + self._flushes, self._flushes + 1
+        number, self._flushes = self.reductions.n_inputs() + self._flushes, self._flushes + 1
+        self.ledger.skip(number)
         self.ledger.begin(number, 1)
         return number
 
@@ -317,6 +318,7 @@ class JobWork:
         elif form == core.CLOSE:
             if not path:
                 self.fanned.add(number)
+            self._count_yielded(number, path, count)
             self.delivery.keeps(event, number, path)
             self._contradicts(number, self.ledger.close(number, path, count))
         elif form == core.ERROR:
@@ -338,6 +340,11 @@ class JobWork:
                 self._give(number, path, value)
             self._contradicts(number, verdict)
 
+    def _count_yielded(self, number: int, path: Path, children: int) -> None:
+        """Of a job without inputs, how many there are in their stead."""
+        if self._no_inputs and not number and not path:
+            self.reductions.children = max(1, children)
+
     def _dropped(self, number: int, path: Path) -> None:
         """The branch along which it was sent had no room for it."""
         if self.ledger.prune(number, path) & NEW:
@@ -355,6 +362,7 @@ class JobWork:
 
     def _failed(self, number: int, path: Path, error: RemoteError, children: int = 0) -> None:
         """A message has failed, after so many children were sent, which are on their way."""
+        self._count_yielded(number, path, children)
         verdict = self.ledger.close(number, path, children) if children else self.delivery.prune(number, path)
         self._contradicts(number, verdict)
         if not verdict & NEW:

@@ -96,6 +96,16 @@ cdef class Book:
         """
         check(palm_book_begin(self.book, first, n))
 
+    def skip(self, uint64_t next):
+        """This is the next input; those before it that were not on their way count as done.
+
+        Raises
+        ------
+        ValueError
+            It was on its way.
+        """
+        check(palm_book_skip(self.book, next))
+
     def settle(self, uint64_t number, path=()):
         """A message has ended without children: it has a result, or the function returned None."""
         cdef uint64_t components[PALM_MAX_PATH]
