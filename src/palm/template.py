@@ -360,9 +360,9 @@ class Reduce(Server):
     message of an input behind the last one: one number for each reduction, and in its path the place of the key.
 
     Operands are read-only, and valid as long as you hold them. The function returns one value, not None, which goes
-    without a copy if the function lets go of it. If it raises, or the processes that combine two messages die `attempts` times,
-    their key has no total, but an error in its place; `retry_on` and `timeout` are of one task, in which a worker
-    combines several. A Reduce takes no calls, and a job that passes one can have no journal.
+    without a copy if the function lets go of it. If it raises, or the processes that combine two messages die as often
+    as its `attempts`, their key has no total, but an error in its place; `retry_on` and `timeout` are of one task, in
+    which a worker combines several. A Reduce takes no calls, and a job that passes one can have no journal.
 
     Attributes
     ----------
@@ -388,8 +388,8 @@ class Reduce(Server):
                 raise TypeError(f"{where}: a function of a Reduce makes one message of two, as add(self, a, b)")
 
     def key(self, *args: Any, **kwargs: Any) -> Any:
-        """``key(self, message)``: None, an int, str, bytes or a tuple of these. In the leader, once a message; again for
-        what is repeated after a death."""
+        """``key(self, message)``: None, an int, str, bytes or a tuple of these. In the leader, once a message; again
+        for what is repeated after a death."""
         return None
 
     def finish(self, *args: Any, **kwargs: Any) -> Any:
