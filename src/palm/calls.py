@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import contextlib
-import math
 import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
@@ -21,6 +20,7 @@ if TYPE_CHECKING:
     from palm.directory import Directory
     from palm.futures import CallFuture
 
+NEVER = 1 << 64  # ns since 1970
 GRANT_OF_A_CALL = 4096  # children granted at a time: the caller wants a list of all of them
 
 
@@ -48,6 +48,7 @@ class Calls:
         self.delivery = Delivery(connection, directory, route, 0, self._cannot_go_on, calls=True)
         self.key, self.book = self.delivery.key, self.delivery.book
         self.futures: dict[int, CallFuture | Answer] = {}
+        self._deadlines: dict[int, int] = {}  # of those that have one, ns since 1970
         self.retired = False  # a server of the route is gone: make new ones
         self._results: dict[int, list[tuple[Path, Any]]] = {}
         self._fanned: set[int] = set()
@@ -76,6 +77,8 @@ class Calls:
                 if self.retired:  # with the lock: once it is among them, a loss has it repeated
                     raise Retired
                 self.futures[number] = future
+                if deadline:
+                    self._deadlines[number] = deadline
                 self.connection.awaited += type(future) is not Answer
             try:
                 delivery.send(batch)
@@ -87,7 +90,6 @@ class Calls:
     def wait(self, values: tuple[Any, ...], timeout: float | None) -> Any:
         """One call, and what it returns or raises; Timeout after `timeout` seconds."""
         answer = Answer()
-        end = math.inf if timeout is None else time.monotonic() + timeout
         number = self.send(values, answer, timeout)
         try:
             self.connection.wait(lambda: answer.done, timeout)
@@ -99,8 +101,6 @@ class Calls:
             raise self.timed_out(timeout)
         if answer.error is not None:
             raise self.timed_out(timeout) if is_late(answer.error) else answer.error
-        if time.monotonic() > end:
-            raise self.timed_out(timeout)  # a function that looks at `cancelled` has given up: this is no result
         return answer.value
 
     def give_up(self, number: int) -> None:
@@ -122,6 +122,7 @@ class Calls:
 
     def _out(self, number: int) -> CallFuture | Answer | None:
         future = self.futures.pop(number, None)
+        self._deadlines.pop(number, None)
         self.connection.awaited -= future is not None and type(future) is not Answer
         return future
 
@@ -186,6 +187,9 @@ class Calls:
 
     def resolve(self, number: int, error: BaseException | None) -> None:
         self.delivery.done(number)
+        if error is None and time.time_ns() >= self._deadlines.get(number, NEVER):
+            # a function that looks at `cancelled` has given up: this is no result
+            error = RemoteError("its time is over", number=number, type="Timeout")
         future = self._out(number)
         value = self._value(number)
         if isinstance(future, Answer):
