@@ -129,7 +129,7 @@ class Cluster:
         name : str, optional
             Default: the class's name in lower case.
         workers : int
-            Processes that run its functions; of a `palm.Server` 1.
+            Processes that run its functions; of a `palm.Server` 1. The leader of other templates is one more.
         setup : mapping, optional
             What `Server.setup` gets.
         cores : int, optional

@@ -48,17 +48,40 @@ class ScatterGather(Server):
             Hook(cls, name)  # to say now what is wrong with it
 
     def scatter(self, *args: Any, **kwargs: Any) -> Any:
-        """From a message (rule 2: two or more positional parameters take a tuple) to its parts: an iterable, or a
-        generator function. Once a message, in the leader. What is None is no part.
+        """From a message to its parts. Once a message, in the leader, when workers are about to want them.
 
-        The message is scattered when workers are about to want its parts. Parts that are views of arrays of the message
-        travel as such."""
+        Parameters
+        ----------
+        *args
+            The message: two or more positional parameters take a tuple of that length. Its arrays are read-only, and
+            valid as long as you hold them.
+        **kwargs
+            The constants of the step that it names.
+
+        Returns
+        -------
+        iterable
+            The parts, payloads; a generator function gives them one by one. None is no part. Views of the message's
+            arrays travel as views, without a copy.
+        """
         raise NotImplementedError
 
     def gather(self, *args: Any, **kwargs: Any) -> Any:
-        """From a list of what became of the parts, in the order in which `scatter` gave them, to what goes on, as from
-        any function. Once a message, in the leader. In the place of a part whose function returned None there is None.
-        With a second positional parameter it gets the message too."""
+        """From what became of the parts to one message. Once a message, in the leader.
+
+        Parameters
+        ----------
+        *args
+            A list, in the order in which `scatter` gave the parts, with None where the function returned None; arrays
+            are read-only, and valid as long as you hold them. For a second positional parameter: the message.
+        **kwargs
+            The constants of the step that it names.
+
+        Returns
+        -------
+        payload
+            What goes on, as from any function: it may yield, use `palm.to`, or return None for nothing.
+        """
         raise NotImplementedError
 
     @classmethod

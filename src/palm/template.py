@@ -388,13 +388,24 @@ class Reduce(Server):
                 raise TypeError(f"{where}: a function of a Reduce makes one message of two, as add(self, a, b)")
 
     def key(self, *args: Any, **kwargs: Any) -> Any:
-        """``key(self, message)``: None, an int, str, bytes or a tuple of these. In the leader, once a message; again
-        for what is repeated after a death."""
+        """``key(self, message)``: which messages belong together. In the leader, once a message; again for what is
+        repeated after a death.
+
+        Returns
+        -------
+        None, int, str, bytes or tuple of these
+        """
         return None
 
     def finish(self, *args: Any, **kwargs: Any) -> Any:
-        """``finish(self, key, total, count)``, once a key, of which there were `count` messages: what goes on; None:
-        nothing."""
+        """``finish(self, key, total, count)``: from a key's total to the message that goes on. In the leader, once a
+        key, of which there were `count` messages.
+
+        Returns
+        -------
+        payload
+            By default the total; None: nothing goes on.
+        """
         return args[1]
 
 
