@@ -7,7 +7,8 @@
 
 enum {
     ENOUGH_RECORDS = 256,     /* docs/decisions/batching.md */
-    ENOUGH_BYTES = 1 << 18,   /* beyond, sharing the cost of an envelope gains nothing */
+    ENOUGH_BYTES = 1 << 18,   /* of body: beyond, sharing the cost of an envelope gains nothing */
+    ENOUGH_LENT = 1 << 22,    /* of blocks, which cost as much whatever their size; bounds what waits behind the first */
 };
 
 /* The body is 64-byte aligned in the frame, so offsets in it decide about alignment (R22). */
@@ -105,7 +106,7 @@ static uint64_t head_size(const palm_batch *b)
 
 bool palm_batch_full(const palm_batch *b)
 {
-    return b->records.n >= ENOUGH_RECORDS || palm_batch_bytes(b) > ENOUGH_BYTES || b->lent.n >= PALM_MAX_PARTS / 2 ||
+    return b->records.n >= ENOUGH_RECORDS || b->body_size > ENOUGH_BYTES || b->lent_bytes >= ENOUGH_LENT || b->lent.n >= PALM_MAX_PARTS / 2 ||
            b->arrays.n >= PALM_MAX_ARRAYS / 4 || head_size(b) >= PALM_MAX_HEAD / 4;
 }
 

@@ -35,13 +35,16 @@ if TYPE_CHECKING:
     from palm.capsule import Store
     from palm.membership import Membership
 
-ABSORBED, ABSORBED_BYTES = 256, 1 << 22  # messages, after which the client is told at the latest, unless
+ABSORBED, ABSORBED_BYTES = 256, 1 << 22  # messages, after which the client is told at the latest,
 UNCOMBINED, UNCOMBINED_BYTES = (
-    128,
+    32,
     1 << 27,
-)  # more wait to be combined: each would be told, and they have no other bound
+)  # unless more wait to be combined: each would be told, and they have no bound
 SMALL = 1 << 14  # bytes: what is less shares memory with others, which it would keep from being let go of
-AN_ARRAY = 1 << 12  # bytes that one counts for at least: an envelope has 8192 at most, and a task 16 MiB
+AN_ARRAY = 1 << 14  # bytes that one counts for at least: an envelope has 8192 arrays at most, and a task 64 MiB
+AT_A_TIME = (
+    16  # envelopes that are taken in before workers are given anything, if more are there: it costs as much as one
+)
 TASK = 1 << 63  # tasks have numbers of their own
 
 
@@ -115,6 +118,7 @@ class Reducer(Asking):
         self._families: dict[tuple[bytes, str], Family] = {}
         self._numbers = itertools.count(1)
         self._serials = itertools.count()
+        self._put_off = 0  # how much has come since workers were given something
 
     # ---------------------------------------------------------------------------------- what a handle means
 
@@ -251,15 +255,18 @@ class Reducer(Asking):
     # ------------------------------------------------------------------------------------------- combining
 
     def _patience(self) -> float:
-        """The client is told what there is as soon as there is nothing else to do."""
+        """Workers are given what has come, and the client is told what there is, as soon as nothing else comes."""
         tells = any(
             f.reduction.has_changed() and not (f.is_new or f.reduction.running or f.assignment.stale)
             for f in self._families.values()
             if f.assignment.hop == f.hop
         )
-        return 0.0 if tells else super()._patience()
+        return 0.0 if tells or self._put_off else super()._patience()
 
     def _go_on(self, others: bool) -> None:
+        self._put_off = (self._put_off + 1) % AT_A_TIME if others else 0
+        if self._put_off:
+            return
         for family in list(self._families.values()):
             a = family.assignment
             if not family.is_new and not a.stale and a.hop == family.hop:
@@ -272,7 +279,7 @@ class Reducer(Asking):
         """No sooner than a worker has room: the longer one waits, the more there is to combine at once."""
         function = family.assignment.steps[0][1]
         while not len(self._tasks) and self._crew.next(function, 1) is not None:
-            combination = family.reduction.task()
+            combination = family.reduction.task(len(self._crew))
             if combination is None:
                 return
             self._give_to_worker(family, combination)
@@ -332,7 +339,7 @@ class Reducer(Asking):
         if not r.has_changed():
             return
         much = r.n_fresh() >= ABSORBED or r.fresh_bytes >= ABSORBED_BYTES
-        little = r.n_uncombined() < UNCOMBINED and r.bytes_held() < UNCOMBINED_BYTES
+        little = r.n_uncombined() < UNCOMBINED and r.uncombined_bytes() < UNCOMBINED_BYTES
         if now or (idle and not r.running) or (much and little):
             self._say_items(family, whole=False)
 

@@ -28,7 +28,8 @@ from palm.names import Name, Names, Range, Spans
 COMBINING = 1 << 16  # beside the hop, on the page of who combines: names are those of operands
 PUSH, COMBINE = 0, 1  # what a worker does: takes the next operand; makes one of the last two
 TOGETHER = 64  # operands of a task, at most: some 10 us each are the way there and back
-TOGETHER_BYTES = 1 << 24
+TOGETHER_BYTES = 1 << 26  # likewise; what different workers have combined has to go from cache to cache once more
+LEAST_BYTES = 1 << 22  # of a task, before workers share what there is: some 1 ms of additions
 MOST_ITEMS = 1 << 21  # of all keys of a reduction: 1 KiB each, here and at the client
 _WORD = 64
 
@@ -236,8 +237,9 @@ class Reduction:
 
     # ------------------------------------------------------------------------------------------------- combining
 
-    def task(self) -> Task | None:
-        """What can be combined now, if there is anything: it is `done`, `failed` or given `back` later."""
+    def task(self, workers: int = 1) -> Task | None:
+        """What can be combined now, if there is anything: it is `done`, `failed` or given `back` later. workers: that
+        there are to share what there is."""
         while self._waiting and self._settled.covers(0, self._waiting[0][0]):
             self._dirty[heapq.heappop(self._waiting)[2]] = None
         while True:
@@ -249,10 +251,11 @@ class Reduction:
                 return None
             row = next(iter(self._dirty))
             del self._dirty[row]
-            self._plan(row)
+            self._plan(row, workers)
 
-    def _plan(self, row: Row) -> None:
-        plans = self._tree(row) if self._deterministic else _chunks(row.elements)
+    def _plan(self, row: Row, workers: int) -> None:
+        most = min(max(LEAST_BYTES, self._held_bytes() // workers), TOGETHER_BYTES)
+        plans = self._tree(row, most) if self._deterministic else _chunks(row.elements, most)
         tasks = [Task(row, p.items, bytes(p.program), p.names) for p in plans if len(p.items) > 1]
         if tasks:
             taken = {item.id for task in tasks for item in task.items}
@@ -261,9 +264,9 @@ class Reduction:
             self.running |= dict.fromkeys(tasks)
             self._planned.extend(tasks)
 
-    def _tree(self, row: Row) -> list[_Plan]:
+    def _tree(self, row: Row, most: int) -> list[_Plan]:
         """The largest parts of the tree that can be computed."""
-        tree = _Tree(_EVERYTHING if row.group.ended else self._settled)
+        tree = _Tree(_EVERYTHING if row.group.ended else self._settled, most)
         plans = tree.plans_of(row.elements)
         if tree.needs is not None:
             heapq.heappush(self._waiting, (tree.needs, next(self._order), row))
@@ -355,7 +358,11 @@ class Reduction:
         """Items beyond one a key."""
         return len(self.items) - self._taken[0] - sum(len(g.rows) for g in self.groups.values())
 
-    def bytes_held(self) -> int:
+    def uncombined_bytes(self) -> int:
+        """Of these, as if all items had the same size."""
+        return self._held_bytes() * self.n_uncombined() // max(1, len(self.items) - self._taken[0])
+
+    def _held_bytes(self) -> int:
         """Of items, those of groups that have been taken out excepted."""
         return self._nbytes - self._taken[1]
 
@@ -394,24 +401,24 @@ class _Plan:
             [*self.names, *other.names, other.name],
         )
 
-    def fits_with(self, other: _Plan) -> bool:
+    def fits_with(self, other: _Plan, most: int) -> bool:
         both = self.items + other.items
-        return len(both) <= TOGETHER and (len(both) == 2 or sum(item.nbytes for item in both) <= TOGETHER_BYTES)
+        return len(both) <= TOGETHER and (len(both) == 2 or sum(item.nbytes for item in both) <= most)
 
 
 def _leaf(element: Item | Task) -> _Plan:
     return _Plan(element.name, [element], [PUSH]) if isinstance(element, Item) else _Plan(element.name)
 
 
-def _chunks(elements: list[Item | Task]) -> list[_Plan]:
-    """As many at a time as go together, one after the other."""
+def _chunks(elements: list[Item | Task], most: int) -> list[_Plan]:
+    """As many at a time as go together, one after the other. most: bytes."""
     plans: list[_Plan] = []
     nbytes = 0
     for e in elements:
         if isinstance(e, Task):
             continue
         plan = plans[-1] if plans else None
-        if plan is None or len(plan.items) == TOGETHER or (len(plan.items) > 1 and nbytes + e.nbytes > TOGETHER_BYTES):
+        if plan is None or len(plan.items) == TOGETHER or (len(plan.items) > 1 and nbytes + e.nbytes > most):
             plans.append(_leaf(e))
             nbytes = e.nbytes
             continue
@@ -425,8 +432,8 @@ def _chunks(elements: list[Item | Task]) -> list[_Plan]:
 class _Tree:
     """The largest parts of the tree over a row that can be computed."""
 
-    def __init__(self, settled: Spans) -> None:
-        self._settled = settled
+    def __init__(self, settled: Spans, most: int) -> None:
+        self._settled, self._most = settled, most
         self._plans: list[_Plan] = []
         # The way from the root to the last element: each with the bits that it has in common with the one before it,
         # which grow.
@@ -456,7 +463,7 @@ class _Tree:
         if not self._settled.covers(begin, end):
             self.needs = end if self.needs is None else min(self.needs, end)
             return False
-        return bool(left.items and right.items) and left.fits_with(right)
+        return bool(left.items and right.items) and left.fits_with(right, self._most)
 
 
 _EVERYTHING = Spans()

@@ -274,6 +274,7 @@ class JobWork:
         if number in self.book:
             self._with_result.add(number)
             self._contradicts(number, self.ledger.settle(number, path))
+            self._window.ended(1, time.monotonic())
             self._settled(number, path)
 
     def _failed_early(self, tree: Any) -> None:
