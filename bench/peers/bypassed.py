@@ -39,6 +39,6 @@ if __name__ == "__main__":
     except (rounds.Unavailable, OSError) as e:
         rounds.say({"unavailable": str(e)})
     else:
-        from palm.bench import contestant
+        from palm.bench_palm import contestant
 
         contestant(sys.argv[1])

@@ -1,0 +1,214 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""What `palm bench` says: a table, or an object for JSON."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import platform
+import statistics
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+import palm
+from palm.bench_rounds import Options, Result, Run, ratios
+from palm.bench_workloads import BATCH_TARGET, IMPORT_TARGET, SIZES_TARGET, Case
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+
+@dataclass
+class Check:
+    """A promise that is not a ratio to a peer."""
+
+    what: str
+    value: str
+    target: str
+    held: bool
+
+
+def checks(run: Run) -> list[Check]:
+    return _CHECKS.get(run.workload.name, lambda _: [])(run)
+
+
+def _pipeline_checks(run: Run) -> list[Check]:
+    large, small = run.results["64 MiB"]["palm"], run.results["8 KiB"]["palm"]
+    if not (large.measured and small.measured):
+        return []
+    each = ratios(large, small)
+    middle = statistics.median(each)
+    copied = large.answers[-1]["bytes_copied"]
+    return [
+        Check("64 MiB over 8 KiB, warm", f"{middle:.2f} ({_span(each)})", f"<= {SIZES_TARGET}", middle <= SIZES_TARGET),
+        Check("bytes_copied", ", ".join(f"{k} {v}" for k, v in copied.items()), "0", not any(copied.values())),
+    ]
+
+
+def _import_checks(run: Run) -> list[Check]:
+    ours = run.results["import"]["palm"]
+    if not ours.measured:
+        return []
+    return [Check("import palm", f"{ours.median:.1f} ms", f"<= {IMPORT_TARGET:g} ms", ours.median <= IMPORT_TARGET)]
+
+
+def _batch_checks(run: Run) -> list[Check]:
+    stacked, single = run.results["stacked"]["palm"], run.results["one by one"]["palm"]
+    if not (stacked.measured and single.measured):
+        return []
+    each = ratios(stacked, single)
+    middle = statistics.median(each)
+    what = f"{middle:.2f} ({_span(each)})"
+    return [Check("stacked over one by one", what, f">= {BATCH_TARGET:g}", middle >= BATCH_TARGET)]
+
+
+_CHECKS = {"pipeline": _pipeline_checks, "batch": _batch_checks, "import": _import_checks}
+
+
+def _span(values: Sequence[float]) -> str:
+    return f"{min(values):.2f}-{max(values):.2f}"
+
+
+def _amount(value: float, unit: str) -> str:
+    if unit == "/s":
+        return f"{value:,.0f} /s".replace(",", " ")
+    return f"{value:,.1f} {unit}".replace(",", " ")
+
+
+def table_of(runs: Sequence[Run]) -> Table:
+    from rich.table import Table
+
+    table = Table()
+    for column in ("workload", "case"):
+        table.add_column(column, no_wrap=True)
+    table.add_column("PALM", justify="right", no_wrap=True)
+    table.add_column("peer", no_wrap=True)
+    table.add_column("its figure", justify="right", overflow="fold")
+    for column in ("PALM / peer", "lowest-highest", "target"):
+        table.add_column(column, justify="right", no_wrap=True)
+    for run in runs:
+        for case in run.workload.cases:
+            for row in _rows(run, case):
+                table.add_row(run.workload.name, case.name, *row)
+        table.add_section()
+    return table
+
+
+def _rows(run: Run, case: Case) -> Iterator[tuple[str, ...]]:
+    found = run.results[case.name]
+    ours = found["palm"]
+    figure = _amount(ours.median, case.unit) if ours.measured else f"[red]not measured: {ours.absent}[/]"
+    others = {name: r for name, r in found.items() if name != "palm"}
+    if not others:
+        yield figure, "", "", "", _own_span(ours, case) if ours.measured else "", ""
+    for name, other in others.items():
+        if not other.measured:
+            yield figure, name, f"not measured: {other.absent}", "", "", ""
+        elif not ours.measured:
+            yield figure, name, _amount(other.median, case.unit), "", "", ""
+        else:
+            each = ratios(ours, other)
+            middle = statistics.median(each)
+            ratio = f"{middle:.3f}" if middle < 0.1 else f"{middle:.2f}"
+            yield figure, name, _amount(other.median, case.unit), ratio, _span(each), _target(case, name, middle)
+
+
+def _own_span(ours: Result, case: Case) -> str:
+    low, high = min(ours.values), max(ours.values)
+    return f"{low:.0f}-{high:.0f}" if case.unit == "/s" else f"{low:.1f}-{high:.1f}"
+
+
+def _target(case: Case, peer: str, ratio: float) -> str:
+    if peer not in case.targets:
+        return ""
+    target = case.targets[peer]
+    more = case.unit == "/s"
+    held = ratio >= target if more else ratio <= target
+    return f"[{'green' if held else 'red'}]{'>=' if more else '<='} {target}[/]"
+
+
+def object_of(runs: Sequence[Run], options: Options) -> dict[str, Any]:
+    return {
+        "machine": machine(),
+        "versions": versions(runs),
+        "rounds": options.rounds,
+        "quick": options.quick,
+        "workloads": [
+            {
+                "name": run.workload.name,
+                "what": run.workload.what,
+                "cases": [_case_object(run, case) for case in run.workload.cases],
+                "checks": [vars(c) for c in checks(run)],
+            }
+            for run in runs
+        ],
+    }
+
+
+def _case_object(run: Run, case: Case) -> dict[str, Any]:
+    found = run.results[case.name]
+    ours = found["palm"]
+    return {
+        "name": case.name,
+        "unit": case.unit,
+        "better": "more" if case.unit == "/s" else "less",
+        "bytes": case.size,
+        "palm": _result_object(ours),
+        "peers": {
+            name: _result_object(other) | _ratio_object(ours, other, case.targets.get(name))
+            for name, other in found.items()
+            if name != "palm"
+        },
+    }
+
+
+def _result_object(result: Result) -> dict[str, Any]:
+    if not result.measured:
+        return {"not_measured": result.absent}
+    stopped = {"stopped": result.absent} if result.absent else {}
+    return stopped | {"median": result.median, "values": result.values, "details": result.answers[-1]}
+
+
+def _ratio_object(ours: Result, other: Result, target: float | None) -> dict[str, Any]:
+    if not (ours.measured and other.measured):
+        return {}
+    each = ratios(ours, other)
+    return {"ratio": statistics.median(each), "lowest": min(each), "highest": max(each), "target": target}
+
+
+def machine() -> dict[str, Any]:
+    return {
+        "cores": len(os.sched_getaffinity(0)),
+        "load": os.getloadavg()[0],
+        "kernel": platform.release(),
+        "processor": _processor(),
+    }
+
+
+def _processor() -> str:
+    with contextlib.suppress(OSError):
+        for line in Path("/proc/cpuinfo").read_text().splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    return platform.machine()
+
+
+def versions(runs: Sequence[Run]) -> dict[str, dict[str, str]]:
+    import zmq
+
+    found = {
+        "palm": {
+            "palm": palm.__version__,
+            "python": platform.python_version(),
+            "numpy": np.__version__,
+            "pyzmq": zmq.__version__,
+            "libzmq": zmq.zmq_version(),
+        }
+    }
+    for run in runs:
+        found |= {name: v for name, v in run.versions.items() if name != "palm"}
+    return found

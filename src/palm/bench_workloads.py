@@ -1,0 +1,127 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""What `palm bench` measures, beside whom, and what PALM promises of it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+MIB = 1 << 20
+
+
+@dataclass(frozen=True)
+class Case:
+    """What is measured in a round. targets: by peer, what PALM promises of the ratio."""
+
+    name: str
+    unit: str  # "us" or "ms": less is better; "/s": more is better
+    n: int  # messages a round
+    quick: int  # the same with --quick
+    size: int = 64  # bytes of a message
+    targets: dict[str, float] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Peer:
+    name: str
+    program: str  # in the directory of peers
+    workload: str
+
+
+@dataclass(frozen=True)
+class Workload:
+    name: str
+    what: str
+    ours: str  # of OURS
+    cases: tuple[Case, ...]
+    peers: tuple[Peer, ...] = ()
+    one_core: bool = False
+
+
+FLOOR, BY_HAND, BATCHED, PYLM = "C floor", "pyzmq by hand", "pyzmq batched", "pylm"
+BYPASSED, NUMPY = "tracking bypassed", "numpy"
+_ROUNDTRIP = tuple(
+    Peer(name, f"{program}.py", "roundtrip")
+    for name, program in ((FLOOR, "floor"), (BY_HAND, "by_hand"), (PYLM, "pylm_peer"))
+)
+WORKLOADS = (
+    Workload(
+        "roundtrip",
+        "a call of a function that returns its 64 bytes",
+        "roundtrip",
+        (Case("bytes", "us", 2000, 200, targets={FLOOR: 1.5}),),
+        _ROUNDTRIP,
+    ),
+    Workload(
+        "roundtrip-1core",
+        "the same with all processes on one core",
+        "roundtrip",
+        (Case("bytes", "us", 2000, 200, targets={FLOOR: 1.5}),),
+        _ROUNDTRIP,
+        one_core=True,
+    ),
+    Workload(
+        "stream",
+        "64-byte messages through one Python function, results at the client",
+        "stream",
+        (
+            Case("bytes", "/s", 50_000, 2000, targets={BY_HAND: 1.0}),
+            Case("arrays", "/s", 50_000, 2000, targets={BY_HAND: 1.0}),
+        ),
+        (
+            Peer(BY_HAND, "by_hand.py", "stream"),
+            Peer(BATCHED, "by_hand.py", "batched"),
+            Peer(PYLM, "pylm_peer.py", "stream"),
+        ),
+    ),
+    Workload(
+        "pipeline",
+        "arrays handed on unread by three servers: one at a time, and rates",
+        "pipeline",
+        (
+            Case("64 B", "us", 500, 50),
+            Case("8 KiB", "us", 500, 50, 8192),
+            Case("1 MiB", "us", 200, 20, MIB),
+            Case("64 MiB", "us", 20, 2, 64 * MIB),
+            Case("rate 64 B", "/s", 20_000, 1000),
+            Case("rate 8 KiB", "/s", 10_000, 500, 8192),
+        ),
+        (Peer(BY_HAND, "by_hand.py", "pipeline"), Peer(PYLM, "pylm_peer.py", "pipeline")),
+    ),
+    Workload(
+        "tracking",
+        "what it costs that nothing is lost: rates beside a build of PALM that neither tracks nor repeats messages",
+        "tracking",
+        (
+            Case("1 server", "/s", 200_000, 2000, targets={BYPASSED: 0.95}),
+            Case("3 servers", "/s", 100_000, 2000, targets={BYPASSED: 0.95}),
+            Case("8 KiB", "/s", 20_000, 500, 8192, targets={BYPASSED: 0.95}),
+        ),
+        (Peer(BYPASSED, "bypassed.py", "tracking"),),
+    ),
+    Workload(
+        "batch",
+        "a layer of 8 neurons, of messages of 8 float64: a message a call, and as many as there are",
+        "batch",
+        (Case("one by one", "/s", 50_000, 500), Case("stacked", "/s", 50_000, 500)),
+    ),
+    Workload(
+        "reduce",
+        "500 arrays of 1 MiB made one, by two workers; numpy: functools.reduce(np.add, ...) in one process",
+        "reduce",
+        (
+            Case("any order", "ms", 500, 50, MIB, targets={NUMPY: 1.0}),
+            Case("deterministic", "ms", 500, 50, MIB, targets={NUMPY: 1.0}),
+        ),
+        (Peer(NUMPY, "numpy_alone.py", "reduce"),),
+    ),
+    Workload(
+        "import",
+        "`import palm` after `import numpy, zmq`, in fresh interpreters",
+        "import",
+        (Case("import", "ms", 5, 2),),
+    ),
+)
+IMPORT_TARGET = 60.0  # ms
+BATCH_TARGET = 5.0  # of the rate of a batch function over that of the same one by one
+SIZES_TARGET = 1.5  # of a 64 MiB array's time over an 8 KiB one's
+PEER_LIMITS = {(PYLM, "64 MiB"): 2, (PYLM, "1 MiB"): 50, (BY_HAND, "64 MiB"): 5}  # messages a round: it is that slow
