@@ -8,6 +8,7 @@ import random
 
 import pytest
 
+from palm.assignment import Tally
 from palm.crew import MOST, Crew, Load, Worker
 
 HANDOVER = 100e-6  # seconds from when a worker has done something until it has more
@@ -74,10 +75,9 @@ def test_short_ones_travel_in_batches_and_long_ones_alone():
     worker.loads[1] = Load(None, "f")
     crew.add(worker)
     assert crew.next("f", 10_000) == (worker, 1)  # nobody knows yet
-    for service, most in ((1e-6, MOST), (1e-3, 2), (1.0, 1)):
+    for service, most in ((1e-6, MOST // 2), (1e-4, 5), (1e-3, 1), (1.0, 1)):
         worker.services["f"] = service
-        found = crew.next("f", 10_000)
-        assert found is not None and found[1] == pytest.approx(most, abs=1)
+        assert crew.next("f", 10_000) == (worker, most)
     worker.loads[1].sent += 1
     assert crew.next("f", 10_000) is None  # a long one is at work
 
@@ -96,8 +96,23 @@ def test_the_last_ones_are_for_who_is_free_first():
     crew = Crew()
     for i in range(4):
         crew.add(Worker(i, i, "w", i, {"f": 1e-6}))
-    found = crew.next("f", 16)
-    assert found is not None and found[1] == 2
+    for n in (1, 1, 1, 1, 1, 1, 1, 1):  # half of an equal share each, in two envelopes
+        found = crew.next("f", 16)
+        assert found is not None and found[1] == n
+        found[0].loads.setdefault(1, Load(None, "f")).sent += n
+    assert crew.next("f", 16) is None
+
+
+def test_one_envelope_is_ahead_while_another_is_worked_on():
+    crew = Crew()
+    worker = Worker(0, 0, "w", 1, {"f": 1e-3}, {1: Load(None, "f")})
+    crew.add(worker)
+    for _ in range(2):
+        assert crew.next("f", 1000) == (worker, 1)
+        worker.loads[1].sent += 1
+    assert crew.next("f", 1000) is None
+    worker.reported(1, 1, 1_000_000)
+    assert crew.next("f", 1000) == (worker, 1)
 
 
 def test_what_is_reported_is_believed_if_it_can_be():
@@ -122,3 +137,13 @@ def test_a_short_one_does_not_wait_behind_what_is_long_or_not_known():
     worker.loads = {2: Load(None, "short", sent=1)}
     assert crew.next("short", 1000) == (worker, 1)
     assert crew.next("long", 1000) is None and crew.next("not known", 1000) is None
+
+
+def test_what_a_worker_has_done_is_counted_within_an_envelope():
+    tally = Tally()
+    tally.begin(100)
+    assert tally.end(2, 105) and (tally.done, tally.busy) == (2, 5)
+    assert not tally.end(2, 109)  # that has been said; what has passed since belongs to the next one
+    assert tally.end(3, 111) and (tally.done, tally.busy) == (3, 11)
+    tally.begin(200)
+    assert tally.end(4, 201) and (tally.done, tally.busy) == (7, 12)

@@ -63,6 +63,28 @@ class JobHere:
 
 
 @dataclass
+class Tally:
+    """What a worker has done."""
+
+    done: int = 0
+    busy: int = 0  # ns
+    _counted: int = 0  # of the envelope at work
+    _since: int = 0
+
+    def begin(self, now: int) -> None:
+        """An envelope, at `now` ns."""
+        self._counted, self._since = 0, now
+
+    def end(self, n: int, now: int) -> bool:
+        """`n` of its messages are done; False: that has been said."""
+        if n == self._counted:
+            return False
+        self.done, self.busy = self.done + n - self._counted, self.busy + now - self._since
+        self._counted, self._since = n, now
+        return True
+
+
+@dataclass
 class Assignment:
     """What a handle on a link means: a job, from this step on."""
 
@@ -80,8 +102,7 @@ class Assignment:
     tells: bool = False  # the sender is told how many messages have been begun
     begun: int = 0
     reports: bool = False  # the sender, who leads this worker, is told how many have been done, and how long it took
-    done: int = 0
-    busy: int = 0  # ns
+    tally: Tally = field(default_factory=Tally)
     start: bool = False  # the job has no inputs: they are what its first function yields
     calls: bool = False  # its client makes calls of it, one by one: it has no end
     text: str = ""  # of a Reduce: names the route still to go, by what it is

@@ -2,8 +2,9 @@
 """Which worker of a parallel server gets how many messages next (DESIGN 5.8; R4, R5): work goes against credit.
 
 A worker has the message that it works on, and beside it as many as it does in `AHEAD` seconds, by the time that its
-last ones of the same function took: one at least, unless they are long, so that it need not wait for the next one. So
-long ones never queue behind one another, and short ones travel in batches. Towards the end of what waits the shares get
+last ones of the same function took: one at least, unless they are long, so that it need not wait for the next one. It
+gets them in envelopes of half as many: while it works on one, and reports when that is done, another is there. So long
+ones never queue behind one another, and short ones travel in batches. Towards the end of what waits the shares get
 smaller, as in guided self-scheduling (Polychronopoulos and Kuck, 1987): the last ones are for who is free first. Pure:
 no I/O, no clock.
 """
@@ -74,8 +75,9 @@ class Worker:
         if service == math.inf or backlog == math.inf:
             return 0 if backlog else 1
         limit = min(self.appetite(function), most)
+        half = max(1, limit // 2)  # an envelope is reported as a whole: while one half is done, the other is ahead
         room = limit - math.ceil(backlog / max(service, SHORTEST))
-        return room if 2 * room >= limit else 0
+        return half if room >= half else 0
 
     def reported(self, handle: int, done: int, busy: int) -> None:
         """It has done `done` messages under a handle in all, modulo 2^32, in `busy` ns. What cannot be is not

@@ -100,6 +100,7 @@ class Host:
         self._message_cache: tuple[int, Message] | None = None
         self.at = -1
         self.members: Sequence[int] = ()  # of the batch function that runs
+        self._reporting = False  # a leader is told how far the envelope at work has got
         self._rejected = 0
         self._rejected_said = -REJECTED_EVERY
         self._complained = -REJECTED_EVERY
@@ -383,11 +384,18 @@ class Host:
             if a.tells:
                 a.begun += len(event)
                 self._outlets.tell_begun(event.link, event.handle, a.begun)
-            began = time.monotonic_ns()
+            if a.reports:
+                self._reporting = not a.asks  # else it learns by the results, and is to have them first
+                a.tally.begin(time.monotonic_ns())
             self._work(event, a, 0, len(event))
             if a.reports:
-                a.done, a.busy = a.done + len(event), a.busy + time.monotonic_ns() - began
-                self._outlets.report_done(event.link, a, event.handle)
+                self._reporting = False
+                self._report_done(event, a, len(event))
+
+    def _report_done(self, event: core.Event, a: Assignment, end: int) -> None:
+        """To the leader of this worker: what comes before that record."""
+        if a.tally.end(end, time.monotonic_ns()):
+            self._outlets.report_done(event.link, a, event.handle)
 
     def _work(self, event: core.Event, a: Assignment, first: int, end: int) -> None:
         """The records `first` to `end` - 1."""
@@ -443,7 +451,9 @@ class Host:
     def flush(self) -> bool:
         """Sends what is there; False: the rest of the batch is not wanted any more."""
         a = self._assignment
-        assert a is not None
+        assert a is not None and self._event is not None
+        if self._reporting and self.at >= 0:  # first of all: the way there and back is the longer one
+            self._report_done(self._event, a, self.at + 1)
         self._outlets.flush_all(a)
         self._look()
         return not a.stale

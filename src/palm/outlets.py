@@ -219,7 +219,7 @@ class Outlets:
     def report_done(self, link: int, a: Assignment, handle: int) -> None:
         """To the leader: how many messages under its handle are done, and the time that they took."""
         told = core.Batch()
-        told.release(a.busy, (), [], a.done & 0xFFFFFFFF, False)
+        told.release(a.tally.busy, (), [], a.tally.done & 0xFFFFFFFF, False)
         self._node.send(link, core.RELEASE, handle, 0, told)
 
     def forget(self, job: JobHere) -> None:
