@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 #include "batch.h"
-#include "body.h"
+#include "spare.h"
 
 #include <stdlib.h>
 #include <string.h>
@@ -8,6 +8,8 @@
 enum {
     ENOUGH_RECORDS = 256,     /* docs/decisions/batching.md */
     ENOUGH_BYTES = 1 << 18,   /* of body: beyond, sharing the cost of an envelope gains nothing */
+    FIRST_BODY = 1 << 12,
+    SMALL_BODY = 1 << 16,     /* up to here by doubling: many may be kept that hold little */
     ENOUGH_LENT = 1 << 22,    /* of blocks, which cost as much whatever their size; bounds what waits behind the first */
 };
 
@@ -37,8 +39,32 @@ static palm_err grow(void *vector_at, uint32_t n, uint32_t *room, uint32_t more,
 }
 #define GROW(v, more) grow(&(v).at, (v).n, &(v).room, (more), sizeof *(v).at)
 
+static uint64_t rounded(uint64_t room, uint64_t end)
+{
+    if (end > SMALL_BODY && end <= PALMI_SPARE_ROOM)
+        return PALMI_SPARE_ROOM;
+    while (room < end)
+        room *= 2;
+    return room;
+}
+
+static palm_err grow_body(palm_batch *b, uint64_t end)
+{
+    if (end <= b->body_room)
+        return PALM_OK;
+    uint64_t wanted = rounded(b->body_room ? b->body_room : FIRST_BODY, end);
+    uint8_t *bigger = realloc(b->body, wanted);
+    if (!bigger)
+        return PALM_ENOMEM;
+    b->body = bigger;
+    b->body_room = wanted;
+    return PALM_OK;
+}
+
 palm_err palm_batch_new(palm_batch **out)
 {
+    if ((*out = palmi_spare_take()))
+        return PALM_OK;
     *out = calloc(1, sizeof **out);
     return *out ? PALM_OK : PALM_ENOMEM;
 }
@@ -48,13 +74,15 @@ void palm_batch_free(palm_batch *b)
     if (!b)
         return;
     palm_batch_clear(b);
+    if (palmi_spare_keep(b))
+        return;
     free(b->records.at);
     free(b->paths.at);
     free(b->arrays.at);
     free(b->dims.at);
     free(b->lent.at);
     free(b->dtypes.at);
-    palmi_body_free(b->body, b->body_room);
+    free(b->body);
     free(b);
 }
 
@@ -175,7 +203,7 @@ palm_err palm_batch_body(palm_batch *b, const void *bytes, size_t n)
     palm_record *r = last(b);
     if (r->body_size && r->body_at + r->body_size != b->body_size)
         return PALM_EINVAL;
-    palm_err err = palmi_body_grow(&b->body, &b->body_room, b->body_size, b->body_size + n);
+    palm_err err = grow_body(b, b->body_size + n);
     if (err)
         return err;
     if (!r->body_size)
@@ -238,7 +266,7 @@ palm_err palm_batch_array(palm_batch *b, const char *dtype, size_t dtype_size, u
                           const int64_t *strides, uint64_t size, uint64_t origin, uint8_t **bytes)
 {
     uint64_t start = aligned(b->body_size);
-    palm_err err = palmi_body_grow(&b->body, &b->body_room, b->body_size, start + size);
+    palm_err err = grow_body(b, start + size);
     if (!err)
         err = add_array(b, dtype, dtype_size, ndim, shape, strides,
                         (palm_array){.start = start, .size = size, .origin = origin, .place = PALM_IN_BODY});

@@ -95,6 +95,15 @@ def _rate(client: palm.Client, steps: list[str], messages: Any, n: int) -> float
     return n / seconds
 
 
+def _rate_counted(client: palm.Client, steps: list[str], messages: Any, n: int) -> float:
+    """The same for so many that it would be the list that costs."""
+    began = time.perf_counter()
+    results = sum(1 for _ in client.job(steps, messages))
+    seconds = time.perf_counter() - began
+    assert results == n
+    return n / seconds
+
+
 @contextlib.contextmanager
 def pipeline() -> Iterator[Measure]:
     with palm.Cluster() as cluster:
@@ -121,7 +130,7 @@ def tracking() -> Iterator[Measure]:
             n, size = request["n"], request["size"]
             x = np.arange(size / 8) if size > 64 else bytes(size)
             through = steps if request["case"] == "3 servers" else steps[:1]
-            return {"value": _rate(client, through, (x for _ in range(n)), n)}
+            return {"value": _rate_counted(client, through, (x for _ in range(n)), n)}
 
         yield measure
 

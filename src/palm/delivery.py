@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from palm.directory import Directory
     from palm.reductions import Reductions
 
-SWEEP, SWEEP_BYTES = 64, 1 << 21  # envelopes kept beyond those that have to be, before they are looked through
+SWEEP, SWEEP_BYTES = 16, 1 << 21  # envelopes kept beyond those that have to be, before they are looked through
 MAX_CHILDREN = (1 << 32) - 1  # of a message: a RELEASE counts no further, whatever place a peer has made up
 RANGES = 256  # of settled children that a keeper is told at a time: 4 KiB
 LOSSES = 8  # of the same message, in a row, while nothing dies: then its block cannot be had, and it has failed

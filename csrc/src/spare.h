@@ -1,0 +1,16 @@
+/* SPDX-License-Identifier: BSD-3-Clause
+ * Batches that are used again, with the memory that they have: a client keeps the envelopes of its inputs until their
+ * results are there, and fresh memory for each costs as much as all the rest of keeping (docs/decisions/batching.md). */
+#ifndef PALM_SPARE_H
+#define PALM_SPARE_H
+
+#include "batch.h"
+
+enum { PALMI_SPARE_ROOM = 5 << 16 }; /* bytes of body, at most: of a full envelope, with room for what is put into it last */
+
+/* An empty one, or NULL. */
+palm_batch *palmi_spare_take(void);
+/* False: it is not kept, being too small, too large, or one too many. */
+bool palmi_spare_keep(palm_batch *empty);
+
+#endif
