@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from palm.directory import Directory
     from palm.reductions import Reductions
 
-SWEEP, SWEEP_BYTES = 16, 1 << 21  # envelopes kept beyond those that have to be, before they are looked through
+SWEEP, SWEEP_BYTES = 4, 1 << 21  # envelopes kept beyond those that have to be, before they are looked through
 MAX_CHILDREN = (1 << 32) - 1  # of a message: a RELEASE counts no further, whatever place a peer has made up
 RANGES = 256  # of settled children that a keeper is told at a time: 4 KiB
 LOSSES = 8  # of the same message, in a row, while nothing dies: then its block cannot be had, and it has failed
@@ -129,7 +129,7 @@ class Delivery:
         book = self.book
         self._kept = {first: k for first, k in self._kept.items() if book.any_open(first, k[0])}
         self._kept_bytes = sum(batch.nbytes for _, batch in self._kept.values())
-        self._sweep_at = 2 * len(self._kept) + SWEEP
+        self._sweep_at = len(self._kept) + max(SWEEP, len(self._kept) // 2)
         self._sweep_at_bytes = self._kept_bytes + max(SWEEP_BYTES, self._kept_bytes // 4)
 
     def done(self, number: int) -> None:
