@@ -329,7 +329,7 @@ def test_a_generator_that_nobody_waits_for_is_closed(abc, tmp_path):
     closed = tmp_path / "closed"
     client = abc.client()
     with pytest.raises(palm.Timeout):
-        client.call("a.forever", str(closed), timeout=0.3)
+        client.call("a.forever", str(closed), timeout=2)
     eventually(lambda: client.call("a.up", 1) == 2 and closed.exists())
 
 

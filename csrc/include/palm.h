@@ -589,6 +589,11 @@ palm_err palm_book_begin(palm_book *book, uint64_t first, uint64_t n);
 palm_err palm_book_skip(palm_book *book, uint64_t next);
 /* A message has ended without children: it has a result, or the function returned None. */
 palm_err palm_book_settle(palm_book *book, uint64_t number, const uint64_t *path, uint32_t n_path, uint32_t *verdict);
+/* Whether each of the inputs first..first+n-1, n > 0, is open, and has no children that are known of; false, too, where that is
+ * not found out quickly. */
+bool palm_book_are_open(const palm_book *book, uint64_t first, uint64_t n);
+/* The same as to settle each of them, where palm_book_are_open. */
+void palm_book_settle_all(palm_book *book, uint64_t first, uint64_t n);
 /* A generator has ended after so many children. */
 palm_err palm_book_close(palm_book *book, uint64_t number, const uint64_t *path, uint32_t n_path, uint64_t children,
                          uint32_t *verdict);

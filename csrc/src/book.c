@@ -165,6 +165,16 @@ palm_err palm_book_settle(palm_book *book, uint64_t number, const uint64_t *path
     return settle(book, number, path, n_path, PALMI_LEAF, verdict);
 }
 
+bool palm_book_are_open(const palm_book *book, uint64_t first, uint64_t n)
+{
+    return palmi_pages_are_open(&book->pages, first, n);
+}
+
+void palm_book_settle_all(palm_book *book, uint64_t first, uint64_t n)
+{
+    palmi_pages_close_all(&book->pages, first, n);
+}
+
 palm_err palm_book_prune(palm_book *book, uint64_t number, const uint64_t *path, uint32_t n_path, uint32_t *verdict)
 {
     return settle(book, number, path, n_path, PALMI_EITHER, verdict);

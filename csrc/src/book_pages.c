@@ -146,17 +146,46 @@ static void remove_hot(palmi_pages *pages)
     memmove(pages->at + pages->hot, pages->at + pages->hot + 1, (pages->n - pages->hot) * sizeof *pages->at);
 }
 
-void palmi_pages_close(palmi_pages *pages, palmi_page *page, uint64_t number)
+static void close_bits(palmi_pages *pages, palmi_page *page, uint32_t n)
 {
-    uint32_t word = palmi_page_word(number);
-    page->bits[word] &= ~palmi_page_bit(number);
-    pages->open--;
-    if (!--page->open) {
+    pages->open -= n;
+    page->open -= n;
+    if (!page->open) {
         remove_hot(pages);
         return;
     }
     while (!page->bits[page->low])
         page->low++;
+}
+
+void palmi_pages_close(palmi_pages *pages, palmi_page *page, uint64_t number)
+{
+    page->bits[palmi_page_word(number)] &= ~palmi_page_bit(number);
+    close_bits(pages, page, 1);
+}
+
+bool palmi_pages_are_open(const palmi_pages *pages, uint64_t first, uint64_t n)
+{
+    uint32_t at = 0;
+    const palmi_page *page = palmi_pages_find_slowly(pages, first, &at);
+    if (!page || n > PALMI_PAGE_BITS - first % PALMI_PAGE_BITS)
+        return false;
+    uint64_t from = first % PALMI_PAGE_BITS, to = from + n;
+    for (uint64_t i = from; i < to; i = i / 64 * 64 + 64) {
+        uint64_t word = i / 64, wanted = mask(i % 64, to - word * 64);
+        if ((page->bits[word] & ~page->trees[word] & wanted) != wanted)
+            return false;
+    }
+    return true;
+}
+
+void palmi_pages_close_all(palmi_pages *pages, uint64_t first, uint64_t n)
+{
+    palmi_page *page = palmi_pages_find(pages, first);
+    uint64_t from = first % PALMI_PAGE_BITS, to = from + n;
+    for (uint64_t i = from; i < to; i = i / 64 * 64 + 64)
+        page->bits[i / 64] &= ~mask(i % 64, to - i / 64 * 64);
+    close_bits(pages, page, (uint32_t)n);
 }
 
 bool palmi_pages_next(const palmi_pages *pages, uint64_t from, uint64_t *number)

@@ -540,11 +540,51 @@ static void is_unchanged_without_memory(void)
     palm_book_free(book);
 }
 
+/* Many at once, or each alone: the same, wherever runs begin and end, whatever else is open. */
+static void settles_many_at_once(void)
+{
+    palm_book *whole = new_book(5000);
+    CHECK(!palm_book_are_open(whole, 4000, 200)); /* more than one page */
+    palm_book_settle_all(whole, 0, 4096);
+    palm_book_settle_all(whole, 4096, 904);
+    CHECK(!palm_book_open_inputs(whole) && first(whole) == UINT64_MAX);
+    palm_book_free(whole);
+    srand(5);
+    for (int round = 0; round < 300; round++) {
+        uint64_t inputs = 1 + (uint64_t)rand() % 9000, from = (uint64_t)rand() % inputs, n = 1 + (uint64_t)rand() % 300;
+        palm_book *all = new_book(inputs), *one = new_book(inputs);
+        for (int k = 0; k < 40; k++) {
+            uint64_t number = k % 2 ? from + (uint64_t)rand() % 600 : (uint64_t)rand() % inputs;
+            if (number < inputs && rand() % 4)
+                CHECK(settle(all, number, ROOT) == settle(one, number, ROOT));
+            else if (number < inputs)
+                CHECK(settle(all, number, PATH(AT(0, 1))) == settle(one, number, PATH(AT(0, 1))));
+        }
+        uint64_t next = from, end = from + n;
+        while (next < end) {
+            uint64_t to = next;
+            while (to < end && palm_book_are_open(all, next, to - next + 1))
+                to++;
+            for (uint64_t i = next; i < to; i++)
+                CHECK(settle(one, i, ROOT) == (PALM_BOOK_NEW | PALM_BOOK_COMPLETED | PALM_BOOK_INPUT_DONE));
+            if (to > next)
+                palm_book_settle_all(all, next, to - next);
+            else
+                CHECK(settle(all, next, ROOT) == settle(one, next, ROOT)); /* not open, or with children */
+            CHECK(same(all, one) && first(all) == first(one));
+            next = to > next ? to : next + 1;
+        }
+        palm_book_free(all);
+        palm_book_free(one);
+    }
+}
+
 int main(void)
 {
     begins_in_order();
     skips_what_never_was();
     settles_roots();
+    settles_many_at_once();
     forgets();
     completes();
     completes_upwards();

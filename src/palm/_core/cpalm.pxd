@@ -352,6 +352,8 @@ cdef extern from "palm.h" nogil:
     void palm_book_free(palm_book *book)
     palm_err palm_book_begin(palm_book *book, uint64_t first, uint64_t n)
     palm_err palm_book_skip(palm_book *book, uint64_t next)
+    bint palm_book_are_open(const palm_book *book, uint64_t first, uint64_t n)
+    void palm_book_settle_all(palm_book *book, uint64_t first, uint64_t n)
     palm_err palm_book_settle(palm_book *book, uint64_t number, const uint64_t *path, uint32_t n_path,
                               uint32_t *verdict)
     palm_err palm_book_close(palm_book *book, uint64_t number, const uint64_t *path, uint32_t n_path,

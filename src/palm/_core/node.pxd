@@ -4,6 +4,7 @@ from libc.stdint cimport uint32_t, uint64_t
 
 from posix.time cimport CLOCK_MONOTONIC, clock_gettime, timespec
 
+from palm._core.book cimport Book
 from palm._core.cpalm cimport palm_batch, palm_counters, palm_event, palm_node, palm_record
 
 # What a server has made goes on its way when it has worked for so long, though the batch is not over.
@@ -52,3 +53,6 @@ cdef class Event:
 
     cdef const palm_record *at(self, Py_ssize_t i) except NULL
     cdef tuple outcome(self, uint32_t i)
+    cdef uint32_t plain_run(self, uint32_t first) noexcept
+    cdef uint32_t take_run(self, Book book, uint32_t first, uint32_t end, results) except? 0xFFFFFFFF
+    cdef Py_ssize_t take_one(self, Book book, uint32_t i, results, list rest) except -1

@@ -14,7 +14,6 @@ from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
 from libc.string cimport memset, strncpy
 from posix.time cimport CLOCK_REALTIME, clock_gettime, nanosleep, timespec
 
-from palm._core.book cimport Book
 from palm._core.cpalm cimport *
 from palm._core.payload cimport get_value, put_value
 from palm._core.space cimport check, counters, pulse, space
@@ -486,29 +485,65 @@ cdef class Event:
         rest : list
             All others, as `outcomes` has them.
         """
-        cdef uint32_t i
+        cdef uint32_t i = 0, end, n
         cdef Py_ssize_t taken = 0
-        cdef uint32_t verdict = 0
-        cdef const palm_record *r
         cdef list rest = []
-        append = results.append
-        for i in range(self.event.envelope.n_records):
-            r = &self.event.envelope.records[i]
-            if r.form > PALM_TREE or r.path_count:
-                rest.append(self.outcome(i))
-                continue
-            try:
-                value = get_value(&self.event, i, self.holders)
-            except BlockLost as e:
-                rest.append((r.form, r.number, (), e, 0))
-                continue
-            check(palm_book_settle(book.book, r.number, NULL, 0, &verdict))
-            if verdict & PALM_BOOK_NEW:
-                append((r.number, (), value))
-                taken += 1
-            elif verdict & PALM_BOOK_CONTRADICTION:
-                rest.append(self.outcome(i))  # who settles it finds that too
+        while i < self.event.envelope.n_records:
+            end = self.plain_run(i)
+            if end - i > 1 and palm_book_are_open(book.book, self.event.envelope.records[i].number, end - i):
+                n = self.take_run(book, i, end, results)
+                taken += n
+                i += n
+                if i == end:
+                    continue
+            taken += self.take_one(book, i, results, rest)
+            i += 1
         return taken, rest
+
+    cdef uint32_t plain_run(self, uint32_t first) noexcept:
+        """Results without a path, from here on, whose numbers follow one another: the end of them."""
+        cdef const palm_record *records = self.event.envelope.records
+        cdef uint32_t i = first
+        while (i < self.event.envelope.n_records and records[i].form <= PALM_TREE and not records[i].path_count
+               and records[i].number == records[first].number + (i - first)):
+            i += 1
+        return i
+
+    cdef uint32_t take_run(self, Book book, uint32_t first, uint32_t end, results) except? 0xFFFFFFFF:
+        """Results of inputs that are open, of which nothing need be asked one by one; how many, up to one whose payload
+        cannot be read."""
+        cdef const palm_record *records = self.event.envelope.records
+        cdef uint32_t i = first
+        append = results.append
+        try:
+            while i < end:
+                append((records[i].number, (), get_value(&self.event, i, self.holders)))
+                i += 1
+        except BlockLost:
+            pass
+        finally:
+            if i > first:
+                palm_book_settle_all(book.book, records[first].number, i - first)
+        return i - first
+
+    cdef Py_ssize_t take_one(self, Book book, uint32_t i, results, list rest) except -1:
+        cdef uint32_t verdict = 0
+        cdef const palm_record *r = &self.event.envelope.records[i]
+        if r.form > PALM_TREE or r.path_count:
+            rest.append(self.outcome(i))
+            return 0
+        try:
+            value = get_value(&self.event, i, self.holders)
+        except BlockLost as e:
+            rest.append((r.form, r.number, (), e, 0))
+            return 0
+        check(palm_book_settle(book.book, r.number, NULL, 0, &verdict))
+        if verdict & PALM_BOOK_NEW:
+            results.append((r.number, (), value))
+            return 1
+        if verdict & PALM_BOOK_CONTRADICTION:
+            rest.append(self.outcome(i))  # who settles it finds that too
+        return 0
 
     cdef tuple outcome(self, uint32_t i):
         cdef const palm_record *r = &self.event.envelope.records[i]
