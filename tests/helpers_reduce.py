@@ -170,3 +170,17 @@ class Work(palm.Butterfly):
     def held(self):
         stats = space.stats()
         return stats["arena_in_use"] + stats["mapped"]
+
+
+class Unsendable(palm.Reduce):
+    """Keys, and totals, some of which are nothing that can be sent."""
+
+    def key(self, x):
+        return "\ud800" if x == 3 else x % 4
+
+    @palm.function
+    def add(self, a, b):
+        return a + b
+
+    def finish(self, key, total, count):
+        return {total} if key == 1 else (key, total)

@@ -15,7 +15,7 @@ from collections.abc import Iterator
 import numpy as np
 import pytest
 from conftest import eventually
-from helpers_reduce import Exact, Join, Meet, Mod, Sum, Words, Work
+from helpers_reduce import Exact, Join, Meet, Mod, Sum, Unsendable, Words, Work
 from model.tree import canonical
 from unrest import Unrest
 
@@ -232,6 +232,16 @@ def test_a_key_that_cannot_be_had_is_the_message_s_error(client):
     assert list(job) == [(1, 12, 2)]
     [error] = job.errors
     assert error.number == 1 and error.type == "ValueError"
+
+
+def test_a_key_or_a_total_that_cannot_be_sent_fails_alone():
+    with palm.Cluster() as cluster:
+        cluster.start(Unsendable, workers=2)
+        job = cluster.client().job("unsendable.add", range(40), on_error="skip")
+        assert list(job) == [(0, 180), (2, 200), (3, 207)]
+        of_key, of_total = sorted(job.errors, key=lambda e: "Unicode" not in str(e))
+        assert of_key.number == 3 and "not Unicode" in str(of_key)
+        assert of_total.number == 1 and "set" in str(of_total)
 
 
 def test_finish_fails_for_its_key_alone(tmp_path):

@@ -12,7 +12,7 @@ from model.tree import canonical
 
 from palm import reduction as module
 from palm.names import Names, Spans
-from palm.reduction import COMBINE, PUSH, Full, Reduction, Task, checked_key, rank
+from palm.reduction import COMBINE, PUSH, Full, Group, Reduction, Task, checked_key, rank
 
 
 def run(task: Task) -> str:
@@ -177,6 +177,18 @@ def test_groups_of_inputs_come_out_apart():
     assert row.total.count == 3 and row.total.name == (5, 1 << 48)
     r.drop(group)
     assert all(item.name[0] == 3 for item in r.items.values())
+
+
+def test_what_is_uncombined_is_counted_without_what_has_been_taken_out():
+    r = Reduction(deterministic=False, per_input=False)
+    coming_out = Group(None)
+    for number in range(40):
+        r.restore((number,), number, 1, number, 100, into=coming_out)
+    for number in range(40, 50):
+        r.absorb((number,), number % 2, number, 100)
+    assert (r.n_uncombined(), r.uncombined_bytes()) == (8, 800)
+    r.drop(coming_out)
+    assert (r.n_uncombined(), r.uncombined_bytes(), len(r.items)) == (8, 800, 10)
 
 
 def test_a_key_whose_combination_fails_fails_alone():

@@ -17,7 +17,7 @@ from palm._core import node as core
 from palm.assignment import Assignment, JobHere
 from palm.branch import Queued
 from palm.branches import Branches
-from palm.errors import PalmError
+from palm.errors import PalmError, PayloadError
 from palm.making import ChildEnded, Kept, Making, Ranges
 from palm.message import child
 from palm.outcomes import Outcomes
@@ -221,6 +221,11 @@ class Generators:
             )
         except ChildEnded as e:
             self._child_ended(m, e, known)
+            return
+        except PayloadError as e:
+            if isinstance(m.generator, GeneratorType):
+                raise
+            self._child_ended(m, ChildEnded(self._outcomes.tree_of(a, e)), known)  # who goes on: see ChildEnded
             return
         if value is not None:  # which is never sent, in any position
             self._count(m, made, value, known, path)

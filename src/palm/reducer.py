@@ -118,6 +118,7 @@ class Reducer(Asking):
         self._families: dict[tuple[bytes, str], Family] = {}
         self._numbers = itertools.count(1)
         self._serials = itertools.count()
+        self._probe = core.Batch()
         self._put_off = 0  # how much has come since workers were given something
 
     # ---------------------------------------------------------------------------------- what a handle means
@@ -240,7 +241,7 @@ class Reducer(Asking):
             return Absorbed()
         assert a.fitting is not None
         a.fitting.check((value, value))
-        key = checked_key(self._reduce.key(value)) if self._has_key else None
+        key = self._key_of(value) if self._has_key else None
         kept, nbytes = _kept(value)
         if family.hop is None:
             family.hop, family.assignment = a.hop, a
@@ -251,6 +252,12 @@ class Reducer(Asking):
                 f"{self.name} has {MOST_ITEMS} values that wait to be combined, and may have no more: too many keys"
             ) from None
         return Absorbed()
+
+    def _key_of(self, value: Any) -> Any:
+        key = checked_key(self._reduce.key(value))
+        self._probe.put((key,), 0)  # what cannot be sent fails its message, and not when the client is told
+        self._probe.clear()
+        return key
 
     # ------------------------------------------------------------------------------------------- combining
 

@@ -98,6 +98,8 @@ class Group:
     instance: int | None
     rows: dict[Key, Row] = field(default_factory=dict)
     busy: int = 0  # rows that are not single
+    items: int = 0
+    nbytes: int = 0  # of these
     ended: bool = False  # nothing more comes
 
     def in_order(self) -> list[Row]:
@@ -131,8 +133,7 @@ class Reduction:
         self.items: dict[int, Item] = {}
         self.running: dict[Task, None] = {}
         self._planned: collections.deque[Task] = collections.deque()  # of those, what nobody has been given yet
-        self._nbytes = self.fresh_bytes = 0  # of all items; of messages since the last changes
-        self._taken = 0, 0  # items and bytes of groups that have been taken out
+        self.fresh_bytes = 0  # of messages since the last changes
         self._ids = itertools.count()
         self._settled = Spans()  # numbers of which nothing new can come
         self._dirty: dict[Row, None] = {}
@@ -211,7 +212,8 @@ class Reduction:
 
     def _put(self, item: Item, fresh: bool) -> None:
         self.items[item.id] = item
-        self._nbytes += item.nbytes
+        item.row.group.items += 1
+        item.row.group.nbytes += item.nbytes
         if fresh:
             self._fresh_items[item.id] = item
         elements = item.row.elements
@@ -231,7 +233,8 @@ class Reduction:
 
     def _take_out(self, item: Item) -> None:
         del self.items[item.id]
-        self._nbytes -= item.nbytes
+        item.row.group.items -= 1
+        item.row.group.nbytes -= item.nbytes
         if self._fresh_items.pop(item.id, None) is None:
             self._removed.append(item.id)
 
@@ -323,17 +326,10 @@ class Reduction:
 
     def take(self, instance: int | None) -> Group:
         """A group that is complete, taken out: what still comes of its keys makes another one. Its items are held."""
-        group = self.groups.pop(instance, None) or Group(instance)
-        self._count_taken(group, 1)
-        return group
-
-    def _count_taken(self, group: Group, sign: int) -> None:
-        items, nbytes = self._taken
-        self._taken = items + sign * len(group.rows), nbytes + sign * sum(r.total.nbytes for r in group.rows.values())
+        return self.groups.pop(instance, None) or Group(instance)
 
     def drop(self, group: Group) -> None:
         """One that has been taken out."""
-        self._count_taken(group, -1)
         for row in group.rows.values():
             self._clear(row)
 
@@ -355,16 +351,16 @@ class Reduction:
         return self._fresh_names.count
 
     def n_uncombined(self) -> int:
-        """Items beyond one a key."""
-        return len(self.items) - self._taken[0] - sum(len(g.rows) for g in self.groups.values())
+        """Items beyond one a key, those of groups that have been taken out excepted."""
+        return sum(g.items - len(g.rows) for g in self.groups.values())
 
     def uncombined_bytes(self) -> int:
         """Of these, as if all items had the same size."""
-        return self._held_bytes() * self.n_uncombined() // max(1, len(self.items) - self._taken[0])
+        items = sum(g.items for g in self.groups.values())
+        return self._held_bytes() * self.n_uncombined() // max(1, items)
 
     def _held_bytes(self) -> int:
-        """Of items, those of groups that have been taken out excepted."""
-        return self._nbytes - self._taken[1]
+        return sum(g.nbytes for g in self.groups.values())
 
 
 def run_program(
