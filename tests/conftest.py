@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import faulthandler
 import gc
 import os
 import shutil
@@ -10,7 +11,7 @@ import signal
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +35,33 @@ os.environ["PALM_CAPSULES"] = f"{RUNTIME}/capsules"
 # A shell that starts tests in the background has them ignore Ctrl-C, which some of them are about.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 TOOLS_THREADS = ("pytest_timeout", "pymonitor")
+GRACE = (
+    60  # s after a test's time limit, in which it can still clean up; then its process says where it hangs, and ends
+)
+stderr = -1  # of the terminal, not what pytest captures
+
+
+def pytest_configure() -> None:
+    global stderr
+    stderr = os.dup(2)
+
+
+@pytest.hookimpl(wrapper=True, tryfirst=True)
+def pytest_runtest_protocol(item: pytest.Item) -> Generator[None, object, object]:
+    """pytest-timeout fails a test that lasts too long; what then hangs in its `finally` would do so for ever."""
+    marker = item.get_closest_marker("timeout")
+    limit = marker.args[0] if marker else float(item.config.getini("timeout"))
+    faulthandler.dump_traceback_later(limit + GRACE, file=stderr, exit=True)
+    try:
+        return (yield)
+    finally:
+        faulthandler.cancel_dump_traceback_later()
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_exception_interact() -> None:
+    """pytest's own hook has ended the watch when a test fails: its teardown is watched too."""
+    faulthandler.dump_traceback_later(GRACE, file=stderr, exit=True)
 
 
 def pytest_unconfigure() -> None:
@@ -48,6 +76,11 @@ def eventually(fact: Callable[[], Any], timeout: float = 10.0) -> Any:
         assert time.monotonic() < end, f"not within {timeout} s: {fact}"
         time.sleep(0.005)
     return found
+
+
+def first_module(text: str) -> str:
+    """Whose frame is the first of a traceback that came from a server: the name of a file."""
+    return Path(text.partition('  File "')[2].partition('"')[0]).name
 
 
 def children(of: int | None = None) -> set[int]:
