@@ -8,6 +8,7 @@ import os
 import resource
 import signal
 import stat
+import threading
 import time
 from pathlib import Path
 
@@ -149,6 +150,64 @@ def test_replace(cluster):
     assert client.call("tool.scale", 1) == 3
     assert cluster.start(Tool, "new", replace=True) == "new", "or there is none"
     assert len(children()) == 5
+
+
+class Tools(palm.Butterfly):
+    @palm.function
+    def scale(self, x):
+        return x
+
+
+class Total(palm.Reduce):
+    @palm.function
+    def add(self, a, b):
+        return a + b
+
+
+class Broken(palm.Server):
+    def setup(self):
+        raise RuntimeError("cannot begin")
+
+    @palm.function
+    def scale(self, x):
+        return x
+
+
+@pytest.mark.parametrize("template", [Tool, Tools])
+def test_jobs_wait_for_who_replaces_a_server(cluster, template):
+    cluster.start(template, "tool")
+    client = cluster.client()
+    job = client.job("tool.scale", iter(range(200)), window=8, timeout=60)
+    found = [next(job) for _ in range(20)]
+    cluster.start(template, "tool", replace=True)
+    assert sorted([*found, *job]) == list(range(200))
+
+
+def test_jobs_wait_for_who_replaces_a_reduce(cluster):
+    cluster.start(Tools)
+    cluster.start(Total)
+    go_on = threading.Event()
+
+    def numbers():
+        yield from range(100)
+        go_on.wait(30)
+        yield from range(100, 200)
+
+    with cluster.client().job(["tools.scale", "total.add"], numbers(), window=8, timeout=60) as job:
+        eventually(lambda: job.progress.done >= 90)
+        cluster.start(Total, replace=True)
+        go_on.set()
+        assert list(job) == [sum(range(200))]
+
+
+def test_jobs_do_not_wait_for_who_cannot_replace_a_server(cluster):
+    cluster.start(Tool)
+    job = cluster.client().job("tool.scale", iter(range(200)), window=8, timeout=60)
+    next(job)
+    with pytest.raises(palm.PalmError, match="cannot begin"):
+        cluster.start(Broken, "tool", replace=True)
+    with pytest.raises(palm.PalmError, match="tool"):
+        list(job)
 
 
 @pytest.mark.parametrize("env", [{}, {"MINE": "yes"}], ids=["born", "executed"])

@@ -139,7 +139,8 @@ class Cluster:
         env : mapping, optional
             Environment variables of its processes.
         replace : bool
-            A running server of this name gives way.
+            A running server of this name gives way: it does what it has received; jobs wait for its successor, and
+            repeat with it what they miss.
         timeout : float
             Seconds until it has to be ready.
 
@@ -160,22 +161,26 @@ class Cluster:
         if name in there and not replace:
             raise ValueError(f"there is a server {name!r} already: give another name, or replace=True")
         _check_setup(cls, setup)
-        if name in there:
-            self._stop(name, STOPS)
         order = Order(template, name, self.address, setup=setup, memory=parse_memory(memory))
         order.cache = self._cache_bounds.get(name, 0)
         cores = cores or max(1, (os.cpu_count() or 1) // (len(there) or 1))
         attempts = max((f.attempts for _, f in iterate_exposed(cls)), default=1)
-        if not cls._is_parallel:
-            self._launch(order, env, cores, timeout, attempts)
-            return name
-        self._launch(replace_fields(order, leads=True), env, 1, timeout, attempts)
-        self._crews[name] = functools.partial(self._hire, order, env, cores, timeout, attempts)
+        if name in there:
+            self._stop(name, STOPS, successor=name)
         try:
-            self.scale(name, workers)
-        except BaseException:
-            self.stop(name)
+            first, of_first = replace_fields(order, leads=cls._is_parallel), 1 if cls._is_parallel else cores
+            self._launch(first, env, of_first, timeout, attempts)
+        except BaseException as e:
+            if name in there:  # jobs need wait no longer
+                self._reports.put("left", name, 0, str(e), "stopped").wait()
             raise
+        if cls._is_parallel:
+            self._crews[name] = functools.partial(self._hire, order, env, cores, timeout, attempts)
+            try:
+                self.scale(name, workers)
+            except BaseException:
+                self.stop(name)
+                raise
         return name
 
     def _begin_caches(self) -> None:
@@ -228,21 +233,25 @@ class Cluster:
         self._stop(name, timeout)
         self._forget_cache(name)
 
-    def _stop(self, name: str, timeout: float) -> None:
+    def _stop(self, name: str, timeout: float, successor: str = "") -> None:
+        """successor: the same name, if jobs are to wait for the next server of that name."""
         names = [] if name == REGISTRY or "/" in name else [name, *self._workers_of(name)]
         children = [child for n in names if (child := self._supervisor.remove(n)) is not None]
         if not children:
             there = ", ".join(n for n in self._servers() if n != REGISTRY) or "none"
             raise LookupError(f"there is no server {name!r} here; there are: {there}")
         self._crews.pop(name, None)
-        self._end(children, timeout)
+        if successor:  # before it is gone, so that nobody takes its end for one that is final
+            self._reports.put("left", successor, children[0].pid, "replaced", "restarting").wait()
+        self._end(children, timeout, successor)
 
-    def _end(self, children: list[Child], timeout: float) -> None:
+    def _end(self, children: list[Child], timeout: float, successor: str = "") -> None:
         """One after the other: the leader first, whose workers do what it has."""
         end = time.monotonic() + timeout
         for child in children:
             child.end(max(0.1, end - time.monotonic()))
-            self._reports.put("left", child.name, child.pid, "stopped", "stopped").wait()
+            if child.name != successor:
+                self._reports.put("left", child.name, child.pid, "stopped", "stopped").wait()
 
     def _servers(self) -> list[str]:
         return [n for n in self._supervisor.names() if "/" not in n]
