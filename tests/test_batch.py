@@ -13,7 +13,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import eventually
+from conftest import eventually, first_module
 from helpers_arrays import counters
 
 import palm
@@ -489,6 +489,7 @@ def test_an_exception_fails_the_culprit_alone(client):
     assert list(job) == [n % 100 for n in range(300) if n % 100 != 7]
     assert sorted(e.number for e in job.errors) == [7, 107, 207]
     assert {(e.type, e.args[0].split(" (")[0]) for e in job.errors} == {("ValueError", "seven")}
+    assert {first_module(e.traceback) for e in job.errors} == {"test_batch.py"}
     assert sum(k for k, *_ in calls(client)) > 300, "one was in a batch with others"
     [server] = client.status()["servers"]
     assert server["counters"]["errors"] == 3

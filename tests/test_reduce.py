@@ -14,7 +14,7 @@ from collections.abc import Iterator
 
 import numpy as np
 import pytest
-from conftest import eventually
+from conftest import eventually, first_module
 from helpers_reduce import Exact, Join, Meet, Mod, Sum, Unsendable, Words, Work
 from model.tree import canonical
 from unrest import Unrest
@@ -221,8 +221,9 @@ def test_a_key_fails_alone(client):
     assert [value[0] for value in job] == [0, 1, 2, 4, 5, 6, 8, 9]
     [error] = job.errors
     assert error.type == "ValueError" and error.server == "mod" and error.function == "fails" and error.number == 7
-    with pytest.raises(palm.RemoteError, match="no sum of"):
+    with pytest.raises(palm.RemoteError, match="no sum of") as raised:
         list(client.job("mod.fails", range(100)))
+    assert first_module(raised.value.traceback) == "helpers_reduce.py"
     found = list(client.job("mod.fails", range(100), on_error="return", ordered=True))
     assert [type(value) for value in found] == [tuple] * 6 + [palm.RemoteError] + [tuple] * 2
 
@@ -232,6 +233,7 @@ def test_a_key_that_cannot_be_had_is_the_message_s_error(client):
     assert list(job) == [(1, 12, 2)]
     [error] = job.errors
     assert error.number == 1 and error.type == "ValueError"
+    assert first_module(error.traceback) == "helpers_reduce.py"
 
 
 def test_a_key_or_a_total_that_cannot_be_sent_fails_alone():

@@ -11,15 +11,10 @@ from palm.assignment import Assignment, JobHere, Name
 from palm.errors import Crashed
 from palm.message import Message
 from palm.outlets import Outlets
-from palm.remote import NO_MESSAGE, tree_of_error
+from palm.remote import NO_MESSAGE, tree_of_error, without_own_frames
 
 if TYPE_CHECKING:
     from palm.capsule import Store
-
-_OWN_FRAMES = tuple(
-    f"palm/{name}"
-    for name in ("host.py", "generators.py", "faults.py", "gatherer.py", "scattergather.py", "_core/node.pyx")
-)
 
 
 class Outcomes:
@@ -67,7 +62,7 @@ class Outcomes:
     def tree_of(self, a: Assignment, error: BaseException, capsule: str | None = None) -> dict[str, Any]:
         """An error as it is sent."""
         _advise(error)
-        return tree_of_error(_trimmed(error), self._name, a.steps[0][1], capsule)
+        return tree_of_error(without_own_frames(error), self._name, a.steps[0][1], capsule)
 
     def failed_with(self, a: Assignment, name: Name, tree: dict[str, Any], children: int = 0) -> None:
         self._node.count("errors")
@@ -93,7 +88,7 @@ class Outcomes:
             value=value,
             constants=own(a.constants[key]) if key is not None else {},
             message=message,
-            error=None if isinstance(error, Crashed) else _trimmed(error),
+            error=None if isinstance(error, Crashed) else without_own_frames(error),
             reason=error.reason if isinstance(error, Crashed) else "",
         )
 
@@ -104,12 +99,3 @@ def _advise(error: BaseException) -> None:
         error.add_note(
             "What a function gets it shares with others, and only reads: x = x.copy() makes one to write to."
         )
-
-
-def _trimmed(error: BaseException) -> BaseException:
-    """Without our own frames, the outermost of its traceback."""
-    at = error.__traceback__
-    while at is not None and at.tb_next is not None and at.tb_frame.f_code.co_filename.endswith(_OWN_FRAMES):
-        at = at.tb_next
-    error.__traceback__ = at
-    return error

@@ -16,6 +16,7 @@ from palm._core.node import MAX_STEPS
 from palm.errors import Crashed, RemoteError
 from palm.step import Step
 
+TEMPLATES_OF_OURS = ("palm.demo", "palm.bench_palm")  # modules with functions such as a user writes
 NO_MESSAGE = (1 << 64) - 1  # the number in a LOST that tells of a link, not of a message
 
 
@@ -168,6 +169,19 @@ def tree_of_error(error: BaseException, server: str, function: str, capsule: str
     if capsule is not None:
         tree["capsule"] = _utf8(capsule)
     return tree
+
+
+def without_own_frames(error: BaseException) -> BaseException:
+    """Its traceback begins with the user's; with the last one, if all are ours."""
+    at = error.__traceback__
+    while at is not None and at.tb_next is not None and _is_ours(at.tb_frame.f_globals.get("__name__", "")):
+        at = at.tb_next
+    error.__traceback__ = at
+    return error
+
+
+def _is_ours(module: str) -> bool:
+    return module.startswith("palm.") and module not in TEMPLATES_OF_OURS
 
 
 def _text(error: BaseException) -> str:

@@ -10,13 +10,14 @@ import sys
 import traceback
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from types import GeneratorType, TracebackType
+from types import GeneratorType
 from typing import Any
 
 from palm.capsule import Capsule, Unusable, read
 from palm.directory import check_step
 from palm.errors import PalmError
 from palm.local import LocalHost, arrived
+from palm.remote import without_own_frames
 from palm.step import Step, To
 
 DONE, FAILED, UNUSABLE = "done", "failed", "unusable"
@@ -89,8 +90,7 @@ def run(capsule: Capsule, tell: Callable[[str, Any], None], debug: bool = False)
     except BaseException as e:
         if isinstance(e, SystemExit) and not debug:
             raise
-        e.__traceback__ = _of_the_user(e.__traceback__)
-        traceback.print_exception(e)
+        traceback.print_exception(without_own_frames(e))
         if debug:
             import pdb
 
@@ -98,14 +98,6 @@ def run(capsule: Capsule, tell: Callable[[str, Any], None], debug: bool = False)
             pdb.post_mortem(e.__traceback__)
         return Verdict(FAILED, "".join(traceback.format_exception_only(e)).strip())
     return Verdict(DONE)
-
-
-def _of_the_user(tb: TracebackType | None) -> TracebackType | None:
-    """Without our own frames before the first of theirs."""
-    at = tb
-    while at is not None and at.tb_frame.f_globals.get("__name__") in ("palm.replay", "palm.local"):
-        at = at.tb_next
-    return at or tb
 
 
 def run_apart(path: str | os.PathLike[str]) -> Verdict:
