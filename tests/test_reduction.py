@@ -224,6 +224,7 @@ def test_keys():
     keys = ["b", 2, None, (1, "a"), b"x", "a", -1, (1,), (0, 5)]
     assert sorted(keys, key=rank) == [None, -1, 2, b"x", "a", "b", (0, 5), (1,), (1, "a")]
     assert checked_key(np.int32(3)) == 3 and type(checked_key(np.int32(3))) is int
+    assert checked_key(np.bool_(True)) == 1 and type(checked_key(np.bool_(True))) is int
     assert type(checked_key(np.str_("a"))) is str and checked_key((True, "a")) == (1, "a")
     for wrong in (1.0, [1], {"a": 1}, np.zeros(2), (1, 2.0)):
         with pytest.raises(TypeError, match="a key is"):

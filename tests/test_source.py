@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import os
 import signal
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -51,6 +52,14 @@ class Camera(palm.Source):
         yield palm.to(["work.same", *self.message.rest], x)
         yield palm.to(["work.same", *self.message.rest], -x)
 
+    @palm.function
+    def until(self, *, there):
+        yield from range(5)
+        while not Path(there).exists():
+            yield None  # what there is goes on its way
+            time.sleep(0.002)
+        yield from range(5, 7)
+
 
 class Live(Camera):
     live = True
@@ -60,6 +69,10 @@ class Work(palm.Butterfly):
     @palm.function
     def same(self, x):
         return x
+
+    @palm.function
+    def even(self, x):
+        return None if x % 2 else x
 
     @palm.function
     def where(self, x):
@@ -138,6 +151,22 @@ def test_errors_name_the_input(client):
     job = client.job([palm.step("camera.counted", n=20), "work.fails"], on_error="skip")
     assert sorted(job) == [x for x in range(20) if x % 10 != 7]
     assert sorted(error.number for error in job.errors) == [7, 17]
+
+
+def test_progress_counts_what_it_yields(client, tmp_path):
+    there = tmp_path / "there"
+    steps = [palm.step("camera.until", there=str(there)), "work.even"]
+    with client.job(steps) as job:
+        assert [next(job) for _ in range(3)] == [0, 2, 4]
+        p = eventually(lambda: client.call("work.same", True) and (p := job.progress).done == 5 and p)
+        assert (p.sent, p.done, p.failed, p.dropped, p.total) == (5, 5, 0, 2, None)
+        there.touch()
+        assert list(job) == [6]
+    p = job.progress
+    assert (p.sent, p.done, p.failed, p.dropped, p.total) == (7, 7, 0, 3, 7)
+    assert client.job(palm.step("camera.counted", n=0)).wait(10) == palm.Progress(0, 0, 0, 0, 0)
+    with pytest.raises(palm.Timeout, match="5 inputs sent, 5 done"):
+        list(client.job([palm.step("camera.until", there=str(tmp_path / "not")), "work.same"], timeout=1))
 
 
 def test_random_numbers_are_those_of_inputs(client):

@@ -32,7 +32,8 @@ class Progress:
     ----------
     sent, done, failed, dropped : int
         Inputs sent, complete, complete with an error, complete without a result. `dropped` counts besides each message
-        for which a branch with ``slow="drop-oldest"`` or ``"reject"`` of `palm.to` had no room.
+        for which a branch with ``slow="drop-oldest"`` or ``"reject"`` of `palm.to` had no room. Of a job without
+        inputs, those that its first function yields, `sent` up to the last that is complete.
     total : int or None
         How many there will be, if that is known.
     """
@@ -114,7 +115,7 @@ class Job:
         if self._groups is not None and self._groups.advance(self._taken):
             return
         if not self._wait(self._left()):
-            work.stop_with(work.timed_out())
+            work.stop_late()
         taken = work.take()
         if self._groups is None:
             self._taken.extend(taken)
@@ -224,8 +225,10 @@ class Job:
         while not work.over or work.results:
             if not self._wait(min(self._left(), max(0.0, end - time.monotonic()))):
                 if self._left():
-                    raise Timeout(f"not complete after {timeout:g} s: {work.so_far()}")
-                work.stop_with(work.timed_out())
+                    with work.connection.changed:
+                        so_far = work.so_far()
+                    raise Timeout(f"not complete after {timeout:g} s: {so_far}")
+                work.stop_late()
             taken = work.take()
             if self._groups is not None:
                 self._groups.add(taken)
@@ -367,5 +370,5 @@ def _close_journal(work: JobWork) -> None:
 
 def _progress_of(work: JobWork) -> Progress:
     with work.connection.changed:
-        numbers = work.sent, work.done, len(work.failed), work.dropped, work.total
+        numbers = work.counts()
     return Progress(*numbers)  # without the lock: this is Python, where signal handlers run

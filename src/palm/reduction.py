@@ -23,6 +23,8 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
+import numpy as np
+
 from palm.names import Name, Names, Range, Spans
 
 COMBINING = 1 << 16  # beside the hop, on the page of who combines: names are those of operands
@@ -495,7 +497,9 @@ def checked_key(key: Any) -> Key:
         return str(key)
     if isinstance(key, bytes):
         return bytes(key)
-    if hasattr(key, "__index__") and getattr(key, "ndim", 0) == 0:  # bool, and numpy's
+    if isinstance(key, np.bool_):
+        return int(key)
+    if hasattr(key, "__index__") and getattr(key, "ndim", 0) == 0:  # bool, and numpy's integers
         return operator.index(key)
     raise TypeError(f"a key is None, an int, a str, bytes or a tuple of these, not {key!r} ({kind.__name__})")
 

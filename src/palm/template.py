@@ -372,6 +372,21 @@ class Reduce(Server):
     per_input : bool
         True: one reduction for each input, which comes out as soon as all of that input is there: where branches meet
         again. False: one for the job.
+
+    Examples
+    --------
+    The mean temperature of each station, from messages ``(station, temperature)``:
+
+    >>> class Mean(palm.Reduce):
+    ...     def key(self, message):
+    ...         return message[0]
+    ...
+    ...     @palm.function
+    ...     def add(self, a, b):
+    ...         return a[0], a[1] + b[1]
+    ...
+    ...     def finish(self, key, total, count):
+    ...         return key, total[1] / count
     """
 
     _is_parallel = True
@@ -387,9 +402,13 @@ class Reduce(Server):
             if len(signature.parameters) != 2 or signature.batch or inspect.isgeneratorfunction(getattr(cls, name)):
                 raise TypeError(f"{where}: a function of a Reduce makes one message of two, as add(self, a, b)")
 
-    def key(self, *args: Any, **kwargs: Any) -> Any:
-        """``key(self, message)``: which messages belong together. In the leader, once a message; again for what is
-        repeated after a death.
+    def key(self, message: Any, /) -> Any:
+        """Which messages belong together. In the leader, once a message; again for what is repeated after a death.
+
+        Parameters
+        ----------
+        message
+            As one value: a tuple is not spread over parameters, as it would be for a function.
 
         Returns
         -------
@@ -397,16 +416,24 @@ class Reduce(Server):
         """
         return None
 
-    def finish(self, *args: Any, **kwargs: Any) -> Any:
-        """``finish(self, key, total, count)``: from a key's total to the message that goes on. In the leader, once a
-        key, of which there were `count` messages.
+    def finish(self, key: Any, total: Any, count: int, /) -> Any:
+        """From a key's total to the message that goes on. In the leader, once a key.
+
+        Parameters
+        ----------
+        key
+            What `key` gave, numpy's scalars as Python's.
+        total
+            What the messages have become: the message itself, if there was one.
+        count : int
+            How many messages there were.
 
         Returns
         -------
         payload
-            By default the total; None: nothing goes on.
+            By default the total, which does not say its key; None: nothing goes on.
         """
-        return args[1]
+        return total
 
 
 _OF_THE_TEMPLATE = frozenset(n for n in vars(Server) if not n.startswith("_"))

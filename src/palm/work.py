@@ -18,7 +18,7 @@ from typing import Any
 from palm import waits
 from palm._core import node as core
 from palm._core import space as core_space
-from palm._core.book import CONTRADICTION, NEW
+from palm._core.book import CONTRADICTION, NEW, OVER
 from palm._core.payload import NOTHING, BlockLost
 from palm.calls import is_late
 from palm.connection import Connection, start_thread
@@ -77,13 +77,14 @@ class JobWork:
         self._fell: set[int] = set()  # open inputs of which a branch has dropped something
         self.failed: set[int] = set()
         self.fanned: set[int] = set()  # inputs whose function was a generator
-        self.total: int | None = 1 if inputs is None else len(inputs) if isinstance(inputs, Sized) else None
+        self.total: int | None = len(inputs) if isinstance(inputs, Sized) else None
         self.over = False
         self.end: BaseException | None = None  # what iterating raises when the results are at an end
         self.stopping = False
         self.on_end: list[Any] = []  # called once, without the lock
         self._fed = False
         self._no_inputs = inputs is None
+        self._n_yielded: int | None = None  # in their stead, once that is known
         self._early: list[tuple[int, Path, int, Any]] = []  # ordered: a heap of results that are not next
         self._with_result: set[int] = set()
         self._batch = core.Batch()  # with the delivery's lock
@@ -105,6 +106,21 @@ class JobWork:
     @property
     def sent(self) -> int:
         return self.delivery.sent
+
+    def counts(self) -> tuple[int, int, int, int, int | None]:
+        """What `palm.job.Progress` has; with the connection's lock."""
+        sent, done, total = self._yielded() if self._no_inputs else (self.sent, self.done, self.total)
+        return sent, done, len(self.failed), self.dropped, total
+
+    def _yielded(self) -> tuple[int, int, int | None]:
+        """Of a job without inputs: those that the first function has yielded stand for them, as far as one hears of
+        them: up to the last that is done, until the function has ended."""
+        total = self._n_yielded
+        state, ranges = self.book.ranges(0)
+        if state == OVER:
+            return total or 0, total or 0, total
+        sent = total if total is not None else ranges[-1][1] if ranges else 0
+        return sent, sum(end - first for first, end in ranges), total
 
     # ------------------------------------------------------------------------------------------------- inputs
 
@@ -215,7 +231,7 @@ class JobWork:
 
     def _take_in(self, event: core.Event) -> None:
         if self.options.deadline and time.time_ns() >= self.options.deadline:
-            self._finish(self.timed_out())  # functions that look at `cancelled` have given up: no results
+            self._finish(self._timed_out())  # functions that look at `cancelled` have given up: no results
         if self.over:
             return
         if len(event):
@@ -325,7 +341,7 @@ class JobWork:
         elif form == core.ERROR:
             error = error_of(value, number)
             if self.options.deadline and is_late(error):  # by its clock
-                self._finish(self.timed_out())
+                self._finish(self._timed_out())
             else:
                 self._failed(number, path, error, count)
         elif form == core.ASIDE:
@@ -339,12 +355,15 @@ class JobWork:
             verdict = self.ledger.settle(number, path)
             if verdict & NEW and form != core.DROP:
                 self._give(number, path, value)
+            elif verdict & NEW and self._no_inputs:
+                self.dropped += len(path) == 1
             self._contradicts(number, verdict)
 
     def _count_yielded(self, number: int, path: Path, children: int) -> None:
         """Of a job without inputs, how many there are in their stead."""
         if self._no_inputs and not number and not path:
             self.reductions.children = max(1, children)
+            self._n_yielded = children
 
     def _dropped(self, number: int, path: Path) -> None:
         """The branch along which it was sent had no room for it."""
@@ -402,7 +421,9 @@ class JobWork:
     def _input_done(self, number: int) -> None:
         if number < self.sent:  # else it was a flush
             self.done += 1
-            self.dropped += not (number in self._with_result or number in self.failed or number in self._fell)
+            self.dropped += not (
+                self._no_inputs or number in self._with_result or number in self.failed or number in self._fell
+            )
         self._with_result.discard(number)
         self._fell.discard(number)
         if self.journal is not None and number not in self.failed:
@@ -443,11 +464,19 @@ class JobWork:
         if self._no_inputs and not self.over:
             self.delivery.stop()
 
-    def timed_out(self) -> Timeout:
+    def stop_late(self) -> None:
+        """Its time is over. Without the lock."""
+        with self.connection.changed:
+            self._finish(self._timed_out())
+        self.connection.nudge()
+
+    def _timed_out(self) -> Timeout:
         return Timeout(f"the job was not complete within {self.options.timeout:g} s: {self.so_far()}")
 
     def so_far(self) -> str:
-        return f"{self.sent} inputs sent, {self.done} done, {len(self.failed)} failed"
+        """With the connection's lock."""
+        sent, done, failed, *_ = self.counts()
+        return f"{sent} inputs sent, {done} done, {failed} failed"
 
     def stop_with(self, error: BaseException) -> None:
         """Ends the job now; iterating raises `error`. Without the lock."""
