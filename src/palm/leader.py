@@ -136,9 +136,9 @@ class Leader(Host):
         """Of its death, which the supervisor finds out."""
         assert self._membership is not None
         name, end = f"{self.name}/{worker.index}", time.monotonic() + PATIENCE
-        while time.monotonic() < end:
+        while (left := end - time.monotonic()) > 0:
             with contextlib.suppress(PalmError):
-                if reason := self._membership.client._directory.ask("reason", name, worker.pid, timeout=PATIENCE):
+                if reason := self._membership.client._directory.ask("reason", name, worker.pid, timeout=left):
                     return str(reason)
             time.sleep(0.002)
         return "its worker died"
