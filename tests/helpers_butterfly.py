@@ -81,6 +81,22 @@ class Work(palm.Butterfly):
             raise OSError("not yet")
         return self.message.attempt
 
+    @palm.function(pure=True)
+    def stuck_once(self, x, *, path):
+        """Who gets 0 first works until the path is there."""
+        return self.stuck_once_impure(x, path=path)
+
+    @palm.function
+    def stuck_once_impure(self, x, *, path):
+        if x == 0:
+            with open(path + ".who", "a+") as f:
+                f.write(f"{os.getpid()}\n")
+                f.seek(0)
+                first = f.readline()
+            if int(first) == os.getpid():
+                self.until(path)
+        return x
+
     @palm.function
     def until(self, path):
         """Works until the path is there, or nobody wants it any more."""

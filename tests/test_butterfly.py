@@ -259,6 +259,47 @@ def test_makespan(cluster, order, slow, most):
     assert sorted(ratios)[2] <= most
 
 
+# ------------------------------------------------------------------------------------------------------ stragglers
+
+
+def who_got_it(path: Path) -> list[int]:
+    return [int(line) for line in Path(f"{path}.who").read_text().split()]
+
+
+def test_another_worker_gets_what_one_takes_long_for(client, gate):
+    path = gate("gate")
+    job = client.job(palm.step("work.stuck_once", path=str(path)), range(100), timeout=30)
+    assert sorted(job) == list(range(100)) and not path.exists()
+    assert len(set(who_got_it(path))) == len(who_got_it(path)) == 2
+
+
+def test_but_only_if_it_may(client, gate):
+    path = gate("gate")
+    job = client.job(palm.step("work.stuck_once_impure", path=str(path)), range(100), timeout=30)
+    found = [next(job) for _ in range(99)]
+    time.sleep(0.3)  # some times as long as until another one would have got it
+    path.touch()
+    assert sorted([*found, *job]) == list(range(100))
+    assert len(who_got_it(path)) == 1
+
+
+def test_the_death_of_who_took_long_changes_nothing(cluster, tmp_path):
+    cluster.start(Work, workers=2)
+    path, killed = tmp_path / "gate", threading.Event()
+
+    def inputs() -> Iterator[int]:
+        yield from range(100)
+        killed.wait(30)
+        yield from range(100, 200)
+
+    with cluster.client() as client:
+        job = client.job(palm.step("work.stuck_once", path=str(path)), inputs(), timeout=30)
+        found = [next(job) for _ in range(100)]
+        os.kill(who_got_it(path)[0], signal.SIGKILL)
+        killed.set()
+        assert sorted([*found, *job]) == list(range(200))
+
+
 # ------------------------------------------------------------------------------------------------- how many
 
 

@@ -119,6 +119,10 @@ class Crew:
     def outstanding(self) -> int:
         return sum(w.outstanding for w in self._workers.values())
 
+    def idle(self) -> Worker | None:
+        """One that has nothing to do."""
+        return next((w for w in self._workers.values() if not (w.is_leaving or w.outstanding)), None)
+
     def appetite(self, function: str) -> int:
         """How many messages of this function all of them together have, at most."""
         return sum(w.appetite(function) for w in self._workers.values())

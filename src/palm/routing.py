@@ -8,15 +8,17 @@ the client of each job that it worked for is told, as of any other (docs/deliver
 from __future__ import annotations
 
 import collections
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from palm._core import node as core
-from palm.assignment import Assignment
+from palm.assignment import Assignment, Outlet
 from palm.crew import Load, Worker
 from palm.leader import Leader
-from palm.suspects import Suspect
+from palm.stragglers import Stragglers
+from palm.suspects import AtWork, Suspect
 from palm.template import Server
 
 if TYPE_CHECKING:
@@ -49,6 +51,7 @@ class Router(Leader):
         super().__init__(template, name, endpoint, membership, suspects, capsules)
         self._waiting: collections.deque[Waiting] = collections.deque()
         self._n_waiting = 0  # messages
+        self._stragglers = Stragglers()
 
     def _bind(self, a: Assignment) -> None:
         if self._is_own(a):
@@ -74,6 +77,11 @@ class Router(Leader):
                 self._n_waiting -= len(w)
                 w.event.done()
         self._waiting = kept
+        self._stragglers.forget()
+
+    def _bereft(self, worker: Worker, blamed: AtWork | None) -> None:
+        super()._bereft(worker, blamed)
+        self._stragglers.forget()
 
     # ------------------------------------------------------------------------------------------- handing out
 
@@ -93,6 +101,11 @@ class Router(Leader):
             if found is None:
                 return
             self._hand_out(*found)
+        self._hand_out_again(time.monotonic())
+
+    def _patience(self) -> float:
+        patience = super()._patience()
+        return patience if self._waiting else min(patience, self._stragglers.due(self._crew, time.monotonic()))
 
     def _has_more(self) -> bool:
         return super()._has_more() or bool(self._waiting)
@@ -101,14 +114,13 @@ class Router(Leader):
         """So many of the messages that have waited for longest, as far as they are of one step of one job."""
         w = self._waiting[0]
         a = w.assignment
-        outlet = a.workers.get(worker.link)
-        if outlet is None:
-            outlet = a.workers[worker.link] = self._outlets.to_worker(a, worker.link, worker.endpoint)
-        load = worker.loads.setdefault(outlet.handle, Load(a, a.steps[0][1]))
+        outlet, load = self._to_worker(a, worker)
         self._event, self._assignment, before = w.event, a, len(w)
         try:
             w.first = core.forward(w.event, w.first, most, outlet.batch, self, a.refused, a.job.given_up)
             load.sent += len(outlet.batch)
+            if a.signature is not None and a.signature.may_run_twice:
+                self._send_kept(outlet, worker)
             self._outlets.flush(outlet)
             self._outlets.flush(a.job.report)
         finally:
@@ -120,3 +132,28 @@ class Router(Leader):
         if not len(w):
             self._waiting.popleft()
             w.event.done()
+
+    def _to_worker(self, a: Assignment, worker: Worker) -> tuple[Outlet, Load]:
+        outlet = a.workers.get(worker.link)
+        if outlet is None:
+            outlet = a.workers[worker.link] = self._outlets.to_worker(a, worker.link, worker.endpoint)
+        return outlet, worker.loads.setdefault(outlet.handle, Load(a, a.steps[0][1]))
+
+    def _send_kept(self, outlet: Outlet, worker: Worker) -> None:
+        """It may have to be sent to another worker as well."""
+        batch = outlet.batch.take()
+        self._outlets.send_kept(outlet, batch)
+        self._stragglers.add(worker, outlet.handle, batch, time.monotonic())
+
+    def _hand_out_again(self, now: float) -> None:
+        """What somebody takes long for, to who has nothing to do."""
+        while (found := self._stragglers.next(self._crew, now)) is not None:
+            load, worker, batch = found
+            outlet, of_other = self._to_worker(load.assignment, worker)
+            of_other.sent += len(batch)
+            self.node.count("retries", len(batch))
+            self._outlets.send_kept(outlet, batch)
+
+    def _release(self, event: core.Event) -> None:
+        super()._release(event)
+        self._stragglers.heard(event.link, event.handle, time.monotonic())

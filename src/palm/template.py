@@ -95,6 +95,10 @@ def function(
     attempts : int
         Executions of a message. A message in which so many processes have died is set aside with `Crashed`; after so
         many exceptions of `retry_on` it fails with the last one. Both count together.
+    pure : bool
+        It may be executed twice at the same time: of a `Butterfly`, a worker that has nothing to do, while nothing
+        waits, gets what another one takes long for (50 ms, and twice what such a message takes) as well. The first
+        outcome counts. Without effect on functions that yield.
     """
     if not isinstance(batch, int) or batch < 0:
         raise ValueError(f"batch={batch!r} is neither a bool nor the largest number of messages in a call")
@@ -145,6 +149,7 @@ class Signature:
         self.attempts: int = options["attempts"]
         self.timeout: float = options["timeout"]  # 0: none
         self.retry_on: tuple[type[BaseException], ...] = options["retry_on"]
+        self.may_run_twice = bool(options["pure"]) and not inspect.isgeneratorfunction(method)
         self.method = method
         where = f"{cls.__qualname__}.{name}"
         if self.batch and inspect.isgeneratorfunction(method):
