@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: BSD-3-Clause
 """Which messages of ``pure=True`` functions another worker gets as well, since the one that has them takes long.
 
-As backup tasks do (Dean and Ghemawat, MapReduce, 2004): only when nothing waits and somebody has nothing to do, and once a
-message. What comes of both is known by its name, and the first outcome counts (docs/delivery.md). Pure: no I/O, no clock.
+As backup tasks do (Dean and Ghemawat, MapReduce, 2004): only when nothing waits and somebody has nothing to do, and
+once a message. What comes of both is known by its name, and the first outcome counts (docs/delivery.md). Pure: no I/O,
+no clock.
 """
 
 from __future__ import annotations
