@@ -19,8 +19,8 @@ from palm._core.payload import BlockLost
 from palm.asking import Asking
 from palm.assignment import Assignment, JobHere, Name
 from palm.errors import PalmError, PayloadError
+from palm.line import Line, Waiting
 from palm.message import child, places
-from palm.routing import Waiting
 from palm.scattergather import Hook, ScatterGather, parts_of
 from palm.step import To
 from palm.suspects import Suspect
@@ -72,7 +72,7 @@ class Gatherer(Asking):
         self._scatter, self._gather = Hook(type(user), "scatter"), Hook(type(user), "gather")
         self._functions += [self._scatter.name, self._gather.name]
         self.node.name_functions(self._functions)
-        self._waiting: collections.deque[Waiting] = collections.deque()
+        self._line = Line()
         self._gatherings: dict[tuple[bytes, int, Name], Gathering] = {}
         self._ready: collections.deque[Gathering] = collections.deque()
         self._now: Gathering | None = None  # what is being gathered
@@ -100,7 +100,7 @@ class Gatherer(Asking):
             super()._data(event)
             return
         if len(event):
-            self._waiting.append(Waiting(event, a))
+            self._line.add(Waiting(event, a))
             self._kept = event  # until nobody reads it any more
 
     def _go_on(self, others: bool) -> None:
@@ -116,7 +116,7 @@ class Gatherer(Asking):
         super()._go_on(others)
 
     def _can_work(self) -> bool:
-        return bool(self._ready) or (bool(self._waiting) and self._room(self._waiting[0].assignment.steps[0][1]) > 0)
+        return bool(self._ready) or (bool(self._line) and self._room(self._line.first().assignment.steps[0][1]) > 0)
 
     def _patience(self) -> float:
         return 0.0 if self._can_work() else super()._patience()
@@ -138,10 +138,9 @@ class Gatherer(Asking):
     # --------------------------------------------------------------------------------------------- scattering
 
     def _scatter_one(self) -> None:
-        w = self._waiting[0]
-        i, w.first = w.first, w.first + 1
-        if not len(w):
-            self._waiting.popleft()
+        w = self._line.first()
+        i = w.first
+        self._line.advance(i + 1)
         if w.assignment.tells:
             w.assignment.begun += 1
             self._outlets.tell_begun(w.event.link, w.event.handle, w.assignment.begun)
@@ -262,18 +261,18 @@ class Gatherer(Asking):
         self._forget([g for g in self._gatherings.values() if g.assignment.job is job and g.name[0] == number])
 
     def _forget_what_was_early(self) -> None:
-        if not self._waiting:  # else what was given up may be among it
+        if not self._line:  # else what was given up may be among it
             super()._forget_what_was_early()
 
     def _forget_stale(self) -> None:
         super()._forget_stale()
-        self._waiting = collections.deque(w for w in self._waiting if not w.assignment.stale)
+        self._line.drop(lambda w: w.assignment.stale)
         stale = [g for g in self._gatherings.values() if g.assignment.stale]
         if stale:
             self._forget(stale)
 
     def _has_more(self) -> bool:
-        return super()._has_more() or bool(self._waiting) or bool(self._gatherings)
+        return super()._has_more() or bool(self._line) or bool(self._gatherings)
 
     def _teardown(self) -> None:
         self._user.teardown()

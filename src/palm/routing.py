@@ -7,16 +7,15 @@ the client of each job that it worked for is told, as of any other (docs/deliver
 
 from __future__ import annotations
 
-import collections
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from palm._core import node as core
 from palm.assignment import Assignment, Outlet
 from palm.crew import Load, Worker
 from palm.leader import Leader
+from palm.line import Line, Waiting
 from palm.stragglers import Stragglers
 from palm.suspects import AtWork, Suspect
 from palm.template import Server
@@ -24,18 +23,6 @@ from palm.template import Server
 if TYPE_CHECKING:
     from palm.capsule import Store
     from palm.membership import Membership
-
-
-@dataclass
-class Waiting:
-    """An event of which the records from `first` on are to be handed out."""
-
-    event: core.Event
-    assignment: Assignment
-    first: int = 0
-
-    def __len__(self) -> int:
-        return len(self.event) - self.first
 
 
 class Router(Leader):
@@ -49,8 +36,7 @@ class Router(Leader):
         capsules: Store | None,
     ) -> None:
         super().__init__(template, name, endpoint, membership, suspects, capsules)
-        self._waiting: collections.deque[Waiting] = collections.deque()
-        self._n_waiting = 0  # messages
+        self._line = Line()
         self._stragglers = Stragglers()
 
     def _bind(self, a: Assignment) -> None:
@@ -66,17 +52,13 @@ class Router(Leader):
         self._find_refused(a)
 
     def _forget_what_was_early(self) -> None:
-        if not self._waiting:  # else what was given up may be among it
+        if not self._line:  # else what was given up may be among it
             super()._forget_what_was_early()
 
     def _forget_stale(self) -> None:
         super()._forget_stale()
-        kept = collections.deque(w for w in self._waiting if not w.assignment.stale)
-        for w in self._waiting:
-            if w.assignment.stale:
-                self._n_waiting -= len(w)
-                w.event.done()
-        self._waiting = kept
+        for w in self._line.drop(lambda w: w.assignment.stale):
+            w.event.done()
         self._stragglers.forget()
 
     def _bereft(self, worker: Worker, blamed: AtWork | None) -> None:
@@ -90,34 +72,33 @@ class Router(Leader):
         if a is None or a.stale or a.function is not None or a.refusal is not None:
             super()._data(event)
             return
-        self._waiting.append(Waiting(event, a))
-        self._n_waiting += len(event)
+        self._line.add(Waiting(event, a))
         self._kept = event  # until all of it is handed out
 
     def _go_on(self, others: bool) -> None:
         super()._go_on(others)
-        while self._waiting:
-            found = self._crew.next(self._waiting[0].assignment.steps[0][1], self._n_waiting)
+        while self._line:
+            w = self._line.first()
+            found = self._crew.next(w.assignment.steps[0][1], self._line.n_messages)
             if found is None:
                 return
-            self._hand_out(*found)
+            self._hand_out(w, *found)
         self._hand_out_again(time.monotonic())
 
     def _patience(self) -> float:
         patience = super()._patience()
-        return patience if self._waiting else min(patience, self._stragglers.due(self._crew, time.monotonic()))
+        return patience if self._line else min(patience, self._stragglers.due(self._crew, time.monotonic()))
 
     def _has_more(self) -> bool:
-        return super()._has_more() or bool(self._waiting)
+        return super()._has_more() or bool(self._line)
 
-    def _hand_out(self, worker: Worker, most: int) -> None:
-        """So many of the messages that have waited for longest, as far as they are of one step of one job."""
-        w = self._waiting[0]
+    def _hand_out(self, w: Waiting, worker: Worker, most: int) -> None:
+        """So many of these messages, the first in the line."""
         a = w.assignment
         outlet, load = self._to_worker(a, worker)
-        self._event, self._assignment, before = w.event, a, len(w)
+        self._event, self._assignment, first = w.event, a, w.first
         try:
-            w.first = core.forward(w.event, w.first, most, outlet.batch, self, a.refused, a.job.given_up)
+            end = core.forward(w.event, first, most, outlet.batch, self, a.refused, a.job.given_up)
             load.sent += len(outlet.batch)
             if a.signature is not None and a.signature.may_run_twice:
                 self._send_kept(outlet, worker)
@@ -125,12 +106,10 @@ class Router(Leader):
             self._outlets.flush(a.job.report)
         finally:
             self._event = self._assignment = None
-        self._n_waiting -= before - len(w)
         if a.tells:  # the sender has no more under way than it is told of
-            a.begun += before - len(w)
+            a.begun += end - first
             self._outlets.tell_begun(w.event.link, w.event.handle, a.begun)
-        if not len(w):
-            self._waiting.popleft()
+        if self._line.advance(end) is not None:
             w.event.done()
 
     def _to_worker(self, a: Assignment, worker: Worker) -> tuple[Outlet, Load]:
