@@ -118,6 +118,12 @@ class Raises(palm.Server):
         return x
 
 
+class Dull(palm.Server):
+    @palm.function
+    def same(self, x):
+        return x
+
+
 class Refuses(palm.Server):
     def setup(self, device="camera"):
         raise RuntimeError(f"no such {device}")
@@ -313,6 +319,11 @@ def test_wrong_starts(servers, arguments, error, says):
 def test_what_is_no_template(servers, template, error, says):
     with pytest.raises(error, match=says):
         servers.start(template)
+
+
+def test_setup_for_who_has_none(servers):
+    with pytest.raises(TypeError, match=r"Dull has no `setup` method that could take setup=\['size'\]"):
+        servers.start(Dull, setup={"size": 3})
 
 
 def test_a_template_that_cannot_be_pickled(servers):

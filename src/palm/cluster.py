@@ -424,6 +424,8 @@ def _check_workers(workers: int, is_parallel: bool) -> None:
 
 
 def _check_setup(cls: type[Server], setup: dict[str, Any]) -> None:
+    if setup and cls.setup is Server.setup:
+        raise TypeError(f"{cls.__qualname__} has no `setup` method that could take setup={sorted(setup)}")
     try:
         inspect.signature(cls.setup).bind(None, **setup)
     except TypeError as e:
