@@ -8,10 +8,10 @@ from types import SimpleNamespace
 import pytest
 
 from palm._core import node as core
-from palm.asking import LOSSES, Asking
 from palm.crew import AHEAD, MOST, Crew, Worker
 from palm.remote import NO_MESSAGE
 from palm.suspects import Blame, Suspect, Suspects, of_job, together_of
+from palm.task_leader import LOSSES, TaskLeader
 from palm.tasks import Task, Tasks
 
 
@@ -94,9 +94,9 @@ def test_suspects_are_handed_on():
 
 
 @pytest.fixture
-def asking(tasks: Tasks) -> Asking:
+def asking(tasks: Tasks) -> TaskLeader:
     """A leader without a node."""
-    asking = Asking.__new__(Asking)
+    asking = TaskLeader.__new__(TaskLeader)
     asking._tasks, asking.name = tasks, "s"
     asking.node = SimpleNamespace(count=lambda *what: None)
     return asking

@@ -24,7 +24,7 @@ from palm.remote import NO_MESSAGE, Route
 
 if TYPE_CHECKING:
     from palm.directory import Directory
-    from palm.reductions import Reductions
+    from palm.reduce_client import Reductions
 
 SWEEP, SWEEP_BYTES = 4, 1 << 21  # envelopes kept beyond those that have to be, before they are looked through
 MAX_CHILDREN = (1 << 32) - 1  # of a message: a RELEASE counts no further, whatever place a peer has made up

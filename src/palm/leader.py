@@ -2,7 +2,7 @@
 """The leader of a parallel server: what it knows of its workers, whatever it has them do.
 
 Workers tell it that they are there, and report how many messages they have done. Those of a `palm.Butterfly` send on
-what they make by themselves (`palm.routing`); others give their results back (`palm.asking`).
+what they make by themselves (`palm.butterfly_leader`); others give their results back (`palm.task_leader`).
 """
 
 from __future__ import annotations

@@ -143,7 +143,7 @@ def run(order: Order, ready: Callable[[], None]) -> None:
     if order.leads:
         host = leader = _leader(server, order, endpoint, membership, capsules)
     elif isinstance(server, Reduce):
-        from palm.folding import Folder
+        from palm.reduce_worker import Folder
 
         host = Folder(server, order.name, endpoint, membership, order.suspects, capsules)
     else:
@@ -203,16 +203,16 @@ def _leader(server: Server, order: Order, endpoint: str, membership: Any, capsul
     from palm.scattergather import ScatterGather
 
     if isinstance(server, ScatterGather):
-        from palm.gatherer import Gatherer
+        from palm.scatter_leader import ScatterLeader
 
-        return Gatherer(server, order.name, endpoint, membership, order.suspects, capsules)
+        return ScatterLeader(server, order.name, endpoint, membership, order.suspects, capsules)
     if isinstance(server, Reduce):
-        from palm.reducer import Reducer
+        from palm.reduce_leader import ReduceLeader
 
-        return Reducer(server, order.name, endpoint, membership, order.suspects, capsules)
-    from palm.routing import Router
+        return ReduceLeader(server, order.name, endpoint, membership, order.suspects, capsules)
+    from palm.butterfly_leader import ButterflyLeader
 
-    return Router(type(server), order.name, endpoint, membership, order.suspects, capsules)
+    return ButterflyLeader(type(server), order.name, endpoint, membership, order.suspects, capsules)
 
 
 def _stop_on_signals(softly: Callable[[], None], at_once: Callable[[], None], *, is_served: bool) -> None:

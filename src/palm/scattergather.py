@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""The template `ScatterGather`, and what its steps look like to those who call them. `palm.gatherer` runs it."""
+"""The template `ScatterGather`, and what its steps look like to those who call them. `palm.scatter_leader` runs it."""
 
 from __future__ import annotations
 

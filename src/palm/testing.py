@@ -17,9 +17,9 @@ from palm.chaos import Hit, chaos
 from palm.directory import check_route, check_step, no_server
 from palm.errors import NotFound, PalmError
 from palm.local import LocalHost, arrived
-from palm.local_reduce import LocalReduction
 from palm.message import Message
 from palm.names import first_one
+from palm.reduce_local import LocalReduction
 from palm.remote import text_of
 from palm.scattergather import ScatterGather
 from palm.step import Step, To, route_of

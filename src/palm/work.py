@@ -26,7 +26,7 @@ from palm.delivery import Delivery, Path
 from palm.directory import Directory
 from palm.errors import Disconnected, PalmError, PayloadError, RemoteError, Timeout
 from palm.journal import Journal
-from palm.reductions import Reductions
+from palm.reduce_client import Reductions
 from palm.remote import Route, contradiction, error_of
 from palm.window import Window
 

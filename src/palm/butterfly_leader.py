@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from palm.membership import Membership
 
 
-class Router(Leader):
+class ButterflyLeader(Leader):
     def __init__(
         self,
         template: type[Server],

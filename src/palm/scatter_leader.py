@@ -16,7 +16,6 @@ from typing import TYPE_CHECKING, Any
 
 from palm._core import node as core
 from palm._core.payload import BlockLost
-from palm.asking import Asking
 from palm.assignment import Assignment, JobHere, Name
 from palm.errors import PalmError, PayloadError
 from palm.line import Line, Waiting
@@ -24,6 +23,7 @@ from palm.message import child, places
 from palm.scattergather import Hook, ScatterGather, parts_of
 from palm.step import To
 from palm.suspects import Suspect
+from palm.task_leader import TaskLeader
 from palm.tasks import Task
 
 if TYPE_CHECKING:
@@ -56,7 +56,7 @@ class Gathering:
         return self.assignment.stale or self.name[0] in self.assignment.job.given_up
 
 
-class Gatherer(Asking):
+class ScatterLeader(TaskLeader):
     def __init__(
         self,
         user: ScatterGather,

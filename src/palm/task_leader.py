@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 LOSSES = 8  # of the block of one task: then it cannot be had
 
 
-class Asking(Leader):
+class TaskLeader(Leader):
     """A subclass makes tasks in `_go_on`, as late as `_room` lets it, and has `submit` give them to workers."""
 
     def __init__(

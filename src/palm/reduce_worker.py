@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: BSD-3-Clause
 """A worker of a Reduce: what it is given is not a message for its function, but several operands and the order in which
-to combine them, two at a time (`palm.reduction.Task`)."""
+to combine them, two at a time (`palm.reduce_state.Task`)."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from palm._core import node as core
 from palm.assignment import Assignment
 from palm.host import Host
 from palm.message import Message, places
-from palm.reduction import COMBINING, run_program
+from palm.reduce_state import COMBINING, run_program
 from palm.step import To
 
 if TYPE_CHECKING:

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: BSD-3-Clause
 """The leader of a `palm.Reduce`: absorbs messages, has workers combine them, and sends the totals on (DELIVERY 4).
 
-What it has is `palm.reduction.Reduction`'s to know. The client is told of it in checkpoints, so that a successor can go
-on from there, and says when a reduction is complete: then the leader is a generator of the totals.
+What it has is `palm.reduce_state.Reduction`'s to know. The client is told of it in checkpoints, so that a successor can
+go on from there, and says when a reduction is complete: then the leader is a generator of the totals.
 """
 
 from __future__ import annotations
@@ -17,17 +17,17 @@ import numpy as np
 
 from palm._core import node as core
 from palm._core.payload import BlockLost
-from palm.asking import Asking
 from palm.assignment import Assignment, JobHere
 from palm.assignment import Name as WireName
 from palm.errors import Crashed, PalmError, PayloadError
 from palm.making import ChildEnded, Making
 from palm.message import input_of
 from palm.names import Name
-from palm.reduction import COMBINING, MOST_ITEMS, Full, Group, Item, Reduction, Row, checked_key
-from palm.reduction import Task as Combination
+from palm.reduce_state import COMBINING, MOST_ITEMS, Full, Group, Item, Reduction, Row, checked_key
+from palm.reduce_state import Task as Combination
 from palm.remote import died_in, text_of
 from palm.suspects import Blame, Suspect, of_job
+from palm.task_leader import TaskLeader
 from palm.tasks import Task
 from palm.template import Reduce
 
@@ -92,7 +92,7 @@ class Emission:
         self._rows = iter(())
 
 
-class Reducer(Asking):
+class ReduceLeader(TaskLeader):
     """
     Parameters
     ----------

@@ -11,7 +11,7 @@ from typing import Any
 from palm.local import LocalHost, arrived
 from palm.message import Message
 from palm.names import Name
-from palm.reduction import Group, Reduction, Task, checked_key, run_program
+from palm.reduce_state import Group, Reduction, Task, checked_key, run_program
 from palm.step import To
 from palm.template import Reduce
 

@@ -10,9 +10,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from model.tree import canonical
 
-from palm import reduction as module
+from palm import reduce_state as module
 from palm.names import Names, Spans
-from palm.reduction import COMBINE, PUSH, Full, Group, Reduction, Task, checked_key, rank
+from palm.reduce_state import COMBINE, PUSH, Full, Group, Reduction, Task, checked_key, rank
 
 
 def run(task: Task) -> str:
