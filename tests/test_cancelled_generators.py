@@ -120,7 +120,7 @@ def test_a_generator_that_looks_while_its_job_is_stopped(client):
     job.stop()
     found += list(job)
     assert found == list(range(len(found)))
-    assert job.progress.done == 1 and not job.errors
+    assert job.progress.done == job.progress.total == len(found) and not job.errors
 
 
 def test_a_job_is_stopped_whose_open_waits_in_the_queue(client, tmp_path):

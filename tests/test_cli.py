@@ -7,11 +7,13 @@ import json
 import os
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import tempfile
 import time
 import types
+import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -303,10 +305,9 @@ def test_up_and_down(shell):
     assert "cluster shop is up: tasks" in out
     before = shell.inhabitants()
     assert len(before) >= 2  # who owns it, and its server
-    _, reason = shell.run("up", "-d", code=2)
-    assert "shop is running already" in reason and "tasks (running)" in reason and "later version" in reason
-    _, again = shell.run("up", code=2)
-    assert again == reason
+    for args in (["up", "-d"], ["up"]):
+        assert shell.run(*args)[0] == "cluster shop is up: nothing had to be changed\n"
+    assert shell.inhabitants() == before
     out, _ = shell.run("down", "shop")
     assert out == "cluster shop is down\n"
     assert not shell.clusters()
@@ -332,6 +333,60 @@ if __name__ == "__main__":
 def crew(shell: Shell, name: str = "crew") -> list[int]:
     servers = json.loads(shell.run("status", "--json")[0])["servers"]
     return [w["number"] for s in servers if s["name"] == name for w in s["workers"]]
+
+
+def pids(shell: Shell) -> dict[str, int]:
+    return {s["name"]: s["pid"] for s in json.loads(shell.run("status", "--json")[0])["servers"]}
+
+
+def test_up_again_applies_what_differs(shell):
+    path = shell.directory / "cluster.toml"
+    (shell.directory / "parallel.py").write_text(PARALLEL)
+    crew_of = '[servers.crew]\nclass = "parallel:Crew"\nworkers = {}\n'
+    path.write_text(CONFIGURATION + crew_of.format(2))
+    shell.run("up", "-d")
+    before = pids(shell)
+
+    new = "import palm\nclass New(palm.Server):\n    @palm.function\n    def same(self, x): return x\n"
+    (shell.directory / "parallel.py").write_text(PARALLEL + new)
+    path.write_text(CONFIGURATION + crew_of.format(3) + '[servers.new]\nclass = "parallel:New"\n')
+    assert shell.run("up", "-d")[0] == "cluster shop is up: crew has 3 workers, new started\n"
+    assert shell.run("call", "new.same", "-", stdin="5")[0] == "5\n" and crew(shell) == [0, 1, 2]
+    assert {k: v for k, v in pids(shell).items() if k != "new"} == before
+
+    path.write_text(CONFIGURATION.replace("0.5", "1.5") + crew_of.format(3))
+    assert shell.run("up", "-d")[0] == "cluster shop is up: new stopped, tasks replaced\n"
+    after = pids(shell)
+    assert after.keys() == before.keys() and after["crew"] == before["crew"] and after["tasks"] != before["tasks"]
+
+    shell.run("scale", "crew", "1")
+    assert shell.run("up", "-d")[0] == "cluster shop is up: crew has 3 workers\n"
+
+
+def test_up_again_with_a_wrong_file_changes_nothing(shell):
+    path = shell.directory / "cluster.toml"
+    shell.run("up", "-d")
+    before = pids(shell)
+    new = '[servers.new]\nclass = "tasks:Tasks"\n[servers.none]\nclass = "tasks:None"\n'
+    path.write_text(CONFIGURATION + new)
+    _, reason = shell.run("up", "-d", code=2)
+    assert "cluster.toml:10: the module 'tasks' has no class 'None'" in reason
+    path.write_text(CONFIGURATION.replace('name = "shop"', 'name = "shop"\nmetrics = "127.0.0.1:0"'))
+    _, reason = shell.run("up", "-d", code=2)
+    assert "cluster.toml:4: metrics is None as long as the cluster runs" in reason
+    assert pids(shell) == before
+
+
+def test_up_again_of_what_a_script_owns(shell):
+    script = "import palm, sys; c = palm.Cluster('shop'); print('up', flush=True); sys.stdin.read()"
+    process = subprocess.Popen(
+        [sys.executable, "-c", script], env=shell.env, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    )
+    with process:
+        assert process.stdout.readline() == "up\n"
+        _, reason = shell.run("up", "-d", code=2)
+        assert "is no `palm up`" in reason
+        process.stdin.close()
 
 
 def test_scale(shell):
@@ -414,6 +469,34 @@ def test_up_with_a_wrong_file(shell):
     (shell.directory / "cluster.toml").unlink()
     _, reason = shell.run("up", code=2)
     assert "cluster.toml" in reason
+
+
+def test_check(shell):
+    out, _ = shell.run("check")
+    assert out == "cluster.toml: tasks: nothing is wrong\n" and not shell.clusters()
+    (shell.directory / "other.toml").write_text(CONFIGURATION.replace("offset", "ofset"))
+    _, reason = shell.run("check", "other.toml", code=2)
+    assert "other.toml:6:" in reason and "setup" in reason and "ofset" in reason
+    _, reason = shell.run("check", "none.toml", code=2)
+    assert "none.toml" in reason
+
+
+def test_metrics(shell):
+    with socket.socket() as s:
+        s.bind(("127.0.0.1", 0))
+        address = f"127.0.0.1:{s.getsockname()[1]}"
+    (shell.directory / "cluster.toml").write_text(
+        CONFIGURATION.replace('name = "shop"', f'name = "shop"\nmetrics = "{address}"')
+    )
+    shell.run("up", "-d")
+    with urllib.request.urlopen(f"http://{address}/metrics", timeout=10) as answer:
+        assert b'palm_up{server="tasks",worker="0"} 1.0' in answer.read()
+    (shell.directory / "other.toml").write_text(f'[cluster]\nname = "other"\nmetrics = "{address}"\n')
+    _, reason = shell.run("up", "-d", "other.toml", code=2)
+    assert f"other.toml:3: metrics = '{address}' cannot be had" in reason and shell.clusters() == {"shop"}
+    shell.run("down", "shop")
+    with pytest.raises(OSError, match="refused"):
+        urllib.request.urlopen(f"http://{address}/metrics", timeout=10)
 
 
 # -------------------------------------------------------------------------------------------------- status and call

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import os
+import socket
 import sys
 
 import pytest
@@ -111,7 +112,6 @@ def test_wrong(path, old, new, line, words):
     ("old", "new", "line"),
     [
         ('name = "night"', 'listen = "tcp://*:5555"', 3),
-        ('name = "night"', 'metrics = "127.0.0.1:9100"', 3),
         ("workers = 1", 'restart = "never"', 8),
     ],
 )
@@ -121,7 +121,7 @@ def test_later(path, old, new, line):
         Configuration.read(path)
 
 
-@pytest.mark.parametrize(
+WRONG_CLASSES = pytest.mark.parametrize(
     ("old", "new", "line", "words"),
     [
         ('config_things:Thing"\nworkers', 'config_thing:Thing"\nworkers', 7, "there is no module 'config_thing'"),
@@ -135,6 +135,38 @@ def test_later(path, old, new, line):
         ('config_things:Thing"\nworkers', 'config_things:os"\nworkers', 7, "subclass of palm.Server"),
     ],
 )
+
+
+@WRONG_CLASSES
+def test_wrong_when_it_is_checked(path, old, new, line, words):
+    path.write_text(GOOD.replace(old, new, 1))
+    with pytest.raises(palm.ConfigError) as e:
+        Configuration.read(path).check()
+    assert str(e.value).startswith(f"{path}:{line}: ") and words in str(e.value)
+
+
+def test_right_when_it_is_checked(path):
+    Configuration.read(path).check()
+
+
+@pytest.mark.parametrize("metrics", ["9100", ":9100", "127.0.0.1:", "127.0.0.1:http", "127.0.0.1:70000"])
+def test_wrong_metrics(path, metrics):
+    path.write_text(GOOD.replace('name = "night"', f'name = "night"\nmetrics = "{metrics}"', 1))
+    with pytest.raises(palm.ConfigError, match='cluster.toml:4: metrics = .* as "127.0.0.1:9100"'):
+        Configuration.read(path)
+
+
+def test_metrics_at_an_address_that_is_taken(path, cluster):
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        address = f"127.0.0.1:{taken.getsockname()[1]}"
+        path.write_text(GOOD.replace('name = "night"', f'name = "night"\nmetrics = "{address}"', 1))
+        with pytest.raises(palm.ConfigError, match=f"cluster.toml:4: metrics = '{address}' cannot be had: .*in use"):
+            Configuration.read(path).serve_metrics(cluster)
+
+
+@WRONG_CLASSES
 def test_wrong_at_the_start(path, old, new, line, words, cluster):
     path.write_text(GOOD.replace(old, new, 1))
     with pytest.raises(palm.ConfigError) as e:

@@ -8,46 +8,26 @@ the client of each job that it worked for is told, as of any other (docs/deliver
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import Any
 
 from palm._core import node as core
 from palm.assignment import Assignment, Outlet
 from palm.crew import Load, Worker
+from palm.host import Post
 from palm.leader import Leader
 from palm.line import Line, Waiting
 from palm.stragglers import Stragglers
-from palm.suspects import AtWork, Suspect
-from palm.template import Server
-
-if TYPE_CHECKING:
-    from palm.capsule import Store
-    from palm.membership import Membership
+from palm.suspects import AtWork
+from palm.template import Server, Signature
 
 
 class ButterflyLeader(Leader):
-    def __init__(
-        self,
-        template: type[Server],
-        name: str,
-        endpoint: str,
-        membership: Membership | None,
-        suspects: Sequence[Suspect],
-        capsules: Store | None,
-    ) -> None:
-        super().__init__(template, name, endpoint, membership, suspects, capsules)
+    def __init__(self, template: type[Server], post: Post) -> None:
+        super().__init__(template, post)
         self._line = Line()
         self._stragglers = Stragglers()
 
-    def _bind(self, a: Assignment) -> None:
-        if self._is_own(a):
-            super()._bind(a)
-            return
-        server, name = a.steps[0][:2]
-        signature = self._template._exposed.get(name)
-        if signature is None or server != self.name:
-            a.refusal = self._no_function(server, name, list(self._template._exposed))
-            return
+    def _bind_step(self, a: Assignment, signature: Signature, constants: dict[str, Any]) -> None:
         a.signature = signature
         self._find_refused(a)
 

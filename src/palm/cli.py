@@ -77,6 +77,17 @@ def up(ctx: click.Context, file: Path, detach: bool, ready_fd: int) -> None:
 
 
 @palm.command()
+@click.argument("file", type=click.Path(path_type=Path), default="cluster.toml")
+def check(file: Path) -> None:
+    """Check FILE (default: cluster.toml), and import the modules of its classes; nothing is started."""
+    from palm.config import Configuration
+
+    configuration = Configuration.read(file)
+    configuration.check()
+    click.echo(f"{file}: {', '.join(s.name for s in configuration.servers) or 'no servers'}: nothing is wrong")
+
+
+@palm.command()
 @click.argument("cluster", required=False)
 @click.option(
     "--timeout",

@@ -15,12 +15,10 @@ from types import FrameType
 
 import click
 
-from palm import places
-from palm.client import Client
+from palm import control, places
 from palm.cluster import Cluster
 from palm.config import Configuration
-from palm.control import Control
-from palm.errors import Disconnected, PalmError, Timeout
+from palm.errors import Disconnected, Timeout
 
 STOP_SECONDS = 5.0  # that servers have to finish what they do, when the owner is told to stop
 
@@ -51,13 +49,14 @@ def up(path: Path, ready_fd: int = -1) -> int:
     ready_fd: where to write "ready" when all servers are; -1: say so on standard output.
     """
     configuration = Configuration.read(path)
-    refuse_if_running(configuration.name)
+    if applied(configuration):
+        return 0
     raise_on_signals()
     try:
         cluster = Cluster(configuration.name)
         try:
             configuration.start(cluster)
-            with Control(cluster):
+            with control.Control(cluster, Running(configuration, cluster).apply), configuration.serve_metrics(cluster):
                 _announce(cluster, configuration, ready_fd)
                 threading.Event().wait()
         finally:
@@ -67,6 +66,21 @@ def up(path: Path, ready_fd: int = -1) -> int:
             click.echo("palm: interrupted", err=True)
         return e.code
     return 0
+
+
+class Running:
+    """What the owner has started, and starts and stops when it is told that the file has changed."""
+
+    def __init__(self, configuration: Configuration, cluster: Cluster) -> None:
+        self._configuration, self._cluster = configuration, cluster
+        self._servers = {s.name: s for s in configuration.servers}
+
+    def apply(self, path: str) -> list[str]:
+        """Returns what had to be done."""
+        configuration = Configuration.read(path)
+        if configuration.metrics != self._configuration.metrics:
+            raise configuration.fixed("metrics", self._configuration.metrics)
+        return configuration.apply(self._cluster, self._servers)
 
 
 def _announce(cluster: Cluster, configuration: Configuration, ready_fd: int) -> None:
@@ -83,7 +97,8 @@ def _announce(cluster: Cluster, configuration: Configuration, ready_fd: int) -> 
 def up_detached(path: Path) -> int:
     """`up` in a process and session of its own; returns when all servers are ready, or it has failed."""
     configuration = Configuration.read(path)
-    refuse_if_running(configuration.name)
+    if applied(configuration):
+        return 0
     log = places.base() / f"{configuration.name or f'up-{os.getpid()}'}.log"
     ready, told = os.pipe()
     with open(log, "wb") as output:
@@ -116,20 +131,14 @@ def up_detached(path: Path) -> int:
     return 0
 
 
-def refuse_if_running(name: str | None) -> None:
-    """FileExistsError that says what is running under this name."""
+def applied(configuration: Configuration) -> bool:
+    """True if a cluster of that name runs already: it is as the configuration says now."""
+    name = configuration.name
     if name is None or name not in places.clusters():
-        return
-    try:
-        with Client(name, timeout=3.0) as client:
-            servers = ", ".join(f"{s['name']} ({s['state']})" for s in client.status()["servers"]) or "no servers"
-    except (PalmError, OSError):
-        servers = "it does not answer"
-    pid = places.owner(places.base() / name)
-    raise FileExistsError(
-        f"cluster {name} is running already (pid {pid}: {servers}); applying what differs is for a "
-        f"later version: palm down {name}, then palm up"
-    )
+        return False
+    done = control.apply(places.find(name), configuration.path)
+    click.echo(f"cluster {name} is up: {', '.join(done) or 'nothing had to be changed'}")
+    return True
 
 
 def down(name: str | None, timeout: float) -> str:

@@ -153,14 +153,12 @@ class Cluster:
         cls = load(template)
         name = places.check_name(name or cls.__name__.lower(), "the server")
         setup, env = arguments.mapping("setup", setup), arguments.mapping("env", env)
-        _check_workers(workers, cls._is_parallel)
-        cls._check_complete()
+        check_start(cls, workers, setup)
         if name == REGISTRY:
             raise ValueError(f"{REGISTRY!r} is the name of the cluster's own server: give another one")
         there = self._servers()
         if name in there and not replace:
             raise ValueError(f"there is a server {name!r} already: give another name, or replace=True")
-        _check_setup(cls, setup)
         order = Order(template, name, self.address, setup=setup, memory=parse_memory(memory))
         order.cache = self._cache_bounds.get(name, 0)
         cores = cores or max(1, (os.cpu_count() or 1) // (len(there) or 1))
@@ -252,6 +250,10 @@ class Cluster:
             child.end(max(0.1, end - time.monotonic()))
             if child.name != successor:
                 self._reports.put("left", child.name, child.pid, "stopped", "stopped").wait()
+
+    def workers(self, name: str) -> int:
+        """How many processes of this cluster run a server's functions."""
+        return len(self._workers_of(name)) or int(name in self._servers())
 
     def _servers(self) -> list[str]:
         return [n for n in self._supervisor.names() if "/" not in n]
@@ -423,7 +425,14 @@ def _check_workers(workers: int, is_parallel: bool) -> None:
         )
 
 
-def _check_setup(cls: type[Server], setup: dict[str, Any]) -> None:
+def check_start(cls: type[Server], workers: int, setup: Mapping[str, Any]) -> None:
+    """TypeError or ValueError if it cannot be started so."""
+    _check_workers(workers, cls._is_parallel)
+    cls._check_complete()
+    _check_setup(cls, setup)
+
+
+def _check_setup(cls: type[Server], setup: Mapping[str, Any]) -> None:
     if setup and cls.setup is Server.setup:
         raise TypeError(f"{cls.__qualname__} has no `setup` method that could take setup={sorted(setup)}")
     try:

@@ -9,7 +9,8 @@ import re
 import sys
 import tomllib
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass, field, replace
 from os import PathLike
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -34,7 +35,7 @@ _SERVER = {
     "restart": str,
     "cache": str,
 }
-_LATER = {"listen", "metrics", "restart"}
+_LATER = {"listen", "restart"}
 _TYPES = {str: "a string", int: "a whole number", dict: "a table"}
 _HEADER = re.compile(r"\s*\[\s*([^\[\]]+?)\s*\]")
 _KEY = re.compile(r"\s*([^=#]+?)\s*=")
@@ -66,12 +67,15 @@ class Configuration:
         Of the cluster.
     servers : tuple of ServerConfiguration
         In the order of the file, in which they are started.
+    metrics : str or None
+        ``"host:port"`` where Prometheus reads the counters.
     """
 
     path: Path
     text: str = field(repr=False)
     name: str | None = None
     servers: tuple[ServerConfiguration, ...] = ()
+    metrics: str | None = None
 
     @classmethod
     def read(cls, path: str | PathLike[str]) -> Configuration:
@@ -93,6 +97,27 @@ class Configuration:
         except (tomllib.TOMLDecodeError, UnicodeDecodeError) as e:
             raise ConfigError(f"{path}: not TOML: {e}") from None
 
+    def check(self) -> None:
+        """ConfigError if a server's class is not there, or its `setup` does not take what the file gives; nothing is
+        started, but the modules are imported."""
+        self._find_modules()
+        reader = _Reader(self.path, self.text)
+        for server in self.servers:
+            reader.check_class(server)
+            reader.check_arguments(server)
+
+    def serve_metrics(self, cluster: Cluster) -> AbstractContextManager[object]:
+        """Until it is left; of nothing, where the file does not say so. ConfigError if the address cannot be had."""
+        if self.metrics is None:
+            return nullcontext()
+        from palm.exporter import Exporter
+
+        try:
+            return Exporter(cluster, self.metrics)
+        except OSError as e:
+            at = _Reader(self.path, self.text).at(("cluster",), "metrics")
+            raise ConfigError(f"{at}: metrics = {self.metrics!r} cannot be had: {e.strerror or e}") from None
+
     def start(self, cluster: Cluster) -> None:
         """Start all servers in `cluster`; returns when they are ready.
 
@@ -103,26 +128,85 @@ class Configuration:
         PalmError
             A server did not start; has its traceback.
         """
+        self._find_modules()
+        for server in self.servers:
+            self._start(cluster, server)
+
+    def apply(self, cluster: Cluster, running: dict[str, ServerConfiguration]) -> list[str]:
+        """Start, stop, scale and replace servers of a cluster, so that it is as this says; returns what was done. Jobs
+        wait for those that are replaced. Code is not compared: who is as before goes on with what it has imported.
+
+        Parameters
+        ----------
+        running : dict
+            What runs, by name; kept up to date, when something is raised too.
+
+        Raises
+        ------
+        ConfigError, PalmError
+            As `start`. What the file says wrong is found before anything is done.
+        """
+        self._forget_modules()
+        self.check()
+        done = []
+        for name in [name for name in running if name not in {s.name for s in self.servers}]:
+            cluster.stop(name)
+            del running[name]
+            done.append(f"{name} stopped")
+        for server in self.servers:
+            if what := self._apply(cluster, server, running.get(server.name)):
+                done.append(f"{server.name} {what}")
+            running[server.name] = server
+        return done
+
+    def _apply(self, cluster: Cluster, server: ServerConfiguration, before: ServerConfiguration | None) -> str:
+        """What had to be done; "" if nothing had."""
+        if before is None:
+            self._start(cluster, server)
+            return "started"
+        if replace(before, workers=server.workers) != server:
+            self._start(cluster, server, instead=True)
+            return "replaced"
+        if cluster.workers(server.name) != server.workers:
+            cluster.scale(server.name, server.workers)
+            return f"has {server.workers} worker{'s' * (server.workers > 1)}"
+        return ""
+
+    def _start(self, cluster: Cluster, server: ServerConfiguration, *, instead: bool = False) -> None:
+        """instead: of the one of this name that runs."""
+        reader = _Reader(self.path, self.text)
+        reader.check_class(server)
+        cluster._bound_cache(server.name, server.cache)
+        try:
+            cluster.start(
+                server.template,
+                server.name,
+                workers=server.workers,
+                setup=server.setup,
+                cores=server.cores,
+                memory=server.memory,
+                env=server.env,
+                replace=instead,
+            )
+        except (TypeError, ValueError) as e:
+            raise reader.of_arguments(server, e) from None
+
+    def fixed(self, key: str, value: object) -> ConfigError:
+        """That a key of [cluster] is what it was when the cluster began."""
+        at = _Reader(self.path, self.text).at(("cluster",), key)
+        return ConfigError(f"{at}: {key} is {value!r} as long as the cluster runs: palm down {self.name}, then palm up")
+
+    def _find_modules(self) -> None:
         directory = str(self.path.parent)
         if directory not in sys.path:
             sys.path.insert(0, directory)
-        reader = _Reader(self.path, self.text)
-        for server in self.servers:
-            reader.check_class(server)
-            cluster._bound_cache(server.name, server.cache)
-            try:
-                cluster.start(
-                    server.template,
-                    server.name,
-                    workers=server.workers,
-                    setup=server.setup,
-                    cores=server.cores,
-                    memory=server.memory,
-                    env=server.env,
-                )
-            except (TypeError, ValueError) as e:
-                key = "workers" if str(e).startswith("workers=") else "setup"
-                raise ConfigError(f"{reader.at(('servers', server.name), key)}: {e}") from None
+
+    def _forget_modules(self) -> None:
+        """Those beside the file, which may have changed since they were imported here."""
+        for name, module in list(sys.modules.items()):
+            path = getattr(module, "__file__", None)
+            if path is not None and Path(path).is_relative_to(self.path.parent):
+                del sys.modules[name]
 
 
 class _Reader:
@@ -139,7 +223,8 @@ class _Reader:
             self._check_name(("cluster",), cluster["name"], "the cluster")
         tables, memory = data.get("servers", {}), cluster.get("memory")
         servers = tuple(self._server(name, table, memory) for name, table in tables.items())
-        return Configuration(self._path, self._text, cluster.get("name"), servers)
+        self._check_metrics(cluster.get("metrics", "localhost:0"))
+        return Configuration(self._path, self._text, cluster.get("name"), servers, cluster.get("metrics"))
 
     def _server(self, name: str, table: Any, memory: str | None) -> ServerConfiguration:
         place = ("servers", name)
@@ -182,6 +267,13 @@ class _Reader:
         for key in ("memory", "cache"):
             self._check_memory(place, key, table.get(key))
 
+    def _check_metrics(self, address: str) -> None:
+        host, _, port = address.rpartition(":")
+        if not host or not port.isdecimal() or int(port) > 65535:
+            raise self.error(
+                ("cluster",), "metrics", f'metrics = {address!r} has to be "host:port", as "127.0.0.1:9100"'
+            )
+
     def _check_memory(self, place: tuple[str, ...], key: str, memory: str | None) -> None:
         from palm.cluster import parse_memory
 
@@ -217,6 +309,18 @@ class _Reader:
             load(server.template)
         except TypeError as e:
             raise self.error(place, "class", str(e)) from None
+
+    def check_arguments(self, server: ServerConfiguration) -> None:
+        """ConfigError if the class does not take them."""
+        from palm.cluster import check_start
+
+        try:
+            check_start(load(server.template), server.workers, server.setup)
+        except (TypeError, ValueError) as e:
+            raise self.of_arguments(server, e) from None
+
+    def of_arguments(self, server: ServerConfiguration, e: Exception) -> ConfigError:
+        return self.error(("servers", server.name), "workers" if str(e).startswith("workers=") else "setup", str(e))
 
     def error(self, place: tuple[str, ...], key: str | None, text: str) -> ConfigError:
         return ConfigError(f"{self.at(place, key)}: {text}")

@@ -8,10 +8,12 @@ import contextlib
 import json
 import socket
 import threading
+from collections.abc import Callable
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from palm import places
-from palm.errors import Disconnected, NotFound, PalmError, Timeout
+from palm.errors import ConfigError, Disconnected, NotFound, PalmError, Timeout
 
 if TYPE_CHECKING:
     from palm.cluster import Cluster
@@ -20,14 +22,27 @@ SOCKET = "control"  # in the cluster's directory
 MOST = 65536  # bytes of a request
 PATIENCE = 1.0  # seconds for a request to be there when its sender has connected
 
-_KINDS = {"NotFound": NotFound, "ValueError": ValueError, "Timeout": Timeout, "Disconnected": Disconnected}
+_KINDS: dict[str, type[Exception]] = {
+    "NotFound": NotFound,
+    "ValueError": ValueError,
+    "ConfigError": ConfigError,
+    "Timeout": Timeout,
+    "Disconnected": Disconnected,
+}
 
 
 class Control:
-    """The owner's side, from construction to `close`."""
+    """The owner's side, from construction to `close`.
 
-    def __init__(self, cluster: Cluster) -> None:
-        self._cluster = cluster
+    Parameters
+    ----------
+    cluster : Cluster
+    apply : callable
+        Called with the path of a configuration that the cluster is to have from now on; returns what it did.
+    """
+
+    def __init__(self, cluster: Cluster, apply: Callable[[str], list[str]]) -> None:
+        self._cluster, self._apply = cluster, apply
         self._path = places.directory_of(cluster.address) / SOCKET
         self._listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         self._listener.bind(str(self._path))
@@ -45,14 +60,17 @@ class Control:
                     connection.settimeout(None)
                     connection.sendall(answer)
 
-    def _answer(self, request: bytes) -> dict[str, str]:
+    def _answer(self, request: bytes) -> dict[str, Any]:
         try:
-            server, workers = json.loads(request)["scale"]
+            said = json.loads(request)
+            if "apply" in said:
+                return {"done": self._apply(str(said["apply"]))}
+            server, workers = said["scale"]
             self._cluster.scale(str(server), workers)
         except Exception as e:
             kind = "NotFound" if isinstance(e, LookupError) else type(e).__name__
             return {"kind": kind, "text": str(e.args[0]) if isinstance(e, KeyError) and e.args else str(e)}
-        return {}
+        return {"done": []}
 
     def close(self) -> None:
         """Nobody is answered any more who asks from now on."""
@@ -84,12 +102,24 @@ def scale(address: str, server: str, workers: int, timeout: float | None = None)
     PalmError
         A worker did not start; has its traceback.
     """
-    answer = _asked(address, {"scale": [server, workers]}, timeout)
-    if answer:
-        raise _KINDS.get(answer["kind"], PalmError)(answer["text"])
+    _asked(address, {"scale": [server, workers]}, timeout)
 
 
-def _asked(address: str, request: dict[str, Any], timeout: float | None) -> dict[str, str]:
+def apply(address: str, path: Path) -> list[str]:
+    """Has the owner of the cluster at this address make it what the file at `path` says; returns what that has done.
+
+    Raises
+    ------
+    Disconnected, NotFound, PalmError
+        As for `scale`.
+    ConfigError
+        The file is wrong.
+    """
+    done: list[str] = _asked(address, {"apply": str(path.absolute())}, None)["done"]
+    return done
+
+
+def _asked(address: str, request: dict[str, Any], timeout: float | None) -> dict[str, Any]:
     directory = places.directory_of(address)
     pid = places.owner(directory)
     if not address.startswith("ipc://") or not pid:
@@ -113,7 +143,9 @@ def _asked(address: str, request: dict[str, Any], timeout: float | None) -> dict
             said = b""
     if not said:
         raise Disconnected(f"the owner of cluster {directory.name} (pid {pid}) has ended meanwhile")
-    answer: dict[str, str] = json.loads(said)
+    answer: dict[str, Any] = json.loads(said)
+    if "kind" in answer:
+        raise _KINDS.get(answer["kind"], PalmError)(answer["text"])
     return answer
 
 

@@ -16,6 +16,7 @@ import math
 import os
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from palm import waits
@@ -51,6 +52,31 @@ IDLE = 0.5  # seconds between two looks at what no event announces
 REJECTED_EVERY = 10.0  # seconds between two lines about rejected messages
 
 
+@dataclass(frozen=True)
+class Post:
+    """What a host is given, whatever it runs.
+
+    Attributes
+    ----------
+    name : str
+        Of the server.
+    endpoint : str
+        Where it receives.
+    membership : Membership, optional
+        By which it finds other servers; the registry has none.
+    suspects : sequence of Suspect
+        Messages in which processes of this server have died before.
+    capsules : Store, optional
+        Where the inputs of failed calls are kept.
+    """
+
+    name: str
+    endpoint: str
+    membership: Membership | None
+    suspects: Sequence[Suspect]
+    capsules: Store | None
+
+
 class Host:
     """Runs one server object in this process.
 
@@ -58,30 +84,16 @@ class Host:
     ----------
     server : Server
         Already set up.
-    name : str
-    endpoint : str
-        Where it receives.
-    membership : Membership, optional
-        By which it finds other servers; the registry has none.
-    suspects : list of Suspect
-        Messages in which processes of this server have died before.
+    post : Post
     """
 
-    def __init__(
-        self,
-        server: Server,
-        name: str,
-        endpoint: str,
-        membership: Membership | None = None,
-        suspects: Sequence[Suspect] = (),
-        capsules: Store | None = None,
-    ) -> None:
-        self.server, self.name, self._membership, self._suspects = server, name, membership, suspects
-        self.node = core.Node(endpoint, name, frames=os.environ.get("PALM_FRAMES") == "1")
+    def __init__(self, server: Server, post: Post) -> None:
+        self.server, self.name, self._membership, self._suspects = server, post.name, post.membership, post.suspects
+        self.node = core.Node(post.endpoint, post.name, frames=os.environ.get("PALM_FRAMES") == "1")
         self._functions = list(type(server)._exposed)
         self.node.name_functions(self._functions)
-        self._outlets = Outlets(self.node, membership)
-        self._outcomes = Outcomes(self.node, name, self._outlets, capsules)
+        self._outlets = Outlets(self.node, post.membership)
+        self._outcomes = Outcomes(self.node, post.name, self._outlets, post.capsules)
         self._branches = Branches(self.node, self._outlets, self._outcomes)
         self._generators = Generators(self.node, self._outlets, self._outcomes, self._branches, self._call)
         self._retries = Retries()
@@ -112,7 +124,7 @@ class Host:
         self.cache_bound = 0  # bytes; 0: what caches have where nobody says more
         self._cache: Cache | None = None
         server._host = self
-        server.name = name
+        server.name = post.name
 
     # ----------------------------------------------------------------------------------------------- the loop
 

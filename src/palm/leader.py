@@ -10,7 +10,6 @@ from __future__ import annotations
 import contextlib
 import logging
 import time
-from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from palm._core import node as core
@@ -19,13 +18,11 @@ from palm.assignment import Assignment, JobHere
 from palm.crew import Crew, Worker
 from palm.directory import pid_here
 from palm.errors import PalmError
-from palm.host import Host, key_of
-from palm.suspects import AtWork, Suspect, Suspects
-from palm.template import Server, function
+from palm.host import Host, Post, key_of
+from palm.suspects import AtWork, Suspects
+from palm.template import Server, Signature, function
 
 if TYPE_CHECKING:
-    from palm.capsule import Store
-    from palm.membership import Membership
     from palm.tenure import Tenure
 
 log = logging.getLogger("palm")
@@ -54,26 +51,17 @@ class Leader(Host):
     Parameters
     ----------
     template : type
-    suspects : sequence of Suspect
-        Messages in which processes of this server have died before this one began.
+    post : Post
     """
 
-    def __init__(
-        self,
-        template: type[Server],
-        name: str,
-        endpoint: str,
-        membership: Membership | None,
-        suspects: Sequence[Suspect],
-        capsules: Store | None,
-    ) -> None:
-        super().__init__(Leading(), name, endpoint, membership, suspects, capsules)
+    def __init__(self, template: type[Server], post: Post) -> None:
+        super().__init__(Leading(), post)
         self._template = template
         self._crew = Crew()
         self._pages: dict[int, core_space.Page] = {}  # of workers, by link: they can be read after their deaths
         self._blamed = Suspects()
-        for suspect in suspects:
-            self._blamed.recall(name, suspect)
+        for suspect in post.suspects:
+            self._blamed.recall(post.name, suspect)
         self.tenure: Tenure | None = None  # of one that nobody watches
 
     # ----------------------------------------------------------------------------------------------- workers
@@ -148,6 +136,21 @@ class Leader(Host):
     def _is_own(self, a: Assignment) -> bool:
         """True of the leader's own functions, which workers call."""
         return a.steps[0][0] == self.name and a.steps[0][1] in (JOIN, LEAVE)
+
+    def _bind(self, a: Assignment) -> None:
+        if self._is_own(a):
+            super()._bind(a)
+            return
+        server, name, _, key = a.steps[0]
+        signature = self._template._step(name)
+        if signature is None or server != self.name:
+            a.refusal = self._no_function(server, name, list(self._template._exposed))
+            return
+        self._bind_step(a, signature, a.constants[key] if key is not None else {})
+
+    def _bind_step(self, a: Assignment, signature: Signature, constants: dict[str, Any]) -> None:
+        """A step of the template, which messages are for."""
+        raise NotImplementedError
 
     def _open(self, event: core.Event) -> None:
         super()._open(event)

@@ -28,7 +28,7 @@ from palm.suspects import Suspect
 from palm.template import Reduce, Server, Source, exposure
 
 if TYPE_CHECKING:
-    from palm.host import Host
+    from palm.host import Host, Post
     from palm.leader import Leader
     from palm.membership import Enlistment
 
@@ -112,7 +112,7 @@ def describe(server: Server, order: Order, address: str, supervised: bool) -> di
 def run(order: Order, ready: Callable[[], None]) -> None:
     """Runs the server until it is stopped."""
     from palm.faults import Faults
-    from palm.host import Host
+    from palm.host import Host, Post
 
     cls = load(order.template)
     _allow_many_files()
@@ -140,14 +140,15 @@ def run(order: Order, ready: Callable[[], None]) -> None:
     server.name, server.worker = order.name, order.worker or 0
     host: Host
     leader: Leader | None = None
+    post = Post(order.name, endpoint, membership, order.suspects, capsules)
     if order.leads:
-        host = leader = _leader(server, order, endpoint, membership, capsules)
+        host = leader = _leader(server, post)
     elif isinstance(server, Reduce):
         from palm.reduce_worker import Folder
 
-        host = Folder(server, order.name, endpoint, membership, order.suspects, capsules)
+        host = Folder(server, post)
     else:
-        host = Host(server, order.name, endpoint, membership, order.suspects, capsules)
+        host = Host(server, post)
     host.cache_bound = order.cache
     if membership and order.worker is not None and guest is None:
         from palm.leader import JOIN
@@ -198,21 +199,21 @@ def run(order: Order, ready: Callable[[], None]) -> None:
             _last_one_out(path.parent, GRACE + 0.3 if order.is_registry else 0.3)
 
 
-def _leader(server: Server, order: Order, endpoint: str, membership: Any, capsules: Any) -> Leader:
+def _leader(server: Server, post: Post) -> Leader:
     """`server` is used by one that runs something of it itself."""
     from palm.scattergather import ScatterGather
 
     if isinstance(server, ScatterGather):
         from palm.scatter_leader import ScatterLeader
 
-        return ScatterLeader(server, order.name, endpoint, membership, order.suspects, capsules)
+        return ScatterLeader(server, post)
     if isinstance(server, Reduce):
         from palm.reduce_leader import ReduceLeader
 
-        return ReduceLeader(server, order.name, endpoint, membership, order.suspects, capsules)
+        return ReduceLeader(server, post)
     from palm.butterfly_leader import ButterflyLeader
 
-    return ButterflyLeader(type(server), order.name, endpoint, membership, order.suspects, capsules)
+    return ButterflyLeader(type(server), post)
 
 
 def _stop_on_signals(softly: Callable[[], None], at_once: Callable[[], None], *, is_served: bool) -> None:

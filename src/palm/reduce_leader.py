@@ -9,9 +9,8 @@ from __future__ import annotations
 
 import copy
 import itertools
-from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
@@ -20,20 +19,17 @@ from palm._core.payload import BlockLost
 from palm.assignment import Assignment, JobHere
 from palm.assignment import Name as WireName
 from palm.errors import Crashed, PalmError, PayloadError
+from palm.host import Post
 from palm.making import ChildEnded, Making
 from palm.message import input_of
 from palm.names import Name
 from palm.reduce_state import COMBINING, MOST_ITEMS, Full, Group, Item, Reduction, Row, checked_key
 from palm.reduce_state import Task as Combination
 from palm.remote import died_in, text_of
-from palm.suspects import Blame, Suspect, of_job
+from palm.suspects import Blame, of_job
 from palm.task_leader import TaskLeader
 from palm.tasks import Task
-from palm.template import Reduce
-
-if TYPE_CHECKING:
-    from palm.capsule import Store
-    from palm.membership import Membership
+from palm.template import Reduce, Signature
 
 ABSORBED, ABSORBED_BYTES = 256, 1 << 22  # messages, after which the client is told at the latest,
 UNCOMBINED, UNCOMBINED_BYTES = (
@@ -100,18 +96,10 @@ class ReduceLeader(TaskLeader):
         An object of the user's class, set up: for `key` and `finish`.
     """
 
-    def __init__(
-        self,
-        reduce: Reduce,
-        name: str,
-        endpoint: str,
-        membership: Membership | None,
-        suspects: Sequence[Suspect],
-        capsules: Store | None,
-    ) -> None:
-        super().__init__(type(reduce), name, endpoint, membership, suspects, capsules)
+    def __init__(self, reduce: Reduce, post: Post) -> None:
+        super().__init__(type(reduce), post)
         self._reduce = reduce
-        reduce._host, reduce.name = self, name
+        reduce._host, reduce.name = self, post.name
         self._has_key = type(reduce).key is not Reduce.key
         self._functions += list(type(reduce)._exposed)
         self.node.name_functions(self._functions)
@@ -123,15 +111,8 @@ class ReduceLeader(TaskLeader):
 
     # ---------------------------------------------------------------------------------- what a handle means
 
-    def _bind(self, a: Assignment) -> None:
-        if self._is_own(a):
-            super()._bind(a)
-            return
-        server, name, _, key = a.steps[0]
-        signature = self._template._exposed.get(name)
-        if signature is None or server != self.name:
-            a.refusal = self._no_function(server, name, list(self._template._exposed))
-            return
+    def _bind_step(self, a: Assignment, signature: Signature, constants: dict[str, Any]) -> None:
+        server, name = a.steps[0][:2]
         if a.calls:
             a.refusal = PalmError(
                 f"{server}.{name} makes one of the messages of a job: it is for client.job, which knows when all are "
@@ -140,7 +121,6 @@ class ReduceLeader(TaskLeader):
             return
         quiet = copy.copy(signature)  # of what the leader itself does, nothing is run again
         quiet.retry_on, quiet.timeout = (), 0.0
-        constants = a.constants[key] if key is not None else {}
         try:
             fitting = signature.fitting(self.name, constants, a.sender or ("" if a.hop else "the client"))
         except PayloadError as e:

@@ -12,23 +12,20 @@ import logging
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from palm._core import node as core
 from palm._core.payload import BlockLost
 from palm.assignment import Assignment, JobHere, Name
 from palm.errors import PalmError, PayloadError
+from palm.host import Post
 from palm.line import Line, Waiting
 from palm.message import child, places
 from palm.scattergather import Hook, ScatterGather, parts_of
 from palm.step import To
-from palm.suspects import Suspect
 from palm.task_leader import TaskLeader
 from palm.tasks import Task
-
-if TYPE_CHECKING:
-    from palm.capsule import Store
-    from palm.membership import Membership
+from palm.template import Signature
 
 log = logging.getLogger("palm")
 SLICE = 0.001  # seconds of scattering and gathering before the leader looks what has come
@@ -57,18 +54,10 @@ class Gathering:
 
 
 class ScatterLeader(TaskLeader):
-    def __init__(
-        self,
-        user: ScatterGather,
-        name: str,
-        endpoint: str,
-        membership: Membership | None,
-        suspects: Sequence[Suspect],
-        capsules: Store | None,
-    ) -> None:
-        super().__init__(type(user), name, endpoint, membership, suspects, capsules)
+    def __init__(self, user: ScatterGather, post: Post) -> None:
+        super().__init__(type(user), post)
         self._user = user
-        self._user._host, self._user.name = self, name
+        self._user._host, self._user.name = self, post.name
         self._scatter, self._gather = Hook(type(user), "scatter"), Hook(type(user), "gather")
         self._functions += [self._scatter.name, self._gather.name]
         self.node.name_functions(self._functions)
@@ -77,16 +66,7 @@ class ScatterLeader(TaskLeader):
         self._ready: collections.deque[Gathering] = collections.deque()
         self._now: Gathering | None = None  # what is being gathered
 
-    def _bind(self, a: Assignment) -> None:
-        if self._is_own(a):
-            super()._bind(a)
-            return
-        server, name, _, key = a.steps[0]
-        signature = self._template._step(name)
-        if signature is None or server != self.name:
-            a.refusal = self._no_function(server, name, list(self._template._exposed))
-            return
-        constants = a.constants[key] if key is not None else {}
+    def _bind_step(self, a: Assignment, signature: Signature, constants: dict[str, Any]) -> None:
         own = self._scatter.own(constants)
         self._bind_to(
             a, signature, lambda *values: self._scattered(a, values, own), constants, counted=self._scatter.name

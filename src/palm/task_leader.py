@@ -7,23 +7,19 @@ else is repeated.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from palm._core import node as core
 from palm._core.payload import BlockLost
 from palm.assignment import Assignment, JobHere, Name, Outlet
 from palm.crew import Load, Worker
 from palm.errors import Crashed, RemoteError
+from palm.host import Post
 from palm.leader import Leader
 from palm.remote import NO_MESSAGE, died_in, tree_of_error
-from palm.suspects import AtWork, Blame, Suspect
+from palm.suspects import AtWork, Blame
 from palm.tasks import Task, Tasks
 from palm.template import Server
-
-if TYPE_CHECKING:
-    from palm.capsule import Store
-    from palm.membership import Membership
 
 LOSSES = 8  # of the block of one task: then it cannot be had
 
@@ -31,16 +27,8 @@ LOSSES = 8  # of the block of one task: then it cannot be had
 class TaskLeader(Leader):
     """A subclass makes tasks in `_go_on`, as late as `_room` lets it, and has `submit` give them to workers."""
 
-    def __init__(
-        self,
-        template: type[Server],
-        name: str,
-        endpoint: str,
-        membership: Membership | None,
-        suspects: Sequence[Suspect],
-        capsules: Store | None,
-    ) -> None:
-        super().__init__(template, name, endpoint, membership, suspects, capsules)
+    def __init__(self, template: type[Server], post: Post) -> None:
+        super().__init__(template, post)
         self._tasks = Tasks()
         self._answers: dict[tuple[int, int], bytes] = {}  # the job, by link and handle of a worker
 
