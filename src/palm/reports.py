@@ -4,7 +4,7 @@ waits for it cannot start it again."""
 
 from __future__ import annotations
 
-import contextlib
+import logging
 import queue
 import threading
 from collections.abc import Callable
@@ -12,6 +12,7 @@ from typing import Any
 
 from palm.errors import PalmError
 
+log = logging.getLogger("palm")
 Report = tuple[Any, ...]  # a function of the registry, and what it gets
 
 
@@ -28,26 +29,37 @@ class Reports:
         self._tell = tell
         self._queue: queue.SimpleQueue[tuple[Report, threading.Event] | None] = queue.SimpleQueue()
         self._closed = False
+        self._lock = threading.Lock()  # of what comes into the queue, and that nothing does any more
         self._thread = threading.Thread(target=self._run, name="palm-reports", daemon=True)
         self._thread.start()
 
     def put(self, function: str, *values: Any) -> threading.Event:
         """Set when it has been told, or cannot be."""
         told = threading.Event()
-        self._queue.put(((function, *values), told))
+        with self._lock:
+            if self._closed:
+                told.set()
+            else:
+                self._queue.put(((function, *values), told))
         return told
 
     def _run(self) -> None:
         while (item := self._queue.get()) is not None:
             report, told = item
-            if not self._closed:
-                with contextlib.suppress(PalmError, OSError):
+            try:
+                if not self._closed:
                     self._tell(*report)
-            told.set()
+            except (PalmError, OSError):
+                pass
+            except Exception:  # others are told all the same, and who waits goes on
+                log.exception("the registry was not told %s", report)
+            finally:
+                told.set()
 
     def close(self, timeout: float) -> None:
         """What has not been told is not any more. Again: without effect."""
-        self._closed = True
-        self._queue.put(None)
+        with self._lock:
+            self._closed = True
+            self._queue.put(None)
         if self._thread.is_alive():
             self._thread.join(timeout)
