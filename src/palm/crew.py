@@ -2,9 +2,9 @@
 """Which worker of a parallel server gets how many messages next (DESIGN 5.8; R4, R5): work goes against credit.
 
 A worker has the message that it works on, and beside it as many as it does in `AHEAD` seconds, by the time that its
-last ones of the same function took: one at least, unless they are long, so that it need not wait for the next one. It
-gets them in envelopes of half as many: while it works on one, and reports when that is done, another is there. So long
-ones never queue behind one another, and short ones travel in batches. Towards the end of what waits the shares get
+last ones of the same function took: one at least, so that it need not wait for the next one, unless they are long. It
+gets them in envelopes of half as many: while it works on one, and reports when that is done, another is there. So short
+ones travel in batches, and long ones do not queue behind one another where somebody else could have them. Towards the end of what waits the shares get
 smaller, as in guided self-scheduling (Polychronopoulos and Kuck, 1987): the last ones are for who is free first. Pure:
 no I/O, no clock.
 """
@@ -16,9 +16,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 AHEAD = 0.001  # seconds of work that wait at a worker: what it may take to hand over more
-LONG = (
-    0.01  # seconds: for a message that takes longer than that, a worker may as well wait as long as a hand-over takes
-)
+LONG = 0.01  # seconds: behind a message that takes longer than that, one waits at most, and only if many others wait
+VERY_LONG = 0.1  # seconds: behind one that takes longer none does: a hand-over is nothing to it
 SHORTEST = 1e-6  # seconds that a message takes at least, its way included
 MOST = 512  # messages that a worker has: two envelopes
 RECENT = 0.25  # how much the last report counts in the time that a message takes
@@ -64,6 +63,11 @@ class Worker:
         service = self.services.get(function, math.inf)
         return service if service < LONG else math.inf
 
+    def _is_soon_free(self, function: str) -> bool:
+        """What it is at, and what it would get, are not very long, as far as is known."""
+        functions = {function, *(load.function for load in self.loads.values() if load.outstanding)}
+        return all(self.services.get(f, math.inf) < VERY_LONG for f in functions)
+
     def appetite(self, function: str) -> int:
         """How many messages of this function it has, at most, when it has work enough."""
         service = self._service(function)
@@ -73,7 +77,7 @@ class Worker:
         """How many messages of this function it may get now; `most`, of those that wait."""
         service, backlog = self._service(function), self.backlog()
         if service == math.inf or backlog == math.inf:
-            return 0 if backlog else 1
+            return int(not backlog or (most > 1 and self.outstanding == 1 and self._is_soon_free(function)))
         limit = min(self.appetite(function), most)
         half = max(1, limit // 2)  # an envelope is reported as a whole: while one half is done, the other is ahead
         room = limit - math.ceil(backlog / max(service, SHORTEST))
