@@ -448,7 +448,7 @@ def test_status_tells_of_workers_that_are_started_again(cluster):
     cluster.start(Work, workers=2)
     [pid, _] = pids(cluster)
     os.kill(pid, signal.SIGKILL)
-    eventually(lambda: len(pids(cluster)) == 2 and pid not in pids(cluster))
+    eventually(lambda: len(there := pids(cluster)) == 2 and pid not in there)
     [server] = cluster.status()["servers"]
     assert server["name"] == "work" and [w["state"] for w in server["workers"]] == ["running", "running"]
     assert server["template"] == "Butterfly"

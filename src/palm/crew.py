@@ -50,6 +50,7 @@ class Worker:
     services: dict[str, float] = field(default_factory=dict)  # seconds that a message takes, by function
     loads: dict[int, Load] = field(default_factory=dict)  # by handle
     is_leaving: bool = False  # it gets nothing more
+    _left: int = 0  # what it had when it last reported
 
     @property
     def outstanding(self) -> int:
@@ -63,10 +64,14 @@ class Worker:
         service = self.services.get(function, math.inf)
         return service if service < LONG else math.inf
 
-    def _is_soon_free(self, function: str) -> bool:
-        """What it is at, and what it would get, are not very long, as far as is known."""
+    def _room_behind_long(self, function: str, most: int) -> int:
+        """Of what takes long. One may be ahead that it would be given anyway, since so many wait: when it has just begun
+        with another one, of which nothing says that it is very long."""
         functions = {function, *(load.function for load in self.loads.values() if load.outstanding)}
-        return all(self.services.get(f, math.inf) < VERY_LONG for f in functions)
+        is_soon_free = all(self.services.get(f, math.inf) < VERY_LONG for f in functions)
+        if not self.outstanding:
+            return 2 if most > 1 and is_soon_free else 1
+        return int(most > 1 and is_soon_free and self.outstanding == self._left == 1)
 
     def appetite(self, function: str) -> int:
         """How many messages of this function it has, at most, when it has work enough."""
@@ -77,7 +82,7 @@ class Worker:
         """How many messages of this function it may get now; `most`, of those that wait."""
         service, backlog = self._service(function), self.backlog()
         if service == math.inf or backlog == math.inf:
-            return int(not backlog or (most > 1 and self.outstanding == 1 and self._is_soon_free(function)))
+            return self._room_behind_long(function, most)
         limit = min(self.appetite(function), most)
         half = max(1, limit // 2)  # an envelope is reported as a whole: while one half is done, the other is ahead
         room = limit - math.ceil(backlog / max(service, SHORTEST))
@@ -94,6 +99,7 @@ class Worker:
         known = self.services.get(load.function)
         self.services[load.function] = took if known is None else known + (took - known) * RECENT
         load.done, load.busy = load.done + more, busy
+        self._left = self.outstanding
 
 
 class Crew:
