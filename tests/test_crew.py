@@ -115,6 +115,25 @@ def test_one_envelope_is_ahead_while_another_is_worked_on():
     assert crew.next("f", 1000) == (worker, 1)
 
 
+def test_one_is_ahead_of_what_takes_long_while_many_wait():
+    crew = Crew()
+    worker = Worker(0, 0, "w", 1, {"f": 0.02, "g": 0.02, "hours": 5.0})
+    worker.loads = {1: Load(None, "f"), 2: Load(None, "g"), 3: Load(None, "hours")}
+    crew.add(worker)
+    assert crew.next("f", 1) == (worker, 1) and crew.next("f", 1000) == (worker, 2)
+    assert crew.next("hours", 1000) == (worker, 1) and crew.next("not known", 1000) == (worker, 1)
+
+    worker.loads[1].sent += 1
+    assert crew.next("f", 1000) is None, "nobody knows for how long it has been at it"
+    worker.loads[1].sent += 1
+    worker.reported(1, 1, 20_000_000)
+    assert crew.next("f", 1000) == (worker, 1) and crew.next("g", 1000) == (worker, 1), "it has just begun"
+    assert crew.next("f", 3) is None, "somebody else may be free sooner"
+    assert crew.next("hours", 1000) is None and crew.next("not known", 1000) is None
+    worker.loads[1].sent += 1
+    assert crew.next("f", 1000) is None
+
+
 def test_what_is_reported_is_believed_if_it_can_be():
     worker = Worker(0, 0, "w", 1)
     worker.loads[7] = Load(None, "f", sent=(1 << 32) + 3, done=1 << 32)

@@ -4,9 +4,9 @@
 A worker has the message that it works on, and beside it as many as it does in `AHEAD` seconds, by the time that its
 last ones of the same function took: one at least, so that it need not wait for the next one, unless they are long. It
 gets them in envelopes of half as many: while it works on one, and reports when that is done, another is there. So short
-ones travel in batches, and long ones do not queue behind one another where somebody else could have them. Towards the end of what waits the shares get
-smaller, as in guided self-scheduling (Polychronopoulos and Kuck, 1987): the last ones are for who is free first. Pure:
-no I/O, no clock.
+ones travel in batches, and long ones do not queue behind one another where somebody else could have them. Towards the
+end of what waits the shares get smaller, as in guided self-scheduling (Polychronopoulos and Kuck, 1987): the last ones
+are for who is free first. Pure: no I/O, no clock.
 """
 
 from __future__ import annotations
@@ -65,8 +65,8 @@ class Worker:
         return service if service < LONG else math.inf
 
     def _room_behind_long(self, function: str, most: int) -> int:
-        """Of what takes long. One may be ahead that it would be given anyway, since so many wait: when it has just begun
-        with another one, of which nothing says that it is very long."""
+        """Of what takes long. One may be ahead that it would be given anyway, since so many wait: when it has just
+        begun with another one, of which nothing says that it is very long."""
         functions = {function, *(load.function for load in self.loads.values() if load.outstanding)}
         is_soon_free = all(self.services.get(f, math.inf) < VERY_LONG for f in functions)
         if not self.outstanding:
