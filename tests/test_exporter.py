@@ -33,6 +33,28 @@ class Twice(palm.Butterfly):
             sum(range(10000))
         return None
 
+    @palm.function
+    def measured(self, x):
+        self.count("frames")
+        self.count("photons", max(x, 0) / 2)
+        self.observe("snr", x)
+
+    @palm.function
+    def misuse(self, how):
+        if how == "too many":
+            for i in range(40):
+                self.count(f"number {i}")
+        elif how == "both":
+            self.count("x")
+            self.observe("x", 1.0)
+        else:
+            method, *args = {
+                "less": ("count", "y", -1),
+                "nan": ("observe", "z", float("nan")),
+                "long": ("count", "y" * 64),
+            }[how]
+            getattr(self, method)(*args)
+
 
 class Plain(palm.Server):
     @palm.function
@@ -72,7 +94,7 @@ def families(exporter: Exporter) -> dict[str, Metric]:
     return {family.name: family for family in text_string_to_metric_families(scrape(exporter))}
 
 
-def total(family: Metric, name: str, **labels: str) -> float:
+def total(family: Metric, name: str, /, **labels: str) -> float:
     """Of the samples of this name whose labels are these, among others."""
     return sum(s.value for s in family.samples if s.name == name and labels.items() <= s.labels.items())
 
@@ -97,6 +119,34 @@ def test_the_sums_are_what_the_job_has_sent(cluster, exporter):
     buckets = [s.value for s in times.samples if s.name.endswith("_bucket") and s.labels["function"] == "odd"]
     assert buckets == sorted(buckets) and len(buckets) == 15
     assert total(found["palm_up"], "palm_up") == 4 and total(found["palm_registry_up"], "palm_registry_up") == 1
+
+
+def test_what_functions_count_and_observe(cluster, exporter):
+    list(cluster.client().job("twice.measured", [-1.0, 0.5, 1.0, 3.0, 1e9]))
+    found = families(exporter)
+    own, values = found["palm_user"], found["palm_user_values"]
+    assert total(own, "palm_user_total", name="frames", server="twice") == 5
+    assert total(own, "palm_user_total", name="photons") == (0.5 + 1.0 + 3.0 + 1e9) / 2
+    assert (values.type, total(values, "palm_user_values_count", name="snr")) == ("histogram", 5)
+    assert total(values, "palm_user_values_sum", name="snr") == -1.0 + 0.5 + 1.0 + 3.0 + 1e9
+    up_to = [total(values, "palm_user_values_bucket", name="snr", le=le) for le in ("1.0", "16.0", "+Inf")]
+    assert up_to == [3, 4, 5]
+
+
+@pytest.mark.parametrize(
+    ("how", "says"),
+    [
+        ("less", "a counter only grows: 'y' cannot be counted by -1"),
+        ("nan", "'z': nan is in no bucket"),
+        ("long", "is longer than 63 bytes"),
+        ("both", "'x' is longer than 63 bytes, or counts and observes at the same time"),
+        ("too many", "there are 32 counters and histograms of your own in this process: no 'number 32' besides"),
+    ],
+)
+def test_counters_that_cannot_be(cluster, how, says):
+    cluster.start(Twice)
+    with pytest.raises(palm.RemoteError, match=says):
+        cluster.client().call("twice.misuse", how)
 
 
 def test_errors_are_counted(cluster, exporter):

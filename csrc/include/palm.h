@@ -159,7 +159,7 @@ void palm_space_get_stats(palm_space *space, palm_space_stats *out);
 
 /* The page of counters in the head of the arena that others may read while we compute (DESIGN 5.10); private memory
  * where there is no arena. PALM_PAGE_BYTES, 64-byte aligned, zero at birth. */
-enum { PALM_PAGE_BYTES = 32768 };
+enum { PALM_PAGE_BYTES = 49152 };
 void *palm_space_page(const palm_space *space);
 /* Maps (read-only) the page of another process, found by its arena's pid and fd; for reports. */
 palm_err palm_page_open(const palm_identity *of, const void **page);
@@ -357,6 +357,16 @@ typedef struct palm_waiting {
     uint64_t since_ns;             /* CLOCK_MONOTONIC; 0: nobody, and the names say nothing */
     char servers[PALM_WAITING_BYTES];
 } palm_waiting;
+/* A counter or histogram of the user's own. One thread writes at a time; `kind` last, when the name is there. */
+enum { PALM_MAX_OWN = 32, PALM_OWN_BUCKETS = 42, PALM_OWN_LEAST = -20 };
+typedef enum palm_own_kind { PALM_OWN_NONE = 0, PALM_OWN_COUNTER, PALM_OWN_HISTOGRAM } palm_own_kind;
+typedef struct palm_own_counter {
+    char name[PALM_NAME_BYTES];    /* ends with a 0 */
+    uint64_t kind;                 /* palm_own_kind; those behind the first that is none are not in use */
+    uint64_t count;                /* of values that were added */
+    uint64_t sum;                  /* of these, the bits of a double */
+    uint64_t histogram[PALM_OWN_BUCKETS]; /* bucket i: up to 2^(PALM_OWN_LEAST + i), and no less; the last: all above */
+} palm_own_counter;
 typedef enum palm_end {
     PALM_END_NONE = 0,
     PALM_END_OVERRUN,              /* it has taken longer than its limit */
@@ -379,6 +389,7 @@ typedef struct palm_counters {
     palm_waiting waiting;
     palm_at_work at_work;
     palm_function_counters functions[PALM_MAX_FUNCTIONS];
+    palm_own_counter own[PALM_MAX_OWN];
 } palm_counters;
 static inline void palm_count(uint64_t *counter, uint64_t n)
 {
@@ -390,6 +401,11 @@ static inline void palm_gauge(uint64_t *gauge, uint64_t value)
     __atomic_store_n(gauge, value, __ATOMIC_RELAXED);
 }
 void palm_count_call(palm_function_counters *function, uint64_t ns);
+/* Adds a value to the one of this name, which it makes if there is none; name: `size` bytes, no 0 among them. PALM_EINVAL:
+ * the name has too many bytes, or is that of the other kind; PALM_ELIMIT: there are PALM_MAX_OWN. */
+palm_err palm_own_add(palm_counters *counters, palm_own_kind kind, const char *name, size_t size, double value);
+/* A copy of number i; false: there are not so many. What the page says is not believed: the name ends with a 0. */
+bool palm_own_read(const palm_counters *counters, uint32_t i, palm_own_counter *out);
 /* 0 in a build that neither tracks nor repeats messages, to measure what that costs. */
 #ifndef PALM_TRACKED
 #define PALM_TRACKED 1

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 #include "palm.h"
 
+#include <math.h>
 #include <string.h>
 
 _Static_assert(sizeof(palm_counters) <= PALM_PAGE_BYTES, "the counters fit their page");
@@ -11,6 +12,62 @@ void palm_count_call(palm_function_counters *function, uint64_t ns)
     palm_count(&function->calls, 1);
     palm_count(&function->busy_ns, ns);
     palm_count(&function->histogram[bucket < PALM_HISTOGRAM ? bucket : PALM_HISTOGRAM - 1], 1);
+}
+
+/* Which has this name, or the first that has none; NULL: others have all. */
+static palm_own_counter *find_own(palm_counters *counters, const char *name, size_t size)
+{
+    for (uint32_t i = 0; i < PALM_MAX_OWN; i++) {
+        palm_own_counter *own = &counters->own[i];
+        if (!own->kind || (!memcmp(own->name, name, size) && !own->name[size]))
+            return own;
+    }
+    return NULL;
+}
+
+static unsigned bucket_of(double value)
+{
+    int exponent;
+    double half = frexp(value, &exponent); /* half * 2^exponent, 0.5 <= half < 1 */
+    int i = exponent - (half == 0.5) - PALM_OWN_LEAST;
+    return value <= 0 || i < 0 ? 0 : i < PALM_OWN_BUCKETS - 1 ? (unsigned)i : PALM_OWN_BUCKETS - 1;
+}
+
+static void add(uint64_t *bits, double value)
+{
+    double sum;
+    memcpy(&sum, bits, sizeof sum);
+    sum += value;
+    uint64_t after;
+    memcpy(&after, &sum, sizeof after);
+    palm_gauge(bits, after);
+}
+
+palm_err palm_own_add(palm_counters *counters, palm_own_kind kind, const char *name, size_t size, double value)
+{
+    if (size >= PALM_NAME_BYTES)
+        return PALM_EINVAL;
+    palm_own_counter *own = find_own(counters, name, size);
+    if (!own)
+        return PALM_ELIMIT;
+    if (!own->kind)
+        memcpy(own->name, name, size); /* the page was zero at birth */
+    else if (own->kind != kind)
+        return PALM_EINVAL;
+    add(&own->sum, value);
+    palm_count(&own->histogram[isinf(value) && value > 0 ? PALM_OWN_BUCKETS - 1 : bucket_of(value)], 1);
+    palm_count(&own->count, 1);
+    __atomic_store_n(&own->kind, kind, __ATOMIC_RELEASE); /* pairs with the acquire in palm_own_read */
+    return PALM_OK;
+}
+
+bool palm_own_read(const palm_counters *counters, uint32_t i, palm_own_counter *out)
+{
+    if (i >= PALM_MAX_OWN || !__atomic_load_n(&counters->own[i].kind, __ATOMIC_ACQUIRE))
+        return false;
+    memcpy(out, &counters->own[i], sizeof *out);
+    out->name[PALM_NAME_BYTES - 1] = 0;
+    return true;
 }
 
 void palm_work_on(palm_at_work *work, const uint8_t job[16], uint32_t hop, uint32_t function, uint32_t together,

@@ -2,6 +2,7 @@
  * The name of the message at work, as others read it: while its process computes, and after its death. */
 #include "check.h"
 
+#include <math.h>
 #include <signal.h>
 #include <string.h>
 #include <sys/wait.h>
@@ -134,6 +135,64 @@ static void leaves_out_names_that_do_not_fit(void)
     CHECK(palm_wait_read(&waiting, &found) && strlen(found.servers) == PALM_WAITING_BYTES - 1);
 }
 
+static palm_own_counter own_of(const palm_counters *counters, uint32_t i)
+{
+    palm_own_counter found;
+    CHECK(palm_own_read(counters, i, &found));
+    return found;
+}
+
+static palm_err own(palm_counters *counters, palm_own_kind kind, const char *name, double value)
+{
+    return palm_own_add(counters, kind, name, strlen(name), value);
+}
+
+static double sum_of(palm_own_counter found)
+{
+    double sum;
+    memcpy(&sum, &found.sum, sizeof sum);
+    return sum;
+}
+
+static void counts_and_observes_what_the_user_names(palm_counters *c)
+{
+    CHECK_OK(own(c, PALM_OWN_COUNTER, "frames", 2));
+    CHECK_OK(own(c, PALM_OWN_COUNTER, "frame", 0.5));
+    CHECK_OK(own(c, PALM_OWN_COUNTER, "frames", 1));
+    CHECK(!strcmp(own_of(c, 0).name, "frames") && sum_of(own_of(c, 0)) == 3 && own_of(c, 0).count == 2);
+    CHECK(!strcmp(own_of(c, 1).name, "frame") && sum_of(own_of(c, 1)) == 0.5);
+    static const struct {
+        double value;
+        unsigned bucket;
+    } values[] = {{-1, 0}, {0, 0}, {1e-9, 0}, {0x1p-20, 0}, {0x1.8p-20, 1}, {0x1p-19, 1}, {1, 20}, {1.5, 21},
+                  {0x1p20, 40}, {0x1.8p20, 41}, {1e300, 41}, {INFINITY, 41}, {-INFINITY, 0}};
+    uint64_t expected[PALM_OWN_BUCKETS] = {0};
+    for (unsigned i = 0; i < sizeof values / sizeof *values; i++) {
+        CHECK_OK(own(c, PALM_OWN_HISTOGRAM, "snr", values[i].value));
+        expected[values[i].bucket]++;
+        CHECK(!memcmp(own_of(c, 2).histogram, expected, sizeof expected));
+    }
+    CHECK(own_of(c, 2).count == sizeof values / sizeof *values);
+    palm_own_counter found;
+    CHECK(!palm_own_read(c, 3, &found) && !palm_own_read(c, UINT32_MAX, &found));
+}
+
+static void refuses_names_that_it_cannot_have(palm_counters *c)
+{
+    char name[PALM_NAME_BYTES + 1];
+    memset(name, 'x', sizeof name);
+    CHECK(palm_own_add(c, PALM_OWN_COUNTER, name, PALM_NAME_BYTES, 1) == PALM_EINVAL);
+    CHECK_OK(palm_own_add(c, PALM_OWN_COUNTER, name, PALM_NAME_BYTES - 1, 1));
+    CHECK(strlen(own_of(c, 3).name) == PALM_NAME_BYTES - 1);
+    CHECK(own(c, PALM_OWN_HISTOGRAM, "frames", 1) == PALM_EINVAL && own(c, PALM_OWN_COUNTER, "snr", 1) == PALM_EINVAL);
+    for (char i = 0; i < PALM_MAX_OWN - 4; i++)
+        CHECK_OK(own(c, PALM_OWN_COUNTER, (char[]){(char)('A' + i), 0}, 1));
+    CHECK(own(c, PALM_OWN_COUNTER, "one more", 1) == PALM_ELIMIT);
+    CHECK_OK(own(c, PALM_OWN_COUNTER, "frames", 1));
+    memset(c->own[0].name, 'y', PALM_NAME_BYTES);
+    CHECK(strlen(own_of(c, 0).name) == PALM_NAME_BYTES - 1);
+}
+
 enum { SINCE = 1000, LIMIT = 500, DEADLINE = 9000, GRACE = 100 };
 
 static palm_end judged(const palm_at_work *work, uint64_t now, uint64_t realtime, uint64_t grace)
@@ -203,5 +262,8 @@ int main(void)
     judges_what_takes_too_long();
     judges_what_is_late();
     judges_what_nobody_waits_for();
+    static palm_counters counters; /* zero, as a page at birth */
+    counts_and_observes_what_the_user_names(&counters);
+    refuses_names_that_it_cannot_have(&counters);
     return 0;
 }

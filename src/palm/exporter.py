@@ -6,6 +6,7 @@ They are read from the processes' pages when somebody asks, so that nobody is di
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
@@ -31,6 +32,7 @@ COUNTERS = {  # by our names: theirs, and what they are
     "dropped": ("palm_dropped", "Messages for which a branch that may not hold up the job had no room"),
     "busy_seconds": ("palm_busy_seconds", "Seconds in functions"),
 }
+OWN_BUCKETS = slice(0, 41, 4)  # of those: 2^-20 to 2^20, by factors of 16
 BUCKETS = slice(10, 38, 2)  # of the 40 there are: 1 us to 137 s, by factors of 4
 
 
@@ -109,6 +111,12 @@ def _metrics(processes: list[tuple[list[str], dict[str, Any]]]) -> Iterator[Metr
     )
     queued = GaugeMetricFamily("palm_queued_messages", "That have come, and have not been begun", labels=LABELS)
     counters = {k: CounterMetricFamily(name, what, labels=LABELS) for k, (name, what) in COUNTERS.items()}
+    own = CounterMetricFamily(
+        "palm_user", "Counters of the functions themselves (self.count)", labels=[*LABELS, "name"]
+    )
+    observed = HistogramMetricFamily(
+        "palm_user_values", "What they have observed (self.observe)", labels=[*LABELS, "name"]
+    )
     times = HistogramMetricFamily("palm_function_seconds", "That calls have taken", labels=[*LABELS, "function"])
     for labels, process in processes:
         up.add_metric(labels, float(process["state"] == "running"))
@@ -121,15 +129,20 @@ def _metrics(processes: list[tuple[list[str], dict[str, Any]]]) -> Iterator[Metr
         for key, family in counters.items():
             family.add_metric(labels, c[key])
         for function, f in c["functions"].items():
-            times.add_metric([*labels, function], _buckets(f["service_time"]), f["busy_seconds"])
-    yield from (up, running, queued, *counters.values(), times)
+            took = f["service_time"]
+            times.add_metric(
+                [*labels, function], _buckets(took["le_seconds"], took["counts"], BUCKETS), f["busy_seconds"]
+            )
+        for name, value in c["own"].items():
+            if isinstance(value, dict):
+                buckets = _buckets(value["le"], value["counts"], OWN_BUCKETS)
+                observed.add_metric([*labels, name], buckets, value["sum"])
+            else:
+                own.add_metric([*labels, name], value)
+    yield from (up, running, queued, *counters.values(), times, own, observed)
 
 
-def _buckets(times: dict[str, Any]) -> list[tuple[str, float]]:
-    """Cumulative, as Prometheus has them: how many took so many seconds or less."""
-    total, below = 0, []
-    for count in times["counts"]:
-        total += count
-        below.append(total)
-    bounds = [(str(le), float(n)) for le, n in list(zip(times["le_seconds"], below, strict=True))[BUCKETS]]
-    return [*bounds, ("+Inf", float(total))]
+def _buckets(bounds: list[float | None], counts: list[int], some: slice) -> list[tuple[str, float]]:
+    """Cumulative, as Prometheus has them: how many were at most so large; at some of the bounds."""
+    below = list(itertools.accumulate(counts))
+    return [*((str(le), float(n)) for le, n in list(zip(bounds, below, strict=True))[some]), ("+Inf", float(below[-1]))]

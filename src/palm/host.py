@@ -116,8 +116,6 @@ class Host:
         self._rejected = 0
         self._rejected_said = -REJECTED_EVERY
         self._complained = -REJECTED_EVERY
-        self.counts: collections.Counter[str] = collections.Counter()
-        self.observed: dict[str, list[float]] = {}
         self.stopping = False
         self.on_gone: Callable[[], None] | None = None  # called when a peer has gone
         self.faults: Faults | None = None  # of `palm.testing.chaos`
@@ -657,10 +655,10 @@ class Host:
         return self._membership.client
 
     def count(self, name: str, n: float) -> None:
-        self.counts[name] += n  # type: ignore[assignment]
+        core_space.count_own(name, n)
 
     def observe(self, name: str, value: float) -> None:
-        self.observed.setdefault(name, []).append(value)
+        core_space.observe_own(name, value)
 
     # ---------------------------------------------------------------------------------------------- the end
 

@@ -310,12 +310,14 @@ class Server:
         return self._host is not None and bool(self._host.cancelled())
 
     def count(self, name: str, n: float = 1) -> None:
-        """Add `n` to a counter of your own."""
+        """Add `n`, not below 0, to a counter of your own, which `palm status --json` and Prometheus show. A process has
+        32 of these and of histograms, with names of 63 bytes at most."""
         if self._host is not None:
             self._host.count(name, n)
 
     def observe(self, name: str, value: float) -> None:
-        """Record `value` in a histogram of your own."""
+        """Record `value` in a histogram of your own: how many there were, their sum, and how many up to each power of 2
+        from 2**-20 to 2**20."""
         if self._host is not None:
             self._host.observe(name, value)
 

@@ -231,6 +231,20 @@ cdef extern from "palm.h" nogil:
         PALM_END_OVERRUN
         PALM_END_LATE
         PALM_END_UNWANTED
+    enum:
+        PALM_MAX_OWN
+        PALM_OWN_BUCKETS
+        PALM_OWN_LEAST
+    ctypedef enum palm_own_kind:
+        PALM_OWN_NONE
+        PALM_OWN_COUNTER
+        PALM_OWN_HISTOGRAM
+    ctypedef struct palm_own_counter:
+        char name[64]
+        uint64_t kind
+        uint64_t count
+        uint64_t sum
+        uint64_t histogram[42]
     ctypedef struct palm_counters:
         uint64_t messages_in
         uint64_t messages_out
@@ -273,6 +287,8 @@ cdef extern from "palm.h" nogil:
     void palm_work_begin(palm_at_work *work, uint64_t number, const uint64_t *path, uint32_t n, uint64_t now_ns)
     void palm_work_upto(palm_at_work *work, uint64_t number, const uint64_t *path, uint32_t n)
     void palm_work_end(palm_at_work *work, bint completed)
+    palm_err palm_own_add(palm_counters *counters, palm_own_kind kind, const char *name, size_t size, double value)
+    bint palm_own_read(const palm_counters *counters, uint32_t i, palm_own_counter *out)
     void palm_wait_begin(palm_waiting *waiting, const char *servers, size_t size, uint64_t now_ns)
     void palm_wait_end(palm_waiting *waiting)
     bint palm_wait_read(const palm_waiting *waiting, palm_waiting *out)

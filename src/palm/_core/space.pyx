@@ -6,6 +6,7 @@ import os
 import time
 
 from libc.stdint cimport int32_t, uint32_t, uint64_t
+from libc.string cimport memcpy
 
 from palm._core.cpalm cimport *
 from palm._core.nep49 cimport palm_nep49_install, palm_nep49_restore, palm_nep49_setup, palm_nep49_whose
@@ -233,7 +234,55 @@ cdef dict counters_dict(const palm_counters *c):
         if c.at_work.since_ns and c.at_work.function == <uint64_t> i:
             d["running"] = name
     d["functions"] = functions
+    d["own"] = own_dict(c)
     return d
+
+
+cdef dict own_dict(const palm_counters *c):
+    """Those of the user: a total, or as `service_time` above."""
+    cdef palm_own_counter own
+    cdef dict found = {}
+    cdef double total
+    cdef uint32_t i = 0
+    while palm_own_read(c, i, &own):
+        memcpy(&total, &own.sum, sizeof(total))
+        name = (<bytes> own.name).decode("utf-8", "replace")
+        found[name] = total if own.kind == PALM_OWN_COUNTER else {
+            "count": own.count, "sum": total,
+            "le": [2.0 ** (PALM_OWN_LEAST + k) for k in range(PALM_OWN_BUCKETS - 1)] + [None],
+            "counts": [own.histogram[k] for k in range(PALM_OWN_BUCKETS)],
+        }
+        i += 1
+    return found
+
+
+cdef add_own(palm_own_kind kind, str name, double value):
+    cdef bytes n = name.encode()
+    cdef palm_err err = palm_own_add(counters(), kind, n, len(n), value)
+    if err == PALM_ELIMIT:
+        raise ValueError(f"there are {PALM_MAX_OWN} counters and histograms of your own in this process: no {name!r} besides")
+    if err:
+        raise ValueError(f"{name!r} is longer than {PALM_NAME_BYTES - 1} bytes, or counts and observes at the same time")
+
+
+def count_own(str name, double n):
+    """Adds to a counter of the user's own, which others read off the page.
+
+    Raises
+    ------
+    ValueError
+        `n` is below 0 or no number; or the name is too long, of a histogram, or one too many.
+    """
+    if not n >= 0:
+        raise ValueError(f"a counter only grows: {name!r} cannot be counted by {n!r}")
+    add_own(PALM_OWN_COUNTER, name, n)
+
+
+def observe_own(str name, double value):
+    """The same of a histogram; a value that is no number (nan) is refused."""
+    if value != value:
+        raise ValueError(f"{name!r}: nan is in no bucket of a histogram")
+    add_own(PALM_OWN_HISTOGRAM, name, value)
 
 
 def wait_begin(servers: list) -> None:
