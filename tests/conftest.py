@@ -38,6 +38,7 @@ TOOLS_THREADS = ("pytest_timeout", "pymonitor")
 GRACE = (
     60  # s after a test's time limit, in which it can still clean up; then its process says where it hangs, and ends
 )
+watched = False  # a test is at work
 stderr = -1  # of the terminal, not what pytest captures
 
 
@@ -49,19 +50,25 @@ def pytest_configure() -> None:
 @pytest.hookimpl(wrapper=True, tryfirst=True)
 def pytest_runtest_protocol(item: pytest.Item) -> Generator[None, object, object]:
     """pytest-timeout fails a test that lasts too long; what then hangs in its `finally` would do so for ever."""
+    global watched
     marker = item.get_closest_marker("timeout")
-    limit = marker.args[0] if marker else float(item.config.getini("timeout"))
+    limit = float(
+        item.config.getoption("timeout", None) or (marker.args[0] if marker else item.config.getini("timeout"))
+    )
+    watched = True
     faulthandler.dump_traceback_later(limit + GRACE, file=stderr, exit=True)
     try:
         return (yield)
     finally:
+        watched = False
         faulthandler.cancel_dump_traceback_later()
 
 
 @pytest.hookimpl(trylast=True)
 def pytest_exception_interact() -> None:
     """pytest's own hook has ended the watch when a test fails: its teardown is watched too."""
-    faulthandler.dump_traceback_later(GRACE, file=stderr, exit=True)
+    if watched:
+        faulthandler.dump_traceback_later(GRACE, file=stderr, exit=True)
 
 
 def pytest_unconfigure() -> None:

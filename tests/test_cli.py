@@ -25,6 +25,7 @@ from conftest import eventually
 import palm
 from palm import cli, cli_files, cli_submit, places
 from palm._core import space
+from palm.config import Configuration
 
 TASKS = """
 import time
@@ -375,6 +376,44 @@ def test_up_again_with_a_wrong_file_changes_nothing(shell):
     _, reason = shell.run("up", "-d", code=2)
     assert "cluster.toml:4: metrics is None as long as the cluster runs" in reason
     assert pids(shell) == before
+
+
+def test_up_again_after_a_replacement_that_failed(shell):
+    path = shell.directory / "cluster.toml"
+    shell.run("up", "-d")
+    path.write_text(CONFIGURATION.replace("0.5", "13"))
+    _, reason = shell.run("up", "-d", code=1)
+    assert "'tasks' did not start" in reason and pids(shell) == {}
+    path.write_text(CONFIGURATION)
+    assert shell.run("up", "-d")[0] == "cluster shop is up: tasks started\n"
+    assert pids(shell).keys() == {"tasks"}
+
+
+def test_up_again_with_a_module_that_exits(shell):
+    shell.run("up", "-d")
+    (shell.directory / "tasks.py").write_text(
+        "import sys\nif 'palm.exporter' not in sys.modules: sys.exit(5)\n" + TASKS
+    )
+    shell.run("up", "-d", code=5)
+    (shell.directory / "tasks.py").write_text(TASKS)
+    assert shell.run("up", "-d")[0] == "cluster shop is up: nothing had to be changed\n"
+
+
+def test_up_of_another_file_with_the_same_name(shell):
+    shell.run("up", "-d")
+    (shell.directory / "other.toml").write_text(CONFIGURATION.replace("0.5", "1.5"))
+    _, reason = shell.run("up", "-d", "other.toml", code=2)
+    assert "other.toml:1: the cluster shop that runs is that of " in reason and "cluster.toml: give this one" in reason
+
+
+def test_modules_of_others_are_not_imported_anew(tmp_path, monkeypatch):
+    """A virtual environment may lie beside the file."""
+    (tmp_path / "cluster.toml").write_text('[cluster]\nname = "x"\n[servers.a]\nclass = "beside.inner:A"\n')
+    monkeypatch.setitem(sys.modules, "beside.inner", types.ModuleType("beside.inner"))
+    monkeypatch.setitem(sys.modules, "besides", types.ModuleType("besides"))
+    sys.modules["besides"].__file__ = str(tmp_path / "besides.py")
+    Configuration.read(tmp_path / "cluster.toml")._forget_modules({})
+    assert "beside.inner" not in sys.modules and "besides" in sys.modules and "palm" in sys.modules
 
 
 def test_up_again_of_what_a_script_owns(shell):

@@ -53,6 +53,10 @@ class Camera(palm.Source):
         yield palm.to(["work.same", *self.message.rest], -x)
 
     @palm.function
+    def one(self, *, value):
+        return value
+
+    @palm.function
     def until(self, *, there):
         yield from range(5)
         while not Path(there).exists():
@@ -167,6 +171,13 @@ def test_progress_counts_what_it_yields(client, tmp_path):
     assert client.job(palm.step("camera.counted", n=0)).wait(10) == palm.Progress(0, 0, 0, 0, 0)
     with pytest.raises(palm.Timeout, match="5 inputs sent, 5 done"):
         list(client.job([palm.step("camera.until", there=str(tmp_path / "not")), "work.same"], timeout=1))
+
+
+def test_progress_of_a_function_that_does_not_yield(client):
+    job = client.job(palm.step("camera.one", value=5))
+    assert list(job) == [5] and job.progress == palm.Progress(1, 1, 0, 0, 1)
+    job = client.job(palm.step("camera.one", value=None))
+    assert list(job) == [] and job.progress == palm.Progress(1, 1, 0, 1, 1)
 
 
 def test_random_numbers_are_those_of_inputs(client):

@@ -11,7 +11,7 @@ import time
 from typing import Any
 
 from palm._core import node as core
-from palm.assignment import Assignment, Outlet
+from palm.assignment import Assignment, JobHere, Outlet
 from palm.crew import Load, Worker
 from palm.host import Post
 from palm.leader import Leader
@@ -40,6 +40,10 @@ class ButterflyLeader(Leader):
         for w in self._line.drop(lambda w: w.assignment.stale):
             w.event.done()
         self._stragglers.forget()
+
+    def _give_up(self, job: JobHere, number: int) -> None:
+        super()._give_up(job, number)
+        self._stragglers.drop(job)
 
     def _bereft(self, worker: Worker, blamed: AtWork | None) -> None:
         super()._bereft(worker, blamed)
@@ -80,7 +84,7 @@ class ButterflyLeader(Leader):
         try:
             end = core.forward(w.event, first, most, outlet.batch, self, a.refused, a.job.given_up)
             load.sent += len(outlet.batch)
-            if a.signature is not None and a.signature.may_run_twice:
+            if len(outlet.batch) and _may_run_twice(a):
                 self._send_kept(outlet, worker)
             self._outlets.flush(outlet)
             self._outlets.flush(a.job.report)
@@ -116,3 +120,8 @@ class ButterflyLeader(Leader):
     def _release(self, event: core.Event) -> None:
         super()._release(event)
         self._stragglers.heard(event.link, event.handle, time.monotonic())
+
+
+def _may_run_twice(a: Assignment) -> bool:
+    """Not so where messages go on from here: somebody might make children of both, and the client knows one keeper."""
+    return a.signature is not None and a.signature.may_run_twice and len(a.steps) == 1

@@ -18,7 +18,7 @@ import click
 from palm import control, places
 from palm.cluster import Cluster
 from palm.config import Configuration
-from palm.errors import Disconnected, Timeout
+from palm.errors import ConfigError, Disconnected, Timeout
 
 STOP_SECONDS = 5.0  # that servers have to finish what they do, when the owner is told to stop
 
@@ -55,10 +55,11 @@ def up(path: Path, ready_fd: int = -1) -> int:
     try:
         cluster = Cluster(configuration.name)
         try:
-            configuration.start(cluster)
-            with control.Control(cluster, Running(configuration, cluster).apply), configuration.serve_metrics(cluster):
-                _announce(cluster, configuration, ready_fd)
-                threading.Event().wait()
+            with configuration.serve_metrics(cluster):
+                configuration.start(cluster)
+                with control.Control(cluster, Running(configuration, cluster).apply):
+                    _announce(cluster, configuration, ready_fd)
+                    threading.Event().wait()
         finally:
             cluster.close(STOP_SECONDS)
     except Stopped as e:
@@ -78,6 +79,11 @@ class Running:
     def apply(self, path: str) -> list[str]:
         """Returns what had to be done."""
         configuration = Configuration.read(path)
+        if configuration.path != self._configuration.path:
+            raise ConfigError(
+                f"{path}:1: the cluster {configuration.name} that runs is that of {self._configuration.path}: give "
+                "this one another name"
+            )
         if configuration.metrics != self._configuration.metrics:
             raise configuration.fixed("metrics", self._configuration.metrics)
         return configuration.apply(self._cluster, self._servers)
@@ -136,6 +142,7 @@ def applied(configuration: Configuration) -> bool:
     name = configuration.name
     if name is None or name not in places.clusters():
         return False
+    configuration.check()  # what its modules raise is seen here
     done = control.apply(places.find(name), configuration.path)
     click.echo(f"cluster {name} is up: {', '.join(done) or 'nothing had to be changed'}")
     return True

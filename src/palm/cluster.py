@@ -163,9 +163,9 @@ class Cluster:
         order.cache = self._cache_bounds.get(name, 0)
         cores = cores or max(1, (os.cpu_count() or 1) // (len(there) or 1))
         attempts = max((f.attempts for _, f in iterate_exposed(cls)), default=1)
-        if name in there:
-            self._stop(name, STOPS, successor=name)
         try:
+            if name in there:
+                self._stop(name, STOPS, successor=name)
             first, of_first = replace_fields(order, leads=cls._is_parallel), 1 if cls._is_parallel else cores
             self._launch(first, env, of_first, timeout, attempts)
         except BaseException as e:

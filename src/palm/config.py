@@ -9,7 +9,7 @@ import re
 import sys
 import tomllib
 from collections.abc import Iterable, Mapping
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, nullcontext, suppress
 from dataclasses import dataclass, field, replace
 from os import PathLike
 from pathlib import Path
@@ -128,13 +128,14 @@ class Configuration:
         PalmError
             A server did not start; has its traceback.
         """
-        self._find_modules()
+        self.check()
         for server in self.servers:
             self._start(cluster, server)
 
     def apply(self, cluster: Cluster, running: dict[str, ServerConfiguration]) -> list[str]:
         """Start, stop, scale and replace servers of a cluster, so that it is as this says; returns what was done. Jobs
-        wait for those that are replaced. Code is not compared: who is as before goes on with what it has imported.
+        wait for those that are replaced. Code is not compared: processes go on with what they have imported, and new
+        ones import what is there now.
 
         Parameters
         ----------
@@ -146,15 +147,18 @@ class Configuration:
         ConfigError, PalmError
             As `start`. What the file says wrong is found before anything is done.
         """
-        self._forget_modules()
+        self._forget_modules(running)
         self.check()
         done = []
         for name in [name for name in running if name not in {s.name for s in self.servers}]:
-            cluster.stop(name)
+            with suppress(LookupError):  # it may have been given up
+                cluster.stop(name)
             del running[name]
             done.append(f"{name} stopped")
+        there = {s["name"] for s in cluster.status()["servers"] if s["state"] != "failed"}
         for server in self.servers:
-            if what := self._apply(cluster, server, running.get(server.name)):
+            before = running.pop(server.name, None)  # when what has to be done fails, nobody knows what there is
+            if what := self._apply(cluster, server, before if server.name in there else None):
                 done.append(f"{server.name} {what}")
             running[server.name] = server
         return done
@@ -162,7 +166,7 @@ class Configuration:
     def _apply(self, cluster: Cluster, server: ServerConfiguration, before: ServerConfiguration | None) -> str:
         """What had to be done; "" if nothing had."""
         if before is None:
-            self._start(cluster, server)
+            self._start(cluster, server, instead=True)  # of one that was given up
             return "started"
         if replace(before, workers=server.workers) != server:
             self._start(cluster, server, instead=True)
@@ -201,12 +205,11 @@ class Configuration:
         if directory not in sys.path:
             sys.path.insert(0, directory)
 
-    def _forget_modules(self) -> None:
-        """Those beside the file, which may have changed since they were imported here."""
-        for name, module in list(sys.modules.items()):
-            path = getattr(module, "__file__", None)
-            if path is not None and Path(path).is_relative_to(self.path.parent):
-                del sys.modules[name]
+    def _forget_modules(self, running: Mapping[str, ServerConfiguration]) -> None:
+        """Those of the classes, which may have changed since they were imported here."""
+        packages = {s.template.partition(":")[0].partition(".")[0] for s in [*self.servers, *running.values()]}
+        for name in [name for name in sys.modules if name.partition(".")[0] in packages - {"palm", "__main__"}]:
+            del sys.modules[name]
 
 
 class _Reader:

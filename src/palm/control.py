@@ -67,7 +67,7 @@ class Control:
                 return {"done": self._apply(str(said["apply"]))}
             server, workers = said["scale"]
             self._cluster.scale(str(server), workers)
-        except Exception as e:
+        except BaseException as e:  # a module that is imported may call sys.exit
             kind = "NotFound" if isinstance(e, LookupError) else type(e).__name__
             return {"kind": kind, "text": str(e.args[0]) if isinstance(e, KeyError) and e.args else str(e)}
         return {"done": []}
@@ -130,8 +130,8 @@ def _asked(address: str, request: dict[str, Any], timeout: float | None) -> dict
             connection.connect(str(directory / SOCKET))
         except (FileNotFoundError, ConnectionRefusedError):
             raise NotFound(
-                f"the owner of cluster {directory.name} (pid {pid}) is no `palm up`, or is about to end: what belongs "
-                "to a script is changed there (Cluster.scale)"
+                f"the owner of cluster {directory.name} (pid {pid}) is no `palm up`, or has not started all its "
+                "servers, or is about to end: what belongs to a script is changed there (Cluster.scale)"
             ) from None
         try:
             connection.sendall(json.dumps(request).encode())

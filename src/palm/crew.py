@@ -129,6 +129,10 @@ class Crew:
     def outstanding(self) -> int:
         return sum(w.outstanding for w in self._workers.values())
 
+    def service(self, function: str) -> float:
+        """Seconds that a message of this function takes, by the quickest of those that know; infinite: none does."""
+        return min((w.services.get(function, math.inf) for w in self._workers.values()), default=math.inf)
+
     def idle(self) -> Worker | None:
         """One that has nothing to do."""
         return next((w for w in self._workers.values() if not (w.is_leaving or w.outstanding)), None)

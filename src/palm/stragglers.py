@@ -13,10 +13,11 @@ import math
 from dataclasses import dataclass, field
 
 from palm._core import node as core
+from palm.assignment import JobHere
 from palm.crew import Crew, Load, Worker
 
 LONG_AGO = 0.05  # seconds since one has heard of a worker: what takes less is not worth a second copy
-FACTOR = 2.0  # times what such a message takes one that has nothing to do
+FACTOR = 2.0  # times what such a message takes, by those who have done some
 
 
 @dataclass(eq=False)
@@ -60,12 +61,15 @@ class Stragglers:
         """What is of loads that workers have no longer."""
         self._handed = {k: h for k, h in self._handed.items() if h.worker.loads.get(k[1]) is h.load}
 
+    def drop(self, job: JobHere) -> None:
+        """Some of what is of this job is not wanted any more."""
+        self._handed = {k: h for k, h in self._handed.items() if h.load.assignment.job is not job}
+
     def due(self, crew: Crew, now: float) -> float:
         """Seconds until `next` may have something; infinite: only if something else happens first."""
-        idle = crew.idle()
-        if idle is None or not self._handed:
+        if not self._handed or crew.idle() is None:
             return math.inf
-        return max(0.0, min(h.heard + _patience(h.load, idle) for h in self._handed.values()) - now)
+        return max(0.0, min(h.heard + _patience(h.load, crew) for h in self._handed.values()) - now)
 
     def next(self, crew: Crew, now: float) -> tuple[Load, Worker, core.Batch] | None:
         """What of a load is given to which worker as well; None: nothing yet."""
@@ -73,14 +77,15 @@ class Stragglers:
         if idle is None:
             return None
         for key, handed in self._handed.items():
-            if now - handed.heard >= _patience(handed.load, idle):
+            if now - handed.heard >= _patience(handed.load, crew):
                 del self._handed[key]
                 return handed.load, idle, _not_done(handed)
         return None
 
 
-def _patience(load: Load, idle: Worker) -> float:
-    return max(LONG_AGO, FACTOR * idle.services.get(load.function, 0.0))
+def _patience(load: Load, crew: Crew) -> float:
+    """Seconds; for ever, if nobody knows how long it should take."""
+    return max(LONG_AGO, FACTOR * crew.service(load.function))
 
 
 def _not_done(handed: Handed) -> core.Batch:

@@ -96,9 +96,10 @@ def function(
         Executions of a message. A message in which so many processes have died is set aside with `Crashed`; after so
         many exceptions of `retry_on` it fails with the last one. Both count together.
     pure : bool
-        It may be executed twice at the same time: of a `Butterfly`, a worker that has nothing to do, while nothing
-        waits, gets what another one takes long for (50 ms, and twice what such a message takes) as well. The first
-        outcome counts. Without effect on functions that yield.
+        It may be executed twice at the same time: of a `Butterfly`, as the last step, a worker that has nothing to do,
+        while nothing waits, gets what another one takes long for (50 ms, and twice what such a message takes) as well.
+        The first outcome counts; who is still at it 2 s after the job's end is ended with its process. Without effect
+        on functions that yield.
     """
     if not isinstance(batch, int) or batch < 0:
         raise ValueError(f"batch={batch!r} is neither a bool nor the largest number of messages in a call")

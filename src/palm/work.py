@@ -118,7 +118,8 @@ class JobWork:
         total = self._n_yielded
         state, ranges = self.book.ranges(0)
         if state == OVER:
-            return total or 0, total or 0, total
+            total = 1 if total is None else total  # it has returned something, and yielded nothing
+            return total, total, total
         sent = total if total is not None else ranges[-1][1] if ranges else 0
         return sent, sum(end - first for first, end in ranges), total
 
@@ -356,7 +357,7 @@ class JobWork:
             if verdict & NEW and form != core.DROP:
                 self._give(number, path, value)
             elif verdict & NEW and self._no_inputs:
-                self.dropped += len(path) == 1
+                self.dropped += len(path) <= 1
             self._contradicts(number, verdict)
 
     def _count_yielded(self, number: int, path: Path, children: int) -> None:
