@@ -82,19 +82,19 @@ class Work(palm.Butterfly):
         return self.message.attempt
 
     @palm.function(pure=True)
-    def stuck_once(self, x, *, path, deaf=False):
-        """Who gets 0 first works until the path is there; deaf: though nobody wants it any more."""
-        return self.stuck_once_impure(x, path=path, deaf=deaf)
+    def stuck_once(self, x, *, path):
+        """Who gets 0 first works until the path is there."""
+        return self.stuck_once_impure(x, path=path)
 
     @palm.function
-    def stuck_once_impure(self, x, *, path, deaf=False):
+    def stuck_once_impure(self, x, *, path):
         if x == 0:
             with open(path + ".who", "a+") as f:
                 f.write(f"{os.getpid()}\n")
                 f.seek(0)
                 first = f.readline()
-            while int(first) == os.getpid() and self.until(path) and deaf and not Path(path).exists():
-                time.sleep(0.002)
+            if int(first) == os.getpid():
+                self.until(path)
         return x
 
     @palm.function

@@ -294,20 +294,6 @@ def test_nor_where_the_route_goes_on(client, gate):
     assert len(who_got_it(path)) == 1
 
 
-def test_nobody_gets_what_was_given_up(cluster, tmp_path):
-    cluster.start(Work, workers=2)
-    path = tmp_path / "gate"
-    with cluster.client() as client:
-        step = palm.step("work.stuck_once", path=str(path), deaf=True)
-        assert client.call(step, 1, timeout=10) == 1  # how long it takes is known
-        future = client.submit(step, 0)
-        eventually(Path(f"{path}.who").exists)
-        future.cancel()
-        time.sleep(0.3)
-        path.touch()
-        assert len(who_got_it(path)) == 1
-
-
 def test_the_death_of_who_took_long_changes_nothing(cluster, tmp_path):
     cluster.start(Work, workers=2)
     path, killed = tmp_path / "gate", threading.Event()
