@@ -233,6 +233,7 @@ def test_a_key_that_cannot_be_had_is_the_message_s_error(client):
     assert list(job) == [(1, 12, 2)]
     [error] = job.errors
     assert error.number == 1 and error.type == "ValueError"
+    assert error.capsule is None, "it would be replayed as a message of the function"
     assert first_module(error.traceback) == "helpers_reduce.py"
 
 
