@@ -458,14 +458,17 @@ def test_a_cancelled_call_that_waits_is_not_begun(client, tmp_path):
     """It lies behind a function that takes its time, with others of the same handle."""
     gate, ran = str(tmp_path / "gate"), str(tmp_path / "ran")
     pid = pid_of(client)
+    received = counters_of(client, "limited")["messages_in"]
     first = client.submit("limited.any_time", gate, ran)
     is_at_work(ran)
     waiting = [client.submit("limited.any_time", "", ran) for _ in range(10)]
     assert all(f.cancel() for f in waiting[::2])
+    last = client.submit("limited.same", 1)  # comes after all that was cancelled
+    eventually(lambda: counters_of(client, "limited")["messages_in"] == received + 12)
     Path(gate).touch()
     assert first.result(10) == [pid, 1]
     assert [f.result(10) for f in waiting[1::2]] == [[pid, 1]] * 5
-    assert len(Path(ran).read_text()) == 6
+    assert len(Path(ran).read_text()) == 6 and last.result(10) == 1
 
 
 def test_the_grace_is_what_a_setup_takes(cluster, tmp_path, monkeypatch):
