@@ -103,6 +103,10 @@ ENVELOPES = {
             fd=7,
             word=3,
             tag=0x0A0B0C,
+            bell=11,
+            wake=12,
+            ring=13,
+            ring_id=0x1122334455667788,
         ),
     ),
     "hello_frames": dict(
@@ -120,6 +124,10 @@ ENVELOPES = {
             fd=0,
             word=0,
             tag=1,
+            bell=0,
+            wake=0,
+            ring=0,
+            ring_id=0,
         ),
     ),
     "open": dict(kind=OPEN, handle=1, seq=3, body_size=40, records=[record(form=TREE, body_size=40)]),
@@ -324,6 +332,10 @@ def hello(b: flatbuffers.Builder, wire: ModuleType, h: dict) -> int:
     wire.HelloAddFd(b, h["fd"])
     wire.HelloAddWord(b, h["word"])
     wire.HelloAddTag(b, h["tag"])
+    wire.HelloAddBell(b, h.get("bell", 0))
+    wire.HelloAddWake(b, h.get("wake", 0))
+    wire.HelloAddRing(b, h.get("ring", 0))
+    wire.HelloAddRingId(b, h.get("ring_id", 0))
     return wire.HelloEnd(b)
 
 

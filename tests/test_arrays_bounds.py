@@ -138,7 +138,7 @@ def available() -> int:
     ],
 )
 def test_more_than_2_gib(transport: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("PALM_FRAMES", "01"[transport == "frames"])
+    monkeypatch.setenv("PALM_LINK", "frames" if transport == "frames" else "")
     n = (1 << 31) + 1
     with palm.Cluster() as cluster:
         cluster.start(Narrow)

@@ -279,7 +279,7 @@ class Sums(palm.Server):
 
 def test_what_is_repeated_fits_in_envelopes(monkeypatch, tmp_path):
     """Two messages went alone; together they have more arrays than an envelope has frames for."""
-    monkeypatch.setenv("PALM_FRAMES", "1")
+    monkeypatch.setenv("PALM_LINK", "frames")
     counts = [12, 1015]
     with palm.Cluster() as cluster:
         cluster.start(Sums)

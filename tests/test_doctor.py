@@ -50,7 +50,7 @@ def test_a_directory_that_others_can_write_to(shell):
 
 
 def test_arrays_that_do_not_go_by_shared_memory(shell):
-    shell.env["PALM_FRAMES"] = "1"
+    shell.env["PALM_LINK"] = "frames"
     lines, _ = report(shell)
     assert line_of(lines, "second process").startswith("WARN")
 

@@ -333,6 +333,8 @@ def test_hello_from_nowhere(server, push, wire, endpoint):
         {"arena_hi": 2**64 - 1, "arena_lo": 2**64 - 1},
         {"boot_id": []},
         {"boot_id": [1] * 500},
+        {"bell": 2**31 - 1, "wake": -1, "ring": -7, "ring_id": 2**64 - 1},
+        {"bell": 0, "wake": 1, "ring": 1},
     ],
 )
 def test_hello_with_absurd_fields(server, push, wire, tmp_path, fields):
@@ -363,7 +365,7 @@ def test_hello_that_names_any_file_as_an_arena(server, push, wire, tmp_path):
     try:
         for fd in fds:
             where = {"boot_id": list(boot_id), "pid_namespace": os.stat("/proc/self/ns/pid").st_ino}
-            who = {"pid": os.getpid(), "fd": fd, "arena_hi": 3, "arena_lo": fd}
+            who = {"pid": os.getpid(), "fd": fd, "arena_hi": 3, "arena_lo": fd, "bell": fd, "wake": fd, "ring": fd}
             push.send(hello(wire, secrets.randbits(63) | 1, f"ipc://{tmp_path}/{fd}", **where, **who))
             assert server.answers()
     finally:

@@ -27,7 +27,7 @@ import palm
 from palm import places
 from palm.births import Births, Born
 
-MADE_HERE = ("socket:", "anon_inode:", "/memfd:palm", "/proc")  # by PALM and libzmq in each process
+MADE_HERE = ("socket:", "pipe:", "anon_inode:", "/memfd:palm", "/proc")  # by PALM and libzmq in each process
 GET_ROBUST_LIST = {"x86_64": 274, "aarch64": 100}
 
 

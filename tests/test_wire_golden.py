@@ -70,7 +70,8 @@ def vector(envelope, name):
 def read_hello(hello):
     if hello is None:
         return None
-    out = fields(hello, ("slot", "arena_hi", "arena_lo", "pid_namespace", "pid", "fd", "word", "tag"))
+    names = "slot arena_hi arena_lo pid_namespace pid fd word tag bell wake ring ring_id"
+    out = fields(hello, names.split())
     return out | {
         "endpoint": hello.Endpoint().decode(),
         "name": hello.Name().decode(),

@@ -238,6 +238,9 @@ typedef struct palm_hello {
     uint32_t word;             /* of the sender's arena: where the receiver is to tell what it has taken */
     uint32_t tag;              /* in the upper 24 bits of what it writes there; the sequence number is in the lower 40;
                                 * 0: nowhere, the sender has no word */
+    int32_t bell, wake;        /* descriptors of process identity.pid, 0: none. Of the sender's bell, and the pipe it sleeps on */
+    int32_t ring;              /* of the ring in which it would send on this link */
+    uint64_t ring_id;          /* what stands in that */
 } palm_hello;
 enum { PALM_SLOT_UNKNOWN = -1, PALM_SLOT_NONE = -2 }; /* not yet known; cannot map: send frames */
 
@@ -380,6 +383,7 @@ typedef struct palm_counters {
     uint64_t backlog, held;                                           /* gauges: messages taken off the queue in advance,
                                                                         * by the server's loop and by the pulse */
     uint64_t sent_arena, sent_inline, sent_frames;                    /* arrays, by the way they left */
+    uint64_t by_ring, by_socket;                                      /* envelopes sent, likewise */
     uint64_t copied_kept, copied_foreign, copied_thread;              /* arrays copied first: kept by the function, not
                                                                        * numpy's memory, made where the arena is not set */
     uint64_t alloc_arena, alloc_small, alloc_full;                    /* numpy's allocations where it is set */
@@ -490,6 +494,7 @@ typedef struct palm_node_options {
     const char *name;     /* what peers see */
     palm_space *space;
     bool frames;          /* never offer blocks, always send frames: as between hosts */
+    bool sockets;         /* no rings: all goes through libzmq. frames implies it */
 } palm_node_options;
 palm_err palm_node_open(const palm_node_options *options, palm_node **out);
 /* No new work: calls return PALM_ECLOSED from now on, and so does a palm_node_next that waits. Again: no effect. */

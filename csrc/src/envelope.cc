@@ -219,7 +219,8 @@ static Offset<wire::Hello> put_hello(FlatBufferBuilder &b, const palm_hello *h)
     Offset<String> name = b.CreateString(h->name.data, h->name.size);
     Offset<Vector<uint8_t>> boot_id = b.CreateVector(h->identity.boot_id, sizeof h->identity.boot_id);
     return wire::CreateHello(b, endpoint, name, h->slot, h->identity.arena_hi, h->identity.arena_lo, boot_id,
-                             h->identity.pid_namespace, h->identity.pid, h->identity.fd, h->word, h->tag);
+                             h->identity.pid_namespace, h->identity.pid, h->identity.fd, h->word, h->tag, h->bell, h->wake,
+                             h->ring, h->ring_id);
 }
 
 static void build(palm_writer *w, const palm_envelope *e)
@@ -391,6 +392,10 @@ static palm_err read_hello(palm_reader *r, const wire::Hello *h, palm_envelope *
     r->hello.slot = h->slot();
     r->hello.word = h->word();
     r->hello.tag = h->tag();
+    r->hello.bell = h->bell();
+    r->hello.wake = h->wake();
+    r->hello.ring = h->ring();
+    r->hello.ring_id = h->ring_id();
     e->hello = &r->hello;
     return PALM_OK;
 }

@@ -102,7 +102,7 @@ static void attach(palm_node *node, palmi_link *link, const palm_hello *hello)
  * since what is sent to who does not read stays here. */
 enum { MAX_BEGUN_ANEW = 16 };
 
-static void begin_anew(palmi_link *link, const palm_hello *hello)
+static void begin_anew(palm_node *node, palmi_link *link, const palm_hello *hello)
 {
     if (link->begun_anew == MAX_BEGUN_ANEW)
         return;
@@ -110,14 +110,16 @@ static void begin_anew(palmi_link *link, const palm_hello *hello)
     link->peer_word = hello->word;
     link->peer_tag = hello->tag;
     link->told = false;
+    palmi_local_drop(node, link); /* its rings have gone with the link */
 }
 
 static void greet(palm_node *node, palmi_link *link, const palm_envelope *e)
 {
     const palm_hello *hello = e->hello;
     if (e->seq == 1 && link->slot != PALM_SLOT_UNKNOWN)
-        begin_anew(link, hello);
+        begin_anew(node, link, hello);
     attach(node, link, hello);
+    palmi_local_greeted(node, link, hello);
     if (!link->told && palmi_link_hello(node, link) == PALM_OK)
         link->told = true;
     if (hello->slot == PALM_SLOT_UNKNOWN || link->state == PALM_LINK_READY)

@@ -106,7 +106,7 @@ palm_err palmi_link_to(palm_node *node, const char *endpoint, palmi_link **out)
     strcpy(link->endpoint, endpoint);
     link->state = PALM_LINK_OPENING;
     link->slot = PALM_SLOT_UNKNOWN;
-    link->pidfd = -1;
+    link->pidfd = link->local.file = -1;
     link->waiting_end = &link->waiting;
     palm_err err = open_socket(node, link);
     if (err) {
@@ -187,6 +187,7 @@ void palmi_link_close(palm_node *node, palmi_link *link, int linger_ms)
         close(link->pidfd); /* leaves the epoll set by itself */
     drop_waiting(link);
     drop_flight(link);
+    palmi_local_drop(node, link);
     if (link->has_word)
         palm_space_return_word(node->space, link->word);
     remove_link(node, link);
@@ -298,13 +299,8 @@ static void count_sent(palm_node *node, const palm_envelope *e, uint64_t lent_by
     palm_count(&c->sent_inline, e->n_arrays - e->n_blocks - e->n_parts);
 }
 
-static palm_err send_head(palm_node *node, palmi_link *link, const palm_envelope *e, uint64_t lent_bytes, bool more)
+static palm_err send_by_socket(palmi_link *link, const palm_envelope *e, const uint8_t *head, size_t size, bool more)
 {
-    const uint8_t *head;
-    size_t size;
-    palm_err err = palm_writer_head(node->writer, e, &head, &size);
-    if (err)
-        return err;
     palmi_zmq_msg msg;
     if (palmi_zmq.msg_init_size_(&msg, size + e->body_size))
         return palmi_zmq_err();
@@ -312,8 +308,20 @@ static palm_err send_head(palm_node *node, palmi_link *link, const palm_envelope
     memcpy(at, head, size);
     if (e->body_size)
         memcpy(at + size, e->body, e->body_size);
-    count_sent(node, e, lent_bytes);
     return send_frame(link, &msg, more);
+}
+
+static palm_err send_head(palm_node *node, palmi_link *link, const palm_envelope *e, uint64_t lent_bytes, bool more)
+{
+    const uint8_t *head;
+    size_t size;
+    palm_err err = palm_writer_head(node->writer, e, &head, &size);
+    if (err)
+        return err;
+    count_sent(node, e, lent_bytes);
+    bool by_ring = !more && e->kind != PALM_HELLO && palmi_local_send(link, e->seq, head, size, e->body, e->body_size);
+    palm_count(by_ring ? &node->counters->by_ring : &node->counters->by_socket, 1);
+    return by_ring ? PALM_OK : send_by_socket(link, e, head, size, more);
 }
 
 /* By descriptor: the peer reads our memory; each block stays ours too until the peer has taken it (ARENA rule c). */
@@ -412,6 +420,7 @@ palm_err palmi_link_hello(palm_node *node, palmi_link *link)
         hello.identity.fd = 0;
     hello.endpoint = (palm_text){node->endpoint, (uint32_t)strlen(node->endpoint)};
     hello.name = (palm_text){node->name, (uint32_t)strlen(node->name)};
+    palmi_local_hello(node, link, &hello);
     palm_envelope e = {.kind = PALM_HELLO, .sender = node->id, .seq = link->seq + 1, .hello = &hello};
     palm_err err = send_head(node, link, &e, 0, false);
     if (!err)

@@ -8,14 +8,14 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/epoll.h>
-#include <sys/eventfd.h>
 #include <sys/random.h>
 #include <time.h>
 #include <unistd.h>
 
-enum { LOOK_EVERY = 16 }; /* messages between two looks at bell and pidfds while the socket never runs dry */
+enum { MOST_WAIT_MS = 5000 }; /* longer than a socket takes on any host that is not stuck */
+enum { LOOK_EVERY = 16 }; /* messages between two looks at door and pidfds while something always comes */
 
-static uint64_t now_ms(void)
+uint64_t palmi_now_ms(void)
 {
     struct timespec t;
     clock_gettime(CLOCK_MONOTONIC, &t);
@@ -40,7 +40,7 @@ static palm_err open_pull(palm_node *node, const char *endpoint)
     return PALM_OK;
 }
 
-enum { BELL, SOCKET }; /* keys in the epoll set; peers have PALMI_PEER_KEY + the number of their link */
+enum { DOOR, SOCKET }; /* keys in the epoll set; peers have PALMI_PEER_KEY + the number of their link */
 
 static palm_err watch_socket(palm_node *node)
 {
@@ -52,21 +52,16 @@ static palm_err watch_socket(palm_node *node)
     return epoll_ctl(node->watch, EPOLL_CTL_ADD, fd, &socket) ? (palm_err)(PALM_ESYS + errno) : PALM_OK;
 }
 
-static palm_err open_bell(palm_node *node)
+static palm_err open_door(palm_node *node, bool rings)
 {
-    struct epoll_event bell = {.events = EPOLLIN, .data.u64 = BELL};
-    node->bell = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+    struct epoll_event door = {.events = EPOLLIN, .data.u64 = DOOR};
+    palm_err err = palmi_door_open(node, rings);
+    if (err)
+        return err;
     node->watch = epoll_create1(EPOLL_CLOEXEC);
-    if (node->bell < 0 || node->watch < 0 || epoll_ctl(node->watch, EPOLL_CTL_ADD, node->bell, &bell))
+    if (node->watch < 0 || epoll_ctl(node->watch, EPOLL_CTL_ADD, node->door.read_end, &door))
         return (palm_err)(PALM_ESYS + errno);
     return PALM_OK;
-}
-
-static void ring(palm_node *node)
-{
-    uint64_t one = 1;
-    ssize_t written = write(node->bell, &one, sizeof one); /* full means that it rings already */
-    (void)written;
 }
 
 /* libzmq leaves the socket's file behind (4.3.5 removes those alone that it has named itself). */
@@ -84,13 +79,13 @@ static void node_free(palm_node *node)
     }
     if (node->context)
         palmi_zmq_context_drop();
-    if (node->bell >= 0)
-        close(node->bell);
+    palmi_door_close(node);
     if (node->watch >= 0)
         close(node->watch);
     palm_reader_free(node->reader);
     palm_writer_free(node->writer);
     palmi_node_drop_held(node);
+    palm_event_done(node, &node->stashed);
     pthread_mutex_destroy(&node->lock);
     pthread_mutex_destroy(&node->receiving);
     free(node->links.at);
@@ -107,7 +102,9 @@ palm_err palm_node_open(const palm_node_options *options, palm_node **out)
     node->counters = palm_space_page(options->space);
     node->frames = options->frames;
     node->pid = getpid();
-    node->bell = node->watch = -1;
+    node->door.read_end = node->door.write_end = node->door.file = node->watch = -1;
+    node->socket_ready = true;
+    node->patience_ms = MOST_WAIT_MS;
     snprintf(node->name, sizeof node->name, "%s", options->name ? options->name : "");
     pthread_mutex_init(&node->lock, NULL);
     pthread_mutex_init(&node->receiving, NULL);
@@ -118,7 +115,7 @@ palm_err palm_node_open(const palm_node_options *options, palm_node **out)
     if (!err)
         err = palm_writer_new(&node->writer);
     if (!err)
-        err = open_bell(node);
+        err = open_door(node, !options->frames && !options->sockets);
     if (!err)
         err = palmi_zmq_context(&node->context);
     if (!err)
@@ -169,7 +166,7 @@ static void close_links(palm_node *node, int linger_ms, uint32_t *unsent)
 void palm_node_shut(palm_node *node)
 {
     atomic_store(&node->closed, true);
-    ring(node);
+    palmi_door_ring(node);
 }
 
 void palm_node_close(palm_node *node, int linger_ms, uint32_t *unsent)
@@ -180,8 +177,8 @@ void palm_node_close(palm_node *node, int linger_ms, uint32_t *unsent)
     palm_node_shut(node);
     pthread_mutex_lock(&node->lock);
     say_bye(node);
-    uint64_t end = now_ms() + (uint64_t)(linger_ms < 0 ? 0 : linger_ms);
-    while (!all_taken(node) && now_ms() < end) {
+    uint64_t end = palmi_now_ms() + (uint64_t)(linger_ms < 0 ? 0 : linger_ms);
+    while (!all_taken(node) && palmi_now_ms() < end) {
         pthread_mutex_unlock(&node->lock);
         struct timespec ms = {.tv_nsec = 1000000};
         nanosleep(&ms, NULL);
@@ -199,41 +196,59 @@ const char *palm_node_rejected(palm_node *node) { return node->rejected; }
 void palm_node_wake(palm_node *node)
 {
     atomic_store(&node->woken, true);
-    ring(node);
+    palmi_door_ring(node);
 }
 
 void palm_node_stop(palm_node *node)
 {
     atomic_store(&node->stopped, true);
-    ring(node);
+    palmi_door_ring(node);
 }
 
 /* -------------------------------------------------------------------------------------------------------- waiting */
 
-/* Waits up to ms for the socket, the bell or a death. Of the socket, this says that something may have come: libzmq's fd
+static void peer_died(palm_node *node, uint32_t number)
+{
+    pthread_mutex_lock(&node->lock);
+    palmi_link *link = palmi_link_get(node, number);
+    if (link && palmi_local_dies(node, link))
+        epoll_ctl(node->watch, EPOLL_CTL_DEL, link->pidfd, NULL);
+    else if (link)
+        palmi_link_lose(node, link, 1);
+    pthread_mutex_unlock(&node->lock);
+}
+
+static void attend_to(palm_node *node, uint64_t key)
+{
+    if (key == SOCKET)
+        node->socket_ready = true;
+    else if (key == DOOR)
+        palmi_door_answer(node);
+    else
+        peer_died(node, (uint32_t)(key - PALMI_PEER_KEY));
+}
+
+static int wait_awake(palm_node *node, struct epoll_event *ready, int n, int ms)
+{
+    palmi_bell *bell = ms ? node->door.bell : NULL;
+    if (!bell)
+        return epoll_wait(node->watch, ready, n, ms);
+    int got = epoll_wait(node->watch, ready, n, palmi_bell_sleep(bell) ? ms : 0);
+    palmi_bell_rise(bell);
+    return got;
+}
+
+/* Waits up to ms for the socket, the door or a death. Of the socket, this says that something may have come: libzmq's fd
  * is readable while its mailbox has commands, and a receive that found nothing has emptied that, so no wake-up is lost. */
 palm_err palmi_node_look(palm_node *node, int ms)
 {
     struct epoll_event ready[16];
-    int n = epoll_wait(node->watch, ready, 16, ms);
+    int n = wait_awake(node, ready, 16, ms);
     if (n < 0)
         return errno == EINTR ? PALM_EINTR : (palm_err)(PALM_ESYS + errno);
     node->since_look = 0;
-    for (int i = 0; i < n; i++) {
-        uint64_t rings;
-        if (ready[i].data.u64 == SOCKET)
-            continue;
-        if (ready[i].data.u64 == BELL) {
-            ssize_t got = read(node->bell, &rings, sizeof rings);
-            (void)got;
-            continue;
-        }
-        pthread_mutex_lock(&node->lock);
-        palmi_link *link = palmi_link_get(node, (uint32_t)(ready[i].data.u64 - PALMI_PEER_KEY));
-        if (link)
-            palmi_link_lose(node, link, 1);
-        pthread_mutex_unlock(&node->lock);
-    }
+    for (int i = 0; i < n; i++)
+        attend_to(node, ready[i].data.u64);
     return PALM_OK;
 }
 
@@ -250,7 +265,7 @@ void palmi_node_note(palm_node *node, palm_event_kind kind, uint32_t link, uint3
         node->notes.room = room;
     }
     node->notes.at[node->notes.n++] = (palmi_note){kind, link, reason};
-    ring(node);
+    palmi_door_ring(node);
 }
 
 static bool next_note(palm_node *node, palm_event *event)
@@ -276,7 +291,7 @@ static bool next_note(palm_node *node, palm_event *event)
 
 static palm_err next(palm_node *node, int timeout_ms, palm_event *event)
 {
-    uint64_t end = now_ms() + (uint64_t)timeout_ms;
+    uint64_t end = palmi_now_ms() + (uint64_t)timeout_ms;
     for (;;) {
         bool given;
         if (atomic_load(&node->closed))
@@ -290,7 +305,7 @@ static palm_err next(palm_node *node, int timeout_ms, palm_event *event)
             return PALM_OK;
         if (err && err != PALM_EAGAIN)
             return err;
-        uint64_t now = now_ms();
+        uint64_t now = palmi_now_ms();
         if (err && now < end)
             err = palmi_node_look(node, (int)(end - now));
         else if (now >= end) {

@@ -1,11 +1,13 @@
 /* SPDX-License-Identifier: BSD-3-Clause
  *
- * What node.c, hello.c, receive.c, attend.c (receiving) and link.c (sending) share. Everything below node->lock and
- * node->receiving is guarded by these, of which receiving is taken first; the fields above are written once. */
+ * What node.c, hello.c, receive.c, attend.c (receiving), link.c (sending) and local.c (both, within a host) share.
+ * Everything below node->lock and node->receiving is guarded by these, of which receiving is taken first; the fields above
+ * are written once. */
 #ifndef PALM_NODE_INTERNAL_H
 #define PALM_NODE_INTERNAL_H
 
 #include "batch.h"
+#include "local.h"
 #include "zmq_api.h"
 
 #include <pthread.h>
@@ -58,6 +60,7 @@ typedef struct palmi_link {
     PALMI_VECTOR(palmi_flight) flight; /* in order of seq */
     uint32_t flight_first;     /* entries before it are settled */
     palmi_waiting *waiting, **waiting_end;
+    palmi_local local;         /* its rings */
 } palmi_link;
 
 typedef struct palmi_note { /* an event that no message brings */
@@ -73,12 +76,17 @@ struct palm_node {
     uint64_t id;
     pid_t pid;
     bool frames;
-    int bell, watch;           /* eventfd; epoll over the bell, libzmq's fd of the socket, and the pidfds of peers */
+    int watch;                 /* epoll over the door, libzmq's fd of the socket, and the pidfds of peers */
+    palmi_door door;           /* by which others of this host wake it; says itself what guards it */
     atomic_bool woken, stopped, closed;
 
     pthread_mutex_t receiving; /* who receives: the thread in palm_node_next, or the pulse while a function runs */
     palm_reader *reader;
     uint32_t since_look;
+    bool socket_ready;         /* there may be something in the socket */
+    bool ring_was_last;        /* where the last message came from */
+    palm_event stashed;        /* came by the socket, but what was sent before it is in a ring; no frames: nothing */
+    uint32_t patience_ms;      /* with what a ring waits for from the socket */
     bool stop_told;
     char rejected[160];
     PALMI_VECTOR(palm_event) held; /* what the pulse has received */
@@ -91,6 +99,8 @@ struct palm_node {
     PALMI_VECTOR(palmi_note) notes;
     uint32_t notes_first;
 };
+
+uint64_t palmi_now_ms(void);
 
 /* With `receiving` held. Waits up to ms for the socket, the bell or a death. */
 palm_err palmi_node_look(palm_node *node, int ms);
@@ -131,5 +141,28 @@ void palmi_node_note(palm_node *node, palm_event_kind kind, uint32_t link, uint3
 bool palmi_hello_received(palm_node *node, const palm_envelope *e);
 /* The next message, if there is one (else PALM_EAGAIN). *given: it is an event to give out, and not our own affair. */
 palm_err palmi_receive(palm_node *node, palm_event *event, bool *given);
+
+/* local.c. The door: by which this node is woken, and by which rings are marked; `rings`: it is to have some. */
+palm_err palmi_door_open(palm_node *node, bool rings);
+void palmi_door_close(palm_node *node);
+void palmi_door_ring(const palm_node *node); /* any thread, signal handlers too */
+void palmi_door_answer(const palm_node *node);
+/* With the lock held. Adds our door to a HELLO, and a ring to send in. */
+void palmi_local_hello(palm_node *node, palmi_link *link, palm_hello *hello);
+/* What the peer has told of its own is opened; before it is answered. */
+void palmi_local_greeted(palm_node *node, palmi_link *link, const palm_hello *hello);
+void palmi_local_drop(palm_node *node, palmi_link *link);
+/* False: it has to take the socket. */
+bool palmi_local_send(palmi_link *link, uint64_t seq, const void *head, size_t n_head, const void *body, size_t n_body);
+/* With both locks held. The link whose ring has the next envelope, which is to be copied and then taken; NULL: none has. Links
+ * whose peers are dead, and have left nothing more, are lost in here. */
+palmi_link *palmi_local_next(palm_node *node, palmi_letter *letter);
+void palmi_local_took(palmi_link *link, const palmi_letter *letter);
+/* Whether the link's ring has something that was sent before `seq`, which has come by the socket. */
+bool palmi_local_precedes(palm_node *node, palmi_link *link, uint64_t seq);
+/* An envelope was heard: the ring may have waited for it. */
+void palmi_local_heard(palm_node *node, const palmi_link *link);
+/* The peer is dead. True: it has left something in its ring, after which the link will be lost. */
+bool palmi_local_dies(palm_node *node, palmi_link *link);
 
 #endif

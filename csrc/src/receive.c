@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: BSD-3-Clause
- * Receiving: what libzmq hands out becomes an event, verified, with its blocks taken; or it is rejected and counted. */
+ * Receiving: what libzmq hands out, or a ring has, becomes an event, verified, with its blocks taken; or it is rejected and
+ * counted. */
 #include "node_internal.h"
 
 #include <errno.h>
@@ -223,6 +224,7 @@ bool palmi_link_follow(palm_node *node, palmi_link *link, const palm_envelope *e
 {
     bool gap = link->heard && e->seq != link->heard + 1 && !(e->kind == PALM_HELLO && e->seq == 1);
     link->heard = e->seq;
+    palmi_local_heard(node, link);
     return !gap || report_gap(node, link);
 }
 
@@ -235,6 +237,9 @@ static bool accept_from(palm_node *node, palm_event *event)
     bool wanted = false;
     if (!link) {
         reject(node, "from a sender that has not said HELLO", PALM_OK);
+    } else if (palmi_local_precedes(node, link, e->seq)) {
+        node->stashed = *event;
+        memset(event, 0, sizeof *event);
     } else if (palmi_link_follow(node, link, e)) {
         palm_err err = take_blocks(node, event);
         event->link = link->number;
@@ -262,6 +267,17 @@ static void count_received(palm_node *node, const palm_envelope *e)
     palm_count(&c->bytes_in, bytes);
 }
 
+static bool give(palm_node *node, palm_event *event)
+{
+    if (!accept_from(node, event))
+        return false;
+    count_received(node, &event->envelope);
+    event->kind = PALM_EVENT_MESSAGE;
+    return true;
+}
+
+/* ------------------------------------------------------------------------------------------------ from the socket */
+
 static bool decode(palm_node *node, raw *r, palm_event *event)
 {
     uint64_t sizes[PALM_MAX_PARTS];
@@ -284,27 +300,97 @@ static bool decode(palm_node *node, raw *r, palm_event *event)
         err = part_pointers(event);
     if (!err)
         err = own_dtypes(event);
+    return err ? reject(node, "dropped", err) : give(node, event);
+}
+
+static palm_err receive_by_socket(palm_node *node, palm_event *event, bool *given)
+{
+    raw r;
+    if (!node->socket_ready || node->stashed.frames)
+        return PALM_EAGAIN;
+    palm_err err = raw_receive(node, &r);
+    if (err) {
+        node->socket_ready = err != PALM_EAGAIN;
+        return err;
+    }
+    node->ring_was_last = false;
+    *given = decode(node, &r, event);
+    raw_free(&r);
+    return PALM_OK;
+}
+
+/* ------------------------------------------------------------------------------------------------------ from a ring */
+
+/* The next envelope of any ring is copied, since its sender can still change it; who that should be, and its number. */
+static palm_err copy_letter(palm_node *node, palm_event *event, palmi_letter *letter, uint64_t *sender)
+{
+    pthread_mutex_lock(&node->lock);
+    palmi_link *link = palmi_local_next(node, letter);
+    palm_err err = link ? frames_new(node->space, letter->bytes, letter->size, 0, &event->frames) : PALM_EAGAIN;
+    if (!err) {
+        *sender = link->peer;
+        palmi_local_took(link, letter);
+    }
+    pthread_mutex_unlock(&node->lock);
+    return err;
+}
+
+static bool decode_letter(palm_node *node, const palmi_letter *letter, uint64_t sender, palm_event *event)
+{
+    palm_envelope *e = &event->envelope;
+    palm_err err = palm_reader_read(node->reader, event->frames->head.bytes, letter->size, NULL, 0, e);
     if (err)
-        return reject(node, "dropped", err);
-    if (!accept_from(node, event))
+        return reject(node, "not an envelope", err);
+    if (e->sender != sender || e->seq != letter->seq || e->kind == PALM_HELLO)
+        return reject(node, "in a ring that is another's", PALM_OK);
+    err = own_dtypes(event);
+    return err ? reject(node, "dropped", err) : give(node, event);
+}
+
+static palm_err receive_by_ring(palm_node *node, palm_event *event, bool *given)
+{
+    palmi_letter letter;
+    uint64_t sender = 0;
+    palm_err err = node->door.bell ? copy_letter(node, event, &letter, &sender) : PALM_EAGAIN;
+    if (err)
+        return err;
+    node->ring_was_last = true;
+    *given = decode_letter(node, &letter, sender, event);
+    return PALM_OK;
+}
+
+/* ------------------------------------------------------------------------------------------------------- from both */
+
+/* What came by the socket before what is still in a ring. */
+static bool receive_stashed(palm_node *node, palm_event *event, bool *given)
+{
+    palm_event stashed = node->stashed;
+    if (!stashed.frames)
         return false;
-    count_received(node, &event->envelope);
-    event->kind = PALM_EVENT_MESSAGE;
-    return true;
+    node->stashed = (palm_event){0};
+    *event = stashed;
+    *given = give(node, event); /* or stashes it again */
+    return !node->stashed.frames;
+}
+
+/* By turns, if both have something: a ring that never runs dry must not hide a peer on another host. */
+static palm_err receive(palm_node *node, palm_event *event, bool *given)
+{
+    if (receive_stashed(node, event, given))
+        return PALM_OK;
+    palm_err err = node->ring_was_last ? receive_by_socket(node, event, given) : PALM_EAGAIN;
+    if (err == PALM_EAGAIN)
+        err = receive_by_ring(node, event, given);
+    return err == PALM_EAGAIN ? receive_by_socket(node, event, given) : err;
 }
 
 palm_err palmi_receive(palm_node *node, palm_event *event, bool *given)
 {
-    raw r;
     *given = false;
-    palm_err err = raw_receive(node, &r);
-    if (err)
-        return err;
-    *given = decode(node, &r, event);
+    palm_err err = receive(node, event, given);
     if (!*given)
         palm_event_done(node, event);
-    raw_free(&r);
-    return PALM_OK;
+    return err;
 }
 
 void palm_event_done(palm_node *node, palm_event *event)

@@ -1,36 +1,14 @@
 /* SPDX-License-Identifier: BSD-3-Clause
- * One arena: a memfd of fixed size, sparse, sealed against growing and shrinking, so that no peer can cause SIGBUS. */
+ * One arena: a sealed file in memory (sealed.c), sparse, of which most is addresses. */
+#include "sealed.h"
 #include "space_internal.h"
 
-#include <errno.h>
 #include <fcntl.h>
-#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/random.h>
-#include <sys/stat.h>
 #include <unistd.h>
-
-#ifndef MFD_NOEXEC_SEAL
-#define MFD_NOEXEC_SEAL 8U
-#endif
-/* No F_SEAL_FUTURE_WRITE: punching holes would fail under it. Peers map the data read-only. */
-enum { SEALS = F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_SEAL, SEALS_WANTED = F_SEAL_SHRINK | F_SEAL_GROW };
-
-static int memfd_new(uint64_t bytes)
-{
-    int fd = memfd_create("palm", MFD_CLOEXEC | MFD_ALLOW_SEALING | MFD_NOEXEC_SEAL);
-    if (fd < 0 && errno == EINVAL) /* before Linux 6.3 */
-        fd = memfd_create("palm", MFD_CLOEXEC | MFD_ALLOW_SEALING);
-    if (fd < 0)
-        return -1;
-    if (ftruncate(fd, (off_t)bytes) || fcntl(fd, F_ADD_SEALS, SEALS)) {
-        close(fd);
-        return -1;
-    }
-    return fd;
-}
 
 /* Addresses for a mapping, 2 MiB aligned, or NULL. */
 static void *reserve(uint64_t size)
@@ -114,7 +92,7 @@ palm_err palmi_arena_create(palm_space *space, uint64_t data_size, palm_arena **
     uint64_t id[2];
     if (!random_id(id))
         return PALM_ENOMEM;
-    int fd = memfd_new(PALMI_DATA_AT + data_size);
+    int fd = palmi_sealed_new(PALMI_DATA_AT + data_size);
     if (fd < 0)
         return PALM_ENOMEM;
     palm_arena *arena;
@@ -140,28 +118,15 @@ static bool birth_is_right(const palmi_birth *b, uint64_t file_size)
            b->data_size == file_size - PALMI_DATA_AT;
 }
 
-static bool file_is_arena(int fd, palmi_birth *birth)
-{
-    struct stat s;
-    int seals = fcntl(fd, F_GET_SEALS);
-    return seals >= 0 && (seals & SEALS_WANTED) == SEALS_WANTED && !fstat(fd, &s) && S_ISREG(s.st_mode) &&
-           pread(fd, birth, sizeof *birth, 0) == (ssize_t)sizeof *birth && birth_is_right(birth, (uint64_t)s.st_size);
-}
-
-/* Numbers of processes and files are used again, so only the id says that this is the arena meant. */
+/* Only the id says that this is the arena meant. */
 int palmi_arena_open_file(int32_t pid, int32_t fd, int flags, uint64_t id_hi, uint64_t id_lo, palmi_birth *birth)
 {
-    char path[64];
-    struct stat s;
-    if (pid <= 0 || fd < 0)
-        return -1;
-    snprintf(path, sizeof path, "/proc/%d/fd/%d", (int)pid, (int)fd);
-    if (stat(path, &s) || !S_ISREG(s.st_mode)) /* opening a device may do things */
-        return -1;
-    int file = open(path, flags | O_CLOEXEC | O_NONBLOCK | O_NOCTTY);
+    uint64_t bytes;
+    int file = palmi_sealed_open(pid, fd, flags, &bytes);
     if (file < 0)
         return -1;
-    if (!file_is_arena(file, birth) || birth->id_hi != id_hi || birth->id_lo != id_lo) {
+    if (pread(file, birth, sizeof *birth, 0) != (ssize_t)sizeof *birth || !birth_is_right(birth, bytes) ||
+        birth->id_hi != id_hi || birth->id_lo != id_lo) {
         close(file);
         return -1;
     }

@@ -16,6 +16,7 @@
  */
 #ifndef PALMI_SPACE_INTERNAL_H
 #define PALMI_SPACE_INTERNAL_H
+#include "crashpoint.h"
 #include "palm.h"
 
 #include <pthread.h>
@@ -29,21 +30,6 @@
 #else
 #define PALMI_POISON(p, n) ((void)(p), (void)(n))
 #define PALMI_UNPOISON(p, n) ((void)(p), (void)(n))
-#endif
-
-/* The kill test ends the process at the n-th of these, which stand between any two accesses to shared memory, and
- * widens the windows between them. */
-#ifdef PALM_CRASHPOINTS
-void palmi_crashpoint(void);
-void palmi_gap(void);
-void palmi_conflict(void);
-#define PALMI_CRASHPOINT() palmi_crashpoint()
-#define PALMI_GAP() palmi_gap()
-#define PALMI_CONFLICT() palmi_conflict()
-#else
-#define PALMI_CRASHPOINT() ((void)0)
-#define PALMI_GAP() ((void)0)
-#define PALMI_CONFLICT() ((void)0)
 #endif
 
 /* -------------------------------------------------------------------------------------------- the arena's layout */

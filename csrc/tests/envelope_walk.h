@@ -104,7 +104,8 @@ static inline bool same_hello(const palm_hello *a, const palm_hello *b)
     if (!a || !b)
         return a == b;
     return !memcmp(&a->identity, &b->identity, sizeof a->identity) && same_text(&a->endpoint, &b->endpoint) &&
-           same_text(&a->name, &b->name) && a->slot == b->slot && a->word == b->word && a->tag == b->tag;
+           same_text(&a->name, &b->name) && a->slot == b->slot && a->word == b->word && a->tag == b->tag &&
+           a->bell == b->bell && a->wake == b->wake && a->ring == b->ring && a->ring_id == b->ring_id;
 }
 
 /* All but the bodies. */

@@ -20,7 +20,8 @@ static const palm_hello mapped = {
                                        0xCD, 0xCE, 0xCF},
                  .pid_namespace = 4026531836, .pid = 4242, .fd = 7},
     .endpoint = TEXT("ipc:///run/user/1000/palm/a.sock"), .name = TEXT("spectrum/0"),
-    .slot = PALM_SLOT_UNKNOWN, .word = 3, .tag = 0x0A0B0C};
+    .slot = PALM_SLOT_UNKNOWN, .word = 3, .tag = 0x0A0B0C,
+    .bell = 11, .wake = 12, .ring = 13, .ring_id = 0x1122334455667788};
 static const palm_hello frames = {.endpoint = TEXT("tcp://127.0.0.1:5555"), .slot = PALM_SLOT_NONE, .tag = 1};
 
 static const palm_record open_records[] = {{.form = PALM_TREE, .body_size = 40}};

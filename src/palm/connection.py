@@ -25,6 +25,7 @@ import time
 from collections.abc import Callable, Iterable
 from typing import Any, Protocol
 
+from palm import ways
 from palm._core import node as core
 from palm._core.lock import Condition, check_signals
 from palm._core.payload import BlockLost
@@ -99,8 +100,8 @@ def _first_of(calls: collections.deque[Callable[[], None]]) -> Callable[[], None
 
 
 class Connection:
-    def __init__(self, endpoint: str, name: str, *, frames: bool = False) -> None:
-        self.node = core.Node(endpoint, name, frames=frames)
+    def __init__(self, endpoint: str, name: str) -> None:
+        self.node = core.Node(endpoint, name, **ways.allowed())
         self.endpoint = self.node.endpoint
         self.changed = Condition()
         self.works: dict[bytes, Work] = {}

@@ -13,13 +13,12 @@ import collections
 import functools
 import logging
 import math
-import os
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from palm import waits
+from palm import waits, ways
 from palm._core import node as core
 from palm._core import space as core_space
 from palm._core.payload import BlockLost
@@ -89,7 +88,7 @@ class Host:
 
     def __init__(self, server: Server, post: Post) -> None:
         self.server, self.name, self._membership, self._suspects = server, post.name, post.membership, post.suspects
-        self.node = core.Node(post.endpoint, post.name, frames=os.environ.get("PALM_FRAMES") == "1")
+        self.node = core.Node(post.endpoint, post.name, **ways.allowed())
         self._functions = list(type(server)._exposed)
         self.node.name_functions(self._functions)
         self._outlets = Outlets(self.node, post.membership)

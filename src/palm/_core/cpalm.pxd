@@ -263,6 +263,8 @@ cdef extern from "palm.h" nogil:
         uint64_t sent_arena
         uint64_t sent_inline
         uint64_t sent_frames
+        uint64_t by_ring
+        uint64_t by_socket
         uint64_t copied_kept
         uint64_t copied_foreign
         uint64_t copied_thread
@@ -305,6 +307,7 @@ cdef extern from "palm.h" nogil:
         const char *name
         palm_space *space
         bint frames
+        bint sockets
     palm_err palm_node_open(const palm_node_options *options, palm_node **out)
     void palm_node_shut(palm_node *node)
     void palm_node_close(palm_node *node, int linger_ms, uint32_t *unsent)

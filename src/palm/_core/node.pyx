@@ -187,13 +187,15 @@ cdef class Node:
     name : str
         What peers see.
     frames : bool
-        Send arrays in frames even to processes that could map them.
+        Send arrays in frames even to processes that could map them; no rings either.
+    sockets : bool
+        Send through libzmq's sockets alone, even to processes of this host.
 
     Any thread may close it at any time. With the GIL held, `inside` counts the threads that are in a call of the core
     without it; once `closing` is set nobody goes in, and the node is freed when all have left.
     """
 
-    def __cinit__(self, str endpoint, str name="", bint frames=False):
+    def __cinit__(self, str endpoint, str name="", bint frames=False, bint sockets=False):
         cdef palm_node_options options
         cdef bytes e = endpoint.encode()
         cdef bytes n = name.encode()
@@ -202,6 +204,7 @@ cdef class Node:
         options.name = n
         options.space = space()
         options.frames = frames
+        options.sockets = sockets
         with nogil:
             err = palm_node_open(&options, &self.node)
         check(err)

@@ -210,6 +210,7 @@ cdef dict counters_dict(const palm_counters *c):
         "bytes_copied": c.bytes_copied, "batches": c.batches, "errors": c.errors, "retries": c.retries,
         "rejected": c.rejected, "dropped": c.dropped, "queue_depth": c.queue_depth, "in_flight": c.in_flight, "busy_seconds": c.busy_ns / 1e9,
         "sent_arena": c.sent_arena, "sent_inline": c.sent_inline, "sent_frames": c.sent_frames,
+        "by_ring": c.by_ring, "by_socket": c.by_socket,
         "copied_kept": c.copied_kept, "copied_foreign": c.copied_foreign, "copied_thread": c.copied_thread,
         "alloc_arena": c.alloc_arena, "alloc_small": c.alloc_small, "alloc_full": c.alloc_full,
         "stale": c.stale, "lost_links": c.lost_links, "pulse_ns": c.pulse_ns,

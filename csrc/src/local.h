@@ -1,0 +1,32 @@
+/* SPDX-License-Identifier: BSD-3-Clause
+ * What a node and its links have to send by rings (ring.h) to processes of this host: files, mappings, and which ring is read
+ * next. Whoever has none of it sends by its socket: all of it may be missing. */
+#ifndef PALM_LOCAL_H
+#define PALM_LOCAL_H
+
+#include "ring.h"
+
+struct palmi_link;
+
+typedef struct palmi_door { /* a node's; the fields below `read_end` are guarded by node->receiving */
+    palmi_bell *bell;       /* NULL: it reads no rings */
+    int file;               /* the bell's */
+    int read_end, write_end; /* of the pipe: readable when somebody wants the node */
+    uint64_t marked[PALMI_RING_WORDS];
+    uint32_t cursor;        /* the ring to be looked at first */
+    struct palmi_link *readers[PALMI_RINGS]; /* guarded by node->lock: who sends in which */
+} palmi_door;
+
+typedef struct palmi_local { /* a link's; guarded by node->lock */
+    palmi_out out;
+    int file;                /* of out.ring, until the peer has mapped it; else -1 */
+    bool usable;             /* it has */
+    bool refused;            /* it has not, and never will */
+    palmi_in in;
+    uint32_t number;         /* of in.ring: its place in readers */
+    uint64_t seq;            /* of what was read last from in.ring */
+    uint64_t waits_since_ms; /* what is next there waits for what comes by the socket; 0: it does not */
+    bool dying;              /* the peer is dead, but has left something in in.ring */
+} palmi_local;
+
+#endif
