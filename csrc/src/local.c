@@ -267,11 +267,6 @@ bool palmi_local_send(palmi_link *link, uint64_t seq, const void *head, size_t n
 
 /* ------------------------------------------------------------------------------------------------------ receiving */
 
-static void mark(palmi_door *door, uint32_t number)
-{
-    door->marked[number / 64] |= UINT64_C(1) << number % 64;
-}
-
 /* The number of the next marked ring from `from` on, or PALMI_RINGS. */
 static uint32_t next_marked(const palmi_door *door, uint32_t from)
 {
@@ -332,20 +327,11 @@ void palmi_local_took(palmi_link *link, const palmi_letter *letter)
     link->local.waits_since_ms = 0;
 }
 
-bool palmi_local_precedes(palm_node *node, palmi_link *link, uint64_t seq)
+bool palmi_local_precedes(palmi_link *link, uint64_t seq)
 {
     palmi_letter letter;
-    if (!link->local.in.ring || seq <= link->heard + 1 || palmi_ring_peek(&link->local.in, &letter) != PALM_OK ||
-        letter.seq >= seq)
-        return false;
-    mark(&node->door, link->local.number);
-    return true;
-}
-
-void palmi_local_heard(palm_node *node, const palmi_link *link)
-{
-    if (link->local.in.ring)
-        mark(&node->door, link->local.number);
+    return link->local.in.ring && seq > link->heard + 1 && palmi_ring_peek(&link->local.in, &letter) == PALM_OK &&
+           letter.seq < seq;
 }
 
 bool palmi_local_dies(palm_node *node, palmi_link *link)
@@ -354,6 +340,7 @@ bool palmi_local_dies(palm_node *node, palmi_link *link)
     if (!link->local.in.ring || palmi_ring_peek(&link->local.in, &letter) != PALM_OK)
         return false;
     link->local.dying = true;
-    mark(&node->door, link->local.number);
+    /* it may have died before it could mark it */
+    node->door.marked[link->local.number / 64] |= UINT64_C(1) << link->local.number % 64;
     return true;
 }

@@ -159,9 +159,7 @@ bool palmi_local_send(palmi_link *link, uint64_t seq, const void *head, size_t n
 palmi_link *palmi_local_next(palm_node *node, palmi_letter *letter);
 void palmi_local_took(palmi_link *link, const palmi_letter *letter);
 /* Whether the link's ring has something that was sent before `seq`, which has come by the socket. */
-bool palmi_local_precedes(palm_node *node, palmi_link *link, uint64_t seq);
-/* An envelope was heard: the ring may have waited for it. */
-void palmi_local_heard(palm_node *node, const palmi_link *link);
+bool palmi_local_precedes(palmi_link *link, uint64_t seq);
 /* The peer is dead. True: it has left something in its ring, after which the link will be lost. */
 bool palmi_local_dies(palm_node *node, palmi_link *link);
 

@@ -224,7 +224,6 @@ bool palmi_link_follow(palm_node *node, palmi_link *link, const palm_envelope *e
 {
     bool gap = link->heard && e->seq != link->heard + 1 && !(e->kind == PALM_HELLO && e->seq == 1);
     link->heard = e->seq;
-    palmi_local_heard(node, link);
     return !gap || report_gap(node, link);
 }
 
@@ -237,7 +236,7 @@ static bool accept_from(palm_node *node, palm_event *event)
     bool wanted = false;
     if (!link) {
         reject(node, "from a sender that has not said HELLO", PALM_OK);
-    } else if (palmi_local_precedes(node, link, e->seq)) {
+    } else if (palmi_local_precedes(link, e->seq)) {
         node->stashed = *event;
         memset(event, 0, sizeof *event);
     } else if (palmi_link_follow(node, link, e)) {
