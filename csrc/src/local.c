@@ -67,7 +67,12 @@ static int open_pipe(int32_t pid, int32_t fd, uint64_t inode)
     snprintf(path, sizeof path, "/proc/%d/fd/%d", (int)pid, (int)fd);
     if (stat(path, &s) || !S_ISFIFO(s.st_mode) || s.st_ino != inode)
         return -1;
-    return open(path, O_RDWR | O_CLOEXEC | O_NONBLOCK);
+    int file = open(path, O_RDWR | O_CLOEXEC | O_NONBLOCK);
+    if (file >= 0 && (fstat(file, &s) || !S_ISFIFO(s.st_mode) || s.st_ino != inode)) { /* it was another by then */
+        close(file);
+        return -1;
+    }
+    return file;
 }
 
 /* --------------------------------------------------------------------------------------------------- a node's door */
@@ -229,10 +234,10 @@ static void settle_offer(palmi_local *local)
 
 void palmi_local_greeted(palm_node *node, palmi_link *link, const palm_hello *hello)
 {
-    if (!node->door.bell || !same_host(node, &hello->identity))
-        return;
-    open_bell(link, hello);
-    open_ring(node, link, hello);
+    if (node->door.bell && same_host(node, &hello->identity)) {
+        open_bell(link, hello);
+        open_ring(node, link, hello);
+    }
     if (hello->slot != PALM_SLOT_UNKNOWN)
         settle_offer(&link->local);
 }
@@ -278,24 +283,32 @@ static uint32_t next_marked(const palmi_door *door, uint32_t from)
     return PALMI_RINGS;
 }
 
-/* What comes before it by the socket is here, or will not come. */
-static bool is_its_turn(const palm_node *node, palmi_link *link, const palmi_letter *letter)
+enum { PATIENCE_WITH_THE_DEAD_MS = 100 }; /* libzmq's thread has read what they have sent by then */
+
+/* What comes before it by the socket is here, or will not come: then it has been rejected, and is reported as missing.
+ * is_dry: there is nothing in the socket. */
+static bool is_its_turn(palm_node *node, palmi_link *link, const palmi_letter *letter, bool is_dry)
 {
     palmi_local *local = &link->local;
     uint64_t last = link->heard > local->seq ? link->heard : local->seq, now = palmi_now_ms();
-    if (letter->seq <= last + 1 || local->dying || (node->stashed.frames && node->stashed.envelope.sender == link->peer))
+    if (letter->seq <= last + 1 || (node->stashed.frames && node->stashed.envelope.sender == link->peer))
         return true;
     if (!local->waits_since_ms)
         local->waits_since_ms = now;
-    return now - local->waits_since_ms > node->patience_ms; /* or it has been rejected: it is reported as missing */
+    uint64_t until = local->waits_since_ms + (local->dying ? PATIENCE_WITH_THE_DEAD_MS : node->patience_ms);
+    if (is_dry && now >= until)
+        return true;
+    if (!node->door.waits_until_ms || until < node->door.waits_until_ms)
+        node->door.waits_until_ms = until;
+    return false;
 }
 
-static bool look_into(palm_node *node, uint32_t number, palmi_letter *letter)
+static bool look_into(palm_node *node, uint32_t number, palmi_letter *letter, bool is_dry)
 {
     palmi_link *link = node->door.readers[number];
     palm_err err = link ? palmi_ring_peek(&link->local.in, letter) : PALM_EAGAIN;
     if (!err)
-        return is_its_turn(node, link, letter);
+        return is_its_turn(node, link, letter, is_dry);
     node->door.marked[number / 64] &= ~(UINT64_C(1) << number % 64);
     if (err == PALM_EMALFORMED)
         palm_count(&node->counters->rejected, 1);
@@ -304,14 +317,15 @@ static bool look_into(palm_node *node, uint32_t number, palmi_letter *letter)
     return false;
 }
 
-palmi_link *palmi_local_next(palm_node *node, palmi_letter *letter)
+palmi_link *palmi_local_next(palm_node *node, palmi_letter *letter, bool is_dry)
 {
     palmi_door *door = &node->door;
+    door->waits_until_ms = 0;
     palmi_bell_collect(door->bell, door->marked);
     for (int lap = 0; lap < 2; lap++) {
         uint32_t number = next_marked(door, door->cursor);
         for (; number < PALMI_RINGS; number = next_marked(door, number + 1))
-            if (look_into(node, number, letter)) {
+            if (look_into(node, number, letter, is_dry)) {
                 door->cursor = (number + 1) % PALMI_RINGS;
                 return door->readers[number];
             }
@@ -327,11 +341,19 @@ void palmi_local_took(palmi_link *link, const palmi_letter *letter)
     link->local.waits_since_ms = 0;
 }
 
-bool palmi_local_precedes(palmi_link *link, uint64_t seq)
+static void mark(palm_node *node, const palmi_link *link)
+{
+    node->door.marked[link->local.number / 64] |= UINT64_C(1) << link->local.number % 64;
+}
+
+bool palmi_local_precedes(palm_node *node, palmi_link *link, uint64_t seq)
 {
     palmi_letter letter;
-    return link->local.in.ring && seq > link->heard + 1 && palmi_ring_peek(&link->local.in, &letter) == PALM_OK &&
-           letter.seq < seq;
+    if (!link->local.in.ring || seq <= link->heard + 1 || palmi_ring_peek(&link->local.in, &letter) != PALM_OK ||
+        letter.seq >= seq)
+        return false;
+    mark(node, link); /* whoever has it marked or not: it is waited for */
+    return true;
 }
 
 bool palmi_local_dies(palm_node *node, palmi_link *link)
@@ -340,7 +362,6 @@ bool palmi_local_dies(palm_node *node, palmi_link *link)
     if (!link->local.in.ring || palmi_ring_peek(&link->local.in, &letter) != PALM_OK)
         return false;
     link->local.dying = true;
-    /* it may have died before it could mark it */
-    node->door.marked[link->local.number / 64] |= UINT64_C(1) << link->local.number % 64;
+    mark(node, link); /* it may have died before it could */
     return true;
 }

@@ -14,6 +14,8 @@ typedef struct palmi_door { /* a node's; the fields below `read_end` are guarded
     int read_end, write_end; /* of the pipe: readable when somebody wants the node */
     uint64_t marked[PALMI_RING_WORDS];
     uint32_t cursor;        /* the ring to be looked at first */
+    uint32_t sleeps;        /* so far; the number of the last one */
+    uint64_t waits_until_ms; /* what is next in some ring waits for what comes by the socket, so long at most; 0: none does */
     struct palmi_link *readers[PALMI_RINGS]; /* guarded by node->lock: who sends in which */
 } palmi_door;
 

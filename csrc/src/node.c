@@ -228,12 +228,23 @@ static void attend_to(palm_node *node, uint64_t key)
         peer_died(node, (uint32_t)(key - PALMI_PEER_KEY));
 }
 
+/* Milliseconds until then, but no more than `most`. */
+static int until(uint64_t then_ms, int most)
+{
+    uint64_t now = palmi_now_ms();
+    return then_ms <= now ? 1 : then_ms - now < (uint64_t)most ? (int)(then_ms - now) : most;
+}
+
 static int wait_awake(palm_node *node, struct epoll_event *ready, int n, int ms)
 {
-    palmi_bell *bell = ms ? node->door.bell : NULL;
+    palmi_door *door = &node->door;
+    palmi_bell *bell = ms ? door->bell : NULL;
     if (!bell)
         return epoll_wait(node->watch, ready, n, ms);
-    int got = epoll_wait(node->watch, ready, n, palmi_bell_sleep(bell) ? ms : 0);
+    if (door->waits_until_ms)
+        ms = until(door->waits_until_ms, ms);
+    door->sleeps = door->sleeps % UINT32_MAX + 1;
+    int got = epoll_wait(node->watch, ready, n, palmi_bell_sleep(bell, door->sleeps) ? ms : 0);
     palmi_bell_rise(bell);
     return got;
 }
@@ -289,6 +300,16 @@ static bool next_note(palm_node *node, palm_event *event)
     return any;
 }
 
+static palm_err last_look(palm_node *node, palm_event *event)
+{
+    bool given = false;
+    palmi_node_look(node, 0);
+    if (next_note(node, event))
+        return PALM_OK;
+    palm_err err = node->socket_ready ? palmi_receive(node, event, &given) : PALM_EAGAIN;
+    return given ? PALM_OK : err ? err : PALM_EAGAIN;
+}
+
 static palm_err next(palm_node *node, int timeout_ms, palm_event *event)
 {
     uint64_t end = palmi_now_ms() + (uint64_t)timeout_ms;
@@ -308,10 +329,8 @@ static palm_err next(palm_node *node, int timeout_ms, palm_event *event)
         uint64_t now = palmi_now_ms();
         if (err && now < end)
             err = palmi_node_look(node, (int)(end - now));
-        else if (now >= end) {
-            palmi_node_look(node, 0);
-            return next_note(node, event) ? PALM_OK : PALM_EAGAIN;
-        }
+        else if (now >= end)
+            return last_look(node, event);
         if (err && err != PALM_EAGAIN)
             return err;
     }

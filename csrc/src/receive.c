@@ -224,11 +224,28 @@ bool palmi_link_follow(palm_node *node, palmi_link *link, const palm_envelope *e
 {
     bool gap = link->heard && e->seq != link->heard + 1 && !(e->kind == PALM_HELLO && e->seq == 1);
     link->heard = e->seq;
+    link->local.waits_since_ms = 0; /* it goes on */
     return !gap || report_gap(node, link);
 }
 
+enum { STASH_MS = 5000 }; /* a peer that fills its ring with what is no envelope does not stop the others for longer */
+
+static bool is_early(palm_node *node, palmi_link *link, const palm_envelope *e)
+{
+    bool is_old = node->stashed_at_ms && palmi_now_ms() - node->stashed_at_ms > STASH_MS;
+    return !is_old && palmi_local_precedes(node, link, e->seq);
+}
+
+static void stash(palm_node *node, palm_event *event)
+{
+    node->stashed = *event;
+    memset(event, 0, sizeof *event);
+    if (!node->stashed_at_ms)
+        node->stashed_at_ms = palmi_now_ms();
+}
+
 /* True: *event is to be given out. */
-static bool accept_from(palm_node *node, palm_event *event)
+static bool accept_from(palm_node *node, palm_event *event, bool by_socket)
 {
     const palm_envelope *e = &event->envelope;
     pthread_mutex_lock(&node->lock);
@@ -236,9 +253,8 @@ static bool accept_from(palm_node *node, palm_event *event)
     bool wanted = false;
     if (!link) {
         reject(node, "from a sender that has not said HELLO", PALM_OK);
-    } else if (palmi_local_precedes(link, e->seq)) {
-        node->stashed = *event;
-        memset(event, 0, sizeof *event);
+    } else if (by_socket && is_early(node, link, e)) {
+        stash(node, event);
     } else if (palmi_link_follow(node, link, e)) {
         palm_err err = take_blocks(node, event);
         event->link = link->number;
@@ -266,9 +282,9 @@ static void count_received(palm_node *node, const palm_envelope *e)
     palm_count(&c->bytes_in, bytes);
 }
 
-static bool give(palm_node *node, palm_event *event)
+static bool give(palm_node *node, palm_event *event, bool by_socket)
 {
-    if (!accept_from(node, event))
+    if (!accept_from(node, event, by_socket))
         return false;
     count_received(node, &event->envelope);
     event->kind = PALM_EVENT_MESSAGE;
@@ -299,13 +315,14 @@ static bool decode(palm_node *node, raw *r, palm_event *event)
         err = part_pointers(event);
     if (!err)
         err = own_dtypes(event);
-    return err ? reject(node, "dropped", err) : give(node, event);
+    return err ? reject(node, "dropped", err) : give(node, event, true);
 }
 
 static palm_err receive_by_socket(palm_node *node, palm_event *event, bool *given)
 {
     raw r;
-    if (!node->socket_ready || node->stashed.frames)
+    bool is_wanted = node->socket_ready || node->door.waits_until_ms;
+    if (!is_wanted || node->stashed.frames)
         return PALM_EAGAIN;
     palm_err err = raw_receive(node, &r);
     if (err) {
@@ -321,10 +338,10 @@ static palm_err receive_by_socket(palm_node *node, palm_event *event, bool *give
 /* ------------------------------------------------------------------------------------------------------ from a ring */
 
 /* The next envelope of any ring is copied, since its sender can still change it; who that should be, and its number. */
-static palm_err copy_letter(palm_node *node, palm_event *event, palmi_letter *letter, uint64_t *sender)
+static palm_err copy_letter(palm_node *node, palm_event *event, bool is_dry, palmi_letter *letter, uint64_t *sender)
 {
     pthread_mutex_lock(&node->lock);
-    palmi_link *link = palmi_local_next(node, letter);
+    palmi_link *link = palmi_local_next(node, letter, is_dry);
     palm_err err = link ? frames_new(node->space, letter->bytes, letter->size, 0, &event->frames) : PALM_EAGAIN;
     if (!err) {
         *sender = link->peer;
@@ -343,14 +360,14 @@ static bool decode_letter(palm_node *node, const palmi_letter *letter, uint64_t 
     if (e->sender != sender || e->seq != letter->seq || e->kind == PALM_HELLO)
         return reject(node, "in a ring that is another's", PALM_OK);
     err = own_dtypes(event);
-    return err ? reject(node, "dropped", err) : give(node, event);
+    return err ? reject(node, "dropped", err) : give(node, event, false);
 }
 
-static palm_err receive_by_ring(palm_node *node, palm_event *event, bool *given)
+static palm_err receive_by_ring(palm_node *node, palm_event *event, bool is_dry, bool *given)
 {
     palmi_letter letter;
     uint64_t sender = 0;
-    palm_err err = node->door.bell ? copy_letter(node, event, &letter, &sender) : PALM_EAGAIN;
+    palm_err err = node->door.bell ? copy_letter(node, event, is_dry, &letter, &sender) : PALM_EAGAIN;
     if (err)
         return err;
     node->ring_was_last = true;
@@ -368,7 +385,9 @@ static bool receive_stashed(palm_node *node, palm_event *event, bool *given)
         return false;
     node->stashed = (palm_event){0};
     *event = stashed;
-    *given = give(node, event); /* or stashes it again */
+    *given = give(node, event, true); /* or stashes it again */
+    if (!node->stashed.frames)
+        node->stashed_at_ms = 0;
     return !node->stashed.frames;
 }
 
@@ -379,8 +398,12 @@ static palm_err receive(palm_node *node, palm_event *event, bool *given)
         return PALM_OK;
     palm_err err = node->ring_was_last ? receive_by_socket(node, event, given) : PALM_EAGAIN;
     if (err == PALM_EAGAIN)
-        err = receive_by_ring(node, event, given);
-    return err == PALM_EAGAIN ? receive_by_socket(node, event, given) : err;
+        err = receive_by_ring(node, event, false, given);
+    if (err == PALM_EAGAIN)
+        err = receive_by_socket(node, event, given);
+    if (err == PALM_EAGAIN && node->door.waits_until_ms)
+        err = receive_by_ring(node, event, !node->stashed.frames, given);
+    return err;
 }
 
 palm_err palmi_receive(palm_node *node, palm_event *event, bool *given)

@@ -2,8 +2,9 @@
  * A ring has one writer and one reader. No wake-up is lost, since of two stores and two loads in one total order (seq_cst,
  * all of them) one load sees the other's store, twice over:
  *   sender: head = h; marked?       receiver: marked = 0; head?         it marks again, or the other finds the envelope
- *   sender: marked |= 1; sleeping?  receiver: sleeping = 1; marked?     it wakes the other, or that does not sleep
- * Only a sender that dies in between loses one: the receiver is woken by its death. */
+ *   sender: marked |= 1; sleeping?  receiver: sleeping = n; marked?     it wakes the other, or that does not sleep
+ * Each sender wakes for itself, once a sleep, so who stops in between harms nobody else's. What itself has put lies there until
+ * it goes on, or its death wakes the receiver. */
 #include "crashpoint.h"
 #include "ring.h"
 
@@ -78,7 +79,7 @@ void palmi_ring_end(palmi_out *out, uint64_t size, uint64_t seq)
     atomic_store(&out->ring->head, out->head);
 }
 
-void palmi_ring_call(const palmi_out *out)
+void palmi_ring_call(palmi_out *out)
 {
     _Atomic uint64_t *word = &out->bell->marked[out->number / 64];
     uint64_t bit = UINT64_C(1) << out->number % 64;
@@ -86,11 +87,13 @@ void palmi_ring_call(const palmi_out *out)
     if (!(atomic_load(word) & bit))
         atomic_fetch_or(word, bit);
     PALMI_CRASHPOINT();
-    if (atomic_load(&out->bell->sleeping) && atomic_exchange(&out->bell->sleeping, 0)) {
-        PALMI_CRASHPOINT();
-        ssize_t written = write(out->wake, "", 1); /* full means that it is awake */
-        (void)written;
-    }
+    uint32_t sleeping = atomic_load(&out->bell->sleeping);
+    if (!sleeping || sleeping == out->woken)
+        return;
+    PALMI_CRASHPOINT();
+    out->woken = sleeping;
+    ssize_t written = write(out->wake, "", 1); /* full means that it is awake */
+    (void)written;
 }
 
 /* ------------------------------------------------------------------------------------------------------ receiving */
@@ -134,9 +137,9 @@ void palmi_ring_take(palmi_in *in, const palmi_letter *letter)
     atomic_store_explicit(&in->ring->tail, in->tail, memory_order_release);
 }
 
-bool palmi_bell_sleep(palmi_bell *bell)
+bool palmi_bell_sleep(palmi_bell *bell, uint32_t which)
 {
-    atomic_store(&bell->sleeping, 1);
+    atomic_store(&bell->sleeping, which);
     PALMI_CRASHPOINT();
     for (int i = 0; i < PALMI_RING_WORDS; i++)
         if (atomic_load(&bell->marked[i])) {

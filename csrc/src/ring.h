@@ -35,7 +35,7 @@ typedef struct palmi_ring {
 
 typedef struct palmi_bell {
     palmi_label label;                   /* id: of the node; detail: the inode of the pipe that wakes it */
-    alignas(64) _Atomic uint32_t sleeping;
+    alignas(64) _Atomic uint32_t sleeping; /* 0: it is awake; else which sleep this is */
     alignas(64) _Atomic uint64_t marked[PALMI_RING_WORDS]; /* rings into which something was put */
 } palmi_bell;
 
@@ -46,6 +46,7 @@ typedef struct palmi_out { /* a sender's side; one thread at a time */
     palmi_bell *bell;      /* of the receiver */
     int wake;              /* the pipe that it sleeps on */
     uint32_t number;       /* the receiver's of this ring */
+    uint32_t woken;        /* the sleep from which we have woken it */
     uint64_t head, tail;   /* what we have put; what was taken, as far as seen */
 } palmi_out;
 
@@ -53,7 +54,7 @@ typedef struct palmi_out { /* a sender's side; one thread at a time */
 uint8_t *palmi_ring_begin(palmi_out *out, uint64_t size);
 void palmi_ring_end(palmi_out *out, uint64_t size, uint64_t seq);
 /* Tells the receiver, and wakes it if it sleeps. */
-void palmi_ring_call(const palmi_out *out);
+void palmi_ring_call(palmi_out *out);
 
 /* ------------------------------------------------------------------------------------------------------ receiving */
 
@@ -72,8 +73,8 @@ typedef struct palmi_letter { /* an envelope in a ring; the sender can still cha
 palm_err palmi_ring_peek(palmi_in *in, palmi_letter *out);
 void palmi_ring_take(palmi_in *in, const palmi_letter *letter);
 
-/* False: something has been marked, so do not sleep. */
-bool palmi_bell_sleep(palmi_bell *bell);
+/* The sleep of this number, any but 0 and the last one, begins. False: something has been marked, so do not sleep. */
+bool palmi_bell_sleep(palmi_bell *bell, uint32_t which);
 void palmi_bell_rise(palmi_bell *bell);
 /* Adds the rings that were marked since the last time. */
 void palmi_bell_collect(palmi_bell *bell, uint64_t marked[PALMI_RING_WORDS]);

@@ -66,6 +66,7 @@ static uint64_t read_until_death(int sleeps_on, int alive)
 {
     palmi_in in = {.ring = &shared->ring};
     uint64_t marked[PALMI_RING_WORDS] = {0}, got = 0;
+    uint32_t sleeps = 0;
     char rung[64];
     struct pollfd fds[2] = {{sleeps_on, POLLIN, 0}, {alive, POLLIN, 0}};
     while (!fds[1].revents) {
@@ -73,7 +74,7 @@ static uint64_t read_until_death(int sleeps_on, int alive)
         if (marked[0]) {
             marked[0] = 0;
             got = read_all(&in, got);
-        } else if (palmi_bell_sleep(&shared->bell)) {
+        } else if (palmi_bell_sleep(&shared->bell, ++sleeps)) {
             CHECK(poll(fds, 2, 20000) > 0);
             palmi_bell_rise(&shared->bell);
             ssize_t n = read(sleeps_on, rung, sizeof rung);

@@ -29,6 +29,14 @@ static void send_numbers(peer *from, uint32_t link, uint64_t first, uint64_t n)
     palm_batch_free(batch);
 }
 
+/* As if the ring were full. */
+static void send_by_socket(peer *from, uint32_t link, uint64_t first, uint64_t n)
+{
+    link_of(from, link)->local.usable = false;
+    send_numbers(from, link, first, n);
+    link_of(from, link)->local.usable = true;
+}
+
 static void expect_numbers(peer *at, peer *other, uint64_t first, uint64_t n)
 {
     for (uint64_t i = first; i < first + n; i++) {
@@ -126,6 +134,42 @@ static void test_order(void)
     peer_close(&b);
 }
 
+/* Who takes its time over what has come keeps the order, and finds nothing missing. */
+static void test_order_for_a_slow_reader(void)
+{
+    enum { BY_SOCKET = 19 };
+    peer a = peer_open("a", false), b = peer_open("b", false);
+    uint32_t link = connect_to(&a, &b);
+    b.node->patience_ms = 30;
+    send_by_socket(&a, link, 0, BY_SOCKET);
+    send_numbers(&a, link, BY_SOCKET, 1);
+    usleep(50000); /* it is all there */
+    for (uint64_t i = 0; i <= BY_SOCKET; i++) {
+        expect_numbers(&b, NULL, i, 1);
+        usleep(10000);
+    }
+    palm_event event;
+    CHECK_ERR(palm_node_next(a.node, 20, &event), PALM_EAGAIN);
+    peer_close(&a);
+    peer_close(&b);
+}
+
+/* A look without a wait finds what has come by the socket since the last one. */
+static void test_a_look(void)
+{
+    peer a = peer_open("a", false), b = peer_open("b", false);
+    uint32_t link = connect_to(&a, &b);
+    palm_event event = expect(&b, &a, PALM_EVENT_READY);
+    CHECK_ERR(palm_node_next(b.node, 0, &event), PALM_EAGAIN);
+    send_by_socket(&a, link, 0, 1);
+    usleep(100000);
+    CHECK_OK(palm_node_next(b.node, 0, &event));
+    CHECK(event.kind == PALM_EVENT_MESSAGE);
+    palm_event_done(b.node, &event);
+    peer_close(&a);
+    peer_close(&b);
+}
+
 /* A peer without rings is heard, though there is always something in a ring. */
 static void test_rings_hide_no_socket(void)
 {
@@ -167,6 +211,11 @@ static pid_t start_sender(uint64_t n, int go)
     CHECK_OK(palm_node_link(a.node, endpoint, getppid(), &link));
     expect(&a, NULL, PALM_EVENT_READY);
     send_numbers(&a, link, 0, n);
+    send_by_socket(&a, link, n, 3);
+    send_numbers(&a, link, n + 3, 1);
+    send_by_socket(&a, link, n + 4, 3);
+    send_numbers(&a, link, n + 7, 1);
+    usleep(100000); /* libzmq's threads bring theirs */
     kill(getpid(), SIGKILL);
     return 0;
 }
@@ -182,7 +231,7 @@ static void test_what_the_dead_have_sent(void)
     palm_event event = expect(&b, NULL, PALM_EVENT_READY);
     CHECK(waitpid(child, NULL, 0) == child);
     uint32_t link = event.link;
-    expect_numbers(&b, NULL, 0, SENT);
+    expect_numbers(&b, NULL, 0, SENT + 8);
     event = expect(&b, NULL, PALM_EVENT_GONE);
     CHECK(event.link == link && event.reason == 1);
     close(go[0]);
@@ -247,6 +296,80 @@ static void test_another_s_envelope(void)
     }
 }
 
+static void put_alone(peer *p, uint32_t number, uint64_t seq, bool call)
+{
+    palm_envelope e = {.kind = PALM_CANCEL, .sender = p->node->id, .seq = seq};
+    palmi_link *link = link_of(p, number);
+    const uint8_t *head;
+    size_t size;
+    pthread_mutex_lock(&p->node->lock);
+    CHECK_OK(palm_writer_head(p->node->writer, &e, &head, &size));
+    uint8_t *at = palmi_ring_begin(&link->local.out, size);
+    CHECK(at);
+    memcpy(at, head, size);
+    palmi_ring_end(&link->local.out, size, seq);
+    if (call)
+        palmi_ring_call(&link->local.out);
+    pthread_mutex_unlock(&p->node->lock);
+}
+
+/* Numbers that fall: all is given out, nothing is forgotten. */
+static void test_numbers_that_fall(void)
+{
+    peer a = peer_open("a", false), b = peer_open("b", false);
+    uint32_t link = connect_to(&a, &b);
+    b.node->patience_ms = 30;
+    uint64_t last = link_of(&a, link)->seq;
+    for (uint64_t seq = last + 50; seq > last + 10; seq -= 10)
+        put_alone(&a, link, seq, true);
+    for (int i = 0; i < 4; i++) {
+        palm_event event = next_message(&b, &a);
+        CHECK(event.envelope.kind == PALM_CANCEL);
+        palm_event_done(b.node, &event);
+    }
+    peer_close(&a);
+    peer_close(&b);
+}
+
+/* Who marks nothing holds up nobody, nor itself, once it says by the socket that there is more. */
+static void test_a_ring_without_a_mark(void)
+{
+    peer a = peer_open("a", false), b = peer_open("b", false), c = peer_open("c", false);
+    uint32_t from_a = connect_to(&a, &b), from_c = connect_to(&c, &b);
+    palmi_link *link = link_of(&a, from_a);
+    put_alone(&a, from_a, ++link->seq, false);
+    send_by_socket(&a, from_a, 1, 1);
+    usleep(50000);
+    send_by_socket(&c, from_c, 2, 1);
+    bool seen[3] = {false};
+    for (int i = 0; i < 3; i++) {
+        palm_event event = next_message(&b, NULL);
+        seen[event.envelope.kind == PALM_CANCEL ? 0 : event.envelope.records[0].number] = true;
+        palm_event_done(b.node, &event);
+    }
+    CHECK(seen[0] && seen[1] && seen[2]);
+    peer_close(&a);
+    peer_close(&b);
+    peer_close(&c);
+}
+
+/* A peer that is on another host, though it has a socket here: nothing is kept of what it was offered. */
+static void test_another_host(void)
+{
+    peer a = peer_open("a", false), b = peer_open("b", false);
+    uint32_t number;
+    CHECK_OK(palm_node_link(a.node, palm_node_endpoint(b.node), 0, &number));
+    palmi_link *link = link_of(&a, number);
+    CHECK(link->local.out.ring && link->local.file >= 0);
+    palm_hello hello = {.slot = PALM_SLOT_NONE, .bell = 5, .wake = 6, .ring = 7};
+    palm_space_identity(b.space, &hello.identity);
+    hello.identity.pid_namespace++;
+    palmi_local_greeted(a.node, link, &hello);
+    CHECK(!link->local.out.ring && link->local.file < 0 && link->local.refused);
+    peer_close(&a);
+    peer_close(&b);
+}
+
 /* What comes by the socket is missing for good: what is behind it comes all the same, and its sender is told. */
 static void test_missing_from_the_socket(void)
 {
@@ -257,8 +380,14 @@ static void test_missing_from_the_socket(void)
     link_of(&a, there)->seq++;
     pthread_mutex_unlock(&a.node->lock);
     send_numbers(&a, there, 0, 20);
-    expect_numbers(&b, NULL, 0, 20);
-    palm_event event = next_message(&a, &b);
+    palm_event event;
+    uint64_t began = palmi_now_ms();
+    for (event.kind = PALM_EVENT_READY; event.kind == PALM_EVENT_READY;)
+        CHECK_OK(palm_node_next(b.node, 10000, &event)); /* it wakes for that */
+    CHECK(palmi_now_ms() - began < 9000 && event.envelope.records[0].number == 0);
+    palm_event_done(b.node, &event);
+    expect_numbers(&b, NULL, 1, 19);
+    event = next_message(&a, &b);
     CHECK(event.envelope.records[0].form == PALM_LOST);
     palm_event_done(a.node, &event);
     CHECK_ERR(palm_node_next(a.node, 20, &event), PALM_EAGAIN);
@@ -278,9 +407,14 @@ int main(int argc, char **argv)
     test_who_wants_none(false);
     test_who_wants_none(true);
     test_order();
+    test_order_for_a_slow_reader();
+    test_a_look();
     test_rings_hide_no_socket();
     test_nonsense_in_a_ring();
     test_another_s_envelope();
+    test_numbers_that_fall();
+    test_a_ring_without_a_mark();
+    test_another_host();
     test_missing_from_the_socket();
     CHECK(!rmdir(directory));
     return 0;

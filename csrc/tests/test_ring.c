@@ -176,13 +176,22 @@ static void test_bell(void)
     char rung[8];
     palmi_ring_call(&p.out);
     CHECK(read(p.sleeps_on, rung, sizeof rung) < 0); /* it did not sleep */
-    CHECK(!palmi_bell_sleep(p.bell));
+    CHECK(!palmi_bell_sleep(p.bell, 1));
     palmi_bell_collect(p.bell, marked);
     CHECK(marked[1] == UINT64_C(1) << 13 && !marked[0]);
-    CHECK(palmi_bell_sleep(p.bell));
+    palmi_out other = p.out; /* another's ring */
+    other.number = 5;
+    CHECK(palmi_bell_sleep(p.bell, 2));
     palmi_ring_call(&p.out);
     palmi_ring_call(&p.out);
     CHECK(read(p.sleeps_on, rung, sizeof rung) == 1); /* once is enough */
+    palmi_ring_call(&other);
+    CHECK(read(p.sleeps_on, rung, sizeof rung) == 1); /* but each for itself */
+    palmi_bell_rise(p.bell);
+    palmi_bell_collect(p.bell, marked);
+    CHECK(marked[0] == UINT64_C(1) << 5 && palmi_bell_sleep(p.bell, 3));
+    palmi_ring_call(&other);
+    CHECK(read(p.sleeps_on, rung, sizeof rung) == 1); /* it is another sleep */
     palmi_bell_rise(p.bell);
     pair_free(&p);
 }
@@ -208,7 +217,8 @@ static void sleep_until_rung(pair *p)
 {
     char rung[64];
     struct pollfd fd = {p->sleeps_on, POLLIN, 0};
-    if (palmi_bell_sleep(p->bell))
+    static uint32_t sleeps;
+    if (palmi_bell_sleep(p->bell, ++sleeps))
         CHECK(poll(&fd, 1, 20000) == 1); /* else a wake-up is lost */
     palmi_bell_rise(p->bell);
     ssize_t n = read(p->sleeps_on, rung, sizeof rung);

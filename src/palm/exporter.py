@@ -26,6 +26,8 @@ COUNTERS = {  # by our names: theirs, and what they are
     "bytes_in": ("palm_received_bytes", "Of payload, what is read where it lies included"),
     "bytes_out": ("palm_sent_bytes", "Of payload, what is lent included"),
     "bytes_copied": ("palm_copied_bytes", "Of arrays, between processes of one host"),
+    "by_ring": ("palm_ring_envelopes", "Envelopes that were sent through rings in shared memory"),
+    "by_socket": ("palm_socket_envelopes", "Envelopes that were sent through libzmq"),
     "errors": ("palm_errors", "Messages that have failed"),
     "retries": ("palm_retries", "Messages that were sent, or run, again"),
     "rejected": ("palm_rejected", "Envelopes that were malformed, or came from nobody"),

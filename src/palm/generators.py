@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import logging
+import math
 import time
 from collections.abc import Callable
 from types import GeneratorType
@@ -76,6 +77,8 @@ class Generators:
     def make_more(self, others: bool) -> None:
         """Those that have room by turns, for a slice of time in all. `others`: there may be other messages, which have
         their turn until they have had as much time as the last slice took."""
+        if self._turns.due() == math.inf:
+            return
         start = now = time.monotonic()
         if others and start < self._rest:
             return

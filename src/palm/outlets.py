@@ -186,7 +186,8 @@ class Outlets:
 
     def flush_all(self, a: Assignment) -> None:
         for outlet in a.outlets():
-            self.flush(outlet)
+            if len(outlet.batch):
+                self.flush(outlet)
 
     def add_kept(self, outlet: Outlet, batch: core.Batch) -> None:
         """Goes with what is there already, if it is little; the batch stays as it is."""
@@ -212,15 +213,11 @@ class Outlets:
 
     def tell_begun(self, link: int, handle: int, count: int) -> None:
         """To who sends along a branch that holds up nobody: how many messages under its handle have been begun."""
-        told = core.Batch()
-        told.release(0, (), [], count & 0xFFFFFFFF, False)
-        self._node.send(link, core.RELEASE, handle, 0, told)
+        self._node.tell(link, handle, 0, count & 0xFFFFFFFF)
 
     def report_done(self, link: int, a: Assignment, handle: int) -> None:
         """To the leader: how many messages under its handle are done, and the time that they took."""
-        told = core.Batch()
-        told.release(a.tally.busy, (), [], a.tally.done & 0xFFFFFFFF, False)
-        self._node.send(link, core.RELEASE, handle, 0, told)
+        self._node.tell(link, handle, a.tally.busy, a.tally.done & 0xFFFFFFFF)
 
     def forget(self, job: JobHere) -> None:
         """Tells those to whom the job was handed on that it is over; each does so once."""

@@ -298,6 +298,15 @@ cdef class Node:
         check(err)
         return True
 
+    def tell(self, uint32_t link, uint32_t handle, uint64_t number, uint32_t count):
+        """Send a RELEASE of no ranges, which says `number` and `count`; in one call, since a worker does so after each
+        message. False: the link is gone."""
+        cdef Batch told = Batch.__new__(Batch)
+        cdef palm_record *r = NULL
+        check(palm_batch_record(told.batch, PALM_BYTES, number, &r))
+        r.count = count
+        return self.send(link, PALM_RELEASE, handle, 0, told)
+
     def next(self, double timeout, bint handlers=True):
         """The next event, or None after `timeout` seconds. Signal handlers run in between, in the main thread; with
         `handlers` false they do not, and None is returned sooner, so that the caller may run them."""
@@ -697,7 +706,7 @@ def run(Event event not None, uint32_t first, uint32_t end, function, int parame
                     host.fail(i, e)
         result = None
         palm_work_end(&c.at_work, completed)
-        if ended - flushed > FLUSH_NS or palm_batch_full(out.batch):
+        if i + 1 < end and (ended - flushed > FLUSH_NS or palm_batch_full(out.batch)):  # the host flushes after the last
             if not host.flush():
                 break
             flushed = ended
