@@ -8,6 +8,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/random.h>
@@ -115,6 +116,11 @@ void palmi_door_answer(const palm_node *node)
     char rings[256];
     ssize_t got = read(node->door.read_end, rings, sizeof rings);
     (void)got;
+}
+
+static bool has_early(const palmi_local *local)
+{
+    return local->early_first < local->early.n;
 }
 
 /* -------------------------------------------------------------------------------------------------- the hand-shake */
@@ -250,6 +256,13 @@ void palmi_local_drop(palm_node *node, palmi_link *link)
         node->door.readers[local->number] = NULL;
         munmap(local->in.ring, sizeof *local->in.ring);
     }
+    while (has_early(local)) {
+        palm_event event = palmi_local_take_early(link);
+        palm_event_done(node, &event);
+    }
+    free(local->early.at);
+    local->early.at = NULL;
+    local->early.room = 0;
     local->in = (palmi_in){0};
     local->refused = local->dying = false;
 }
@@ -291,7 +304,7 @@ static bool is_its_turn(palm_node *node, palmi_link *link, const palmi_letter *l
 {
     palmi_local *local = &link->local;
     uint64_t last = link->heard > local->seq ? link->heard : local->seq, now = palmi_now_ms();
-    if (letter->seq <= last + 1 || (node->stashed.frames && node->stashed.envelope.sender == link->peer))
+    if (letter->seq <= last + 1 || has_early(local))
         return true;
     if (!local->waits_since_ms)
         local->waits_since_ms = now;
@@ -307,6 +320,12 @@ static bool look_into(palm_node *node, uint32_t number, palmi_letter *letter, bo
 {
     palmi_link *link = node->door.readers[number];
     palm_err err = link ? palmi_ring_peek(&link->local.in, letter) : PALM_EAGAIN;
+    const palmi_local *local = link ? &link->local : NULL;
+    if (local && err != PALM_EMALFORMED && has_early(local) &&
+        (err || letter->seq > local->early.at[local->early_first].envelope.seq)) {
+        letter->bytes = NULL;
+        return true;
+    }
     if (!err)
         return is_its_turn(node, link, letter, is_dry);
     node->door.marked[number / 64] &= ~(UINT64_C(1) << number % 64);
@@ -349,6 +368,8 @@ static void mark(palm_node *node, const palmi_link *link)
 bool palmi_local_precedes(palm_node *node, palmi_link *link, uint64_t seq)
 {
     palmi_letter letter;
+    if (has_early(&link->local))
+        return true;
     if (!link->local.in.ring || seq <= link->heard + 1 || palmi_ring_peek(&link->local.in, &letter) != PALM_OK ||
         letter.seq >= seq)
         return false;
@@ -356,10 +377,36 @@ bool palmi_local_precedes(palm_node *node, palmi_link *link, uint64_t seq)
     return true;
 }
 
+bool palmi_local_keep_early(palmi_link *link, palm_event *event)
+{
+    palmi_local *local = &link->local;
+    if (local->early.n == local->early.room) {
+        uint32_t room = local->early.room ? 2 * local->early.room : 4;
+        palm_event *at = realloc(local->early.at, room * sizeof *at);
+        if (!at)
+            return false;
+        local->early.at = at;
+        local->early.room = room;
+    }
+    local->early.at[local->early.n++] = *event;
+    memset(event, 0, sizeof *event);
+    return true;
+}
+
+palm_event palmi_local_take_early(palmi_link *link)
+{
+    palmi_local *local = &link->local;
+    palm_event event = local->early.at[local->early_first++];
+    if (!has_early(local))
+        local->early_first = local->early.n = 0;
+    return event;
+}
+
 bool palmi_local_dies(palm_node *node, palmi_link *link)
 {
     palmi_letter letter;
-    if (!link->local.in.ring || palmi_ring_peek(&link->local.in, &letter) != PALM_OK)
+    bool is_empty = !link->local.in.ring || palmi_ring_peek(&link->local.in, &letter) != PALM_OK;
+    if (is_empty && !has_early(&link->local))
         return false;
     link->local.dying = true;
     mark(node, link); /* it may have died before it could */

@@ -4,6 +4,7 @@
 #ifndef PALM_LOCAL_H
 #define PALM_LOCAL_H
 
+#include "batch.h"
 #include "ring.h"
 
 struct palmi_link;
@@ -29,6 +30,8 @@ typedef struct palmi_local { /* a link's; guarded by node->lock */
     uint64_t seq;            /* of what was read last from in.ring */
     uint64_t waits_since_ms; /* what is next there waits for what comes by the socket; 0: it does not */
     bool dying;              /* the peer is dead, but has left something in in.ring */
+    PALMI_VECTOR(palm_event) early; /* came by the socket, but what was sent before is in in.ring still */
+    uint32_t early_first;
 } palmi_local;
 
 #endif

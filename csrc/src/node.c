@@ -85,7 +85,6 @@ static void node_free(palm_node *node)
     palm_reader_free(node->reader);
     palm_writer_free(node->writer);
     palmi_node_drop_held(node);
-    palm_event_done(node, &node->stashed);
     pthread_mutex_destroy(&node->lock);
     pthread_mutex_destroy(&node->receiving);
     free(node->links.at);

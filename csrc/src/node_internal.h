@@ -85,8 +85,6 @@ struct palm_node {
     uint32_t since_look;
     bool socket_ready;         /* there may be something in the socket */
     bool ring_was_last;        /* where the last message came from */
-    palm_event stashed;        /* came by the socket, but what was sent before it is in a ring; no frames: nothing */
-    uint64_t stashed_at_ms;
     uint32_t patience_ms;      /* with what a ring waits for from the socket */
     bool stop_told;
     char rejected[160];
@@ -155,12 +153,16 @@ void palmi_local_greeted(palm_node *node, palmi_link *link, const palm_hello *he
 void palmi_local_drop(palm_node *node, palmi_link *link);
 /* False: it has to take the socket. */
 bool palmi_local_send(palmi_link *link, uint64_t seq, const void *head, size_t n_head, const void *body, size_t n_body);
-/* With both locks held. The link whose ring has the next envelope, which is to be copied and then taken; NULL: none has. Links
- * whose peers are dead, and have left nothing more, are lost in here. is_dry: the socket has just been found to be empty. */
+/* With both locks held. A link of which there is something next; NULL: there is none. Either the envelope in its ring, which
+ * is to be copied and then taken, or, if letter->bytes is NULL, the first of its early ones. Links whose peers are dead, and
+ * have left nothing more, are lost in here. is_dry: the socket has just been found to be empty. */
 palmi_link *palmi_local_next(palm_node *node, palmi_letter *letter, bool is_dry);
 void palmi_local_took(palmi_link *link, const palmi_letter *letter);
-/* Whether the link's ring has something that was sent before `seq`, which has come by the socket. */
+palm_event palmi_local_take_early(palmi_link *link);
+/* Whether the link's ring has something that was sent before `seq`, which has come by the socket, or an early one has. */
 bool palmi_local_precedes(palm_node *node, palmi_link *link, uint64_t seq);
+/* Keeps the event until then. False: there is no memory. */
+bool palmi_local_keep_early(palmi_link *link, palm_event *event);
 /* The peer is dead. True: it has left something in its ring, after which the link will be lost. */
 bool palmi_local_dies(palm_node *node, palmi_link *link);
 

@@ -228,22 +228,6 @@ bool palmi_link_follow(palm_node *node, palmi_link *link, const palm_envelope *e
     return !gap || report_gap(node, link);
 }
 
-enum { STASH_MS = 5000 }; /* a peer that fills its ring with what is no envelope does not stop the others for longer */
-
-static bool is_early(palm_node *node, palmi_link *link, const palm_envelope *e)
-{
-    bool is_old = node->stashed_at_ms && palmi_now_ms() - node->stashed_at_ms > STASH_MS;
-    return !is_old && palmi_local_precedes(node, link, e->seq);
-}
-
-static void stash(palm_node *node, palm_event *event)
-{
-    node->stashed = *event;
-    memset(event, 0, sizeof *event);
-    if (!node->stashed_at_ms)
-        node->stashed_at_ms = palmi_now_ms();
-}
-
 /* True: *event is to be given out. */
 static bool accept_from(palm_node *node, palm_event *event, bool by_socket)
 {
@@ -253,8 +237,9 @@ static bool accept_from(palm_node *node, palm_event *event, bool by_socket)
     bool wanted = false;
     if (!link) {
         reject(node, "from a sender that has not said HELLO", PALM_OK);
-    } else if (by_socket && is_early(node, link, e)) {
-        stash(node, event);
+    } else if (by_socket && palmi_local_precedes(node, link, e->seq)) {
+        if (!palmi_local_keep_early(link, event))
+            reject(node, "dropped", PALM_ENOMEM);
     } else if (palmi_link_follow(node, link, e)) {
         palm_err err = take_blocks(node, event);
         event->link = link->number;
@@ -321,8 +306,7 @@ static bool decode(palm_node *node, raw *r, palm_event *event)
 static palm_err receive_by_socket(palm_node *node, palm_event *event, bool *given)
 {
     raw r;
-    bool is_wanted = node->socket_ready || node->door.waits_until_ms;
-    if (!is_wanted || node->stashed.frames)
+    if (!node->socket_ready && !node->door.waits_until_ms)
         return PALM_EAGAIN;
     palm_err err = raw_receive(node, &r);
     if (err) {
@@ -337,13 +321,18 @@ static palm_err receive_by_socket(palm_node *node, palm_event *event, bool *give
 
 /* ------------------------------------------------------------------------------------------------------ from a ring */
 
-/* The next envelope of any ring is copied, since its sender can still change it; who that should be, and its number. */
-static palm_err copy_letter(palm_node *node, palm_event *event, bool is_dry, palmi_letter *letter, uint64_t *sender)
+/* The next envelope of any ring is copied, since its sender can still change it; who that should be, and its number. Or what
+ * has come by the socket before, and is next now: then *sender is 0. */
+static palm_err take_next(palm_node *node, palm_event *event, bool is_dry, palmi_letter *letter, uint64_t *sender)
 {
     pthread_mutex_lock(&node->lock);
     palmi_link *link = palmi_local_next(node, letter, is_dry);
-    palm_err err = link ? frames_new(node->space, letter->bytes, letter->size, 0, &event->frames) : PALM_EAGAIN;
-    if (!err) {
+    palm_err err = link ? PALM_OK : PALM_EAGAIN;
+    if (link && !letter->bytes)
+        *event = palmi_local_take_early(link);
+    else if (link)
+        err = frames_new(node->space, letter->bytes, letter->size, 0, &event->frames);
+    if (!err && letter->bytes) {
         *sender = link->peer;
         palmi_local_took(link, letter);
     }
@@ -367,42 +356,26 @@ static palm_err receive_by_ring(palm_node *node, palm_event *event, bool is_dry,
 {
     palmi_letter letter;
     uint64_t sender = 0;
-    palm_err err = node->door.bell ? copy_letter(node, event, is_dry, &letter, &sender) : PALM_EAGAIN;
+    palm_err err = node->door.bell ? take_next(node, event, is_dry, &letter, &sender) : PALM_EAGAIN;
     if (err)
         return err;
     node->ring_was_last = true;
-    *given = decode_letter(node, &letter, sender, event);
+    *given = letter.bytes ? decode_letter(node, &letter, sender, event) : give(node, event, false);
     return PALM_OK;
 }
 
 /* ------------------------------------------------------------------------------------------------------- from both */
 
-/* What came by the socket before what is still in a ring. */
-static bool receive_stashed(palm_node *node, palm_event *event, bool *given)
-{
-    palm_event stashed = node->stashed;
-    if (!stashed.frames)
-        return false;
-    node->stashed = (palm_event){0};
-    *event = stashed;
-    *given = give(node, event, true); /* or stashes it again */
-    if (!node->stashed.frames)
-        node->stashed_at_ms = 0;
-    return !node->stashed.frames;
-}
-
 /* By turns, if both have something: a ring that never runs dry must not hide a peer on another host. */
 static palm_err receive(palm_node *node, palm_event *event, bool *given)
 {
-    if (receive_stashed(node, event, given))
-        return PALM_OK;
     palm_err err = node->ring_was_last ? receive_by_socket(node, event, given) : PALM_EAGAIN;
     if (err == PALM_EAGAIN)
         err = receive_by_ring(node, event, false, given);
     if (err == PALM_EAGAIN)
         err = receive_by_socket(node, event, given);
     if (err == PALM_EAGAIN && node->door.waits_until_ms)
-        err = receive_by_ring(node, event, !node->stashed.frames, given);
+        err = receive_by_ring(node, event, true, given);
     return err;
 }
 

@@ -80,7 +80,7 @@ static void test_in_order(void)
 {
     pair p = pair_new();
     uint64_t sent = 0, got = 0;
-    while (got < 20000) {
+    while (got < 3000) {
         while (put(&p, sent)) /* until it is full */
             sent++;
         uint64_t leave = scramble(got) % 3 ? 0 : sent - got > 5 ? 5 : 0;
@@ -105,7 +105,7 @@ static void test_too_large(void)
 static void test_the_front(void)
 {
     pair p = pair_new();
-    for (uint64_t n = 0; n < 5000; n++) {
+    for (uint64_t n = 0; n < 2000; n++) {
         CHECK(put(&p, n));
         CHECK(p.out.head % PALMI_RING_BYTES <= PALMI_RING_FRONT + 2 * (PALMI_RING_MOST + 32));
         CHECK(get(&p, n));
@@ -196,7 +196,7 @@ static void test_bell(void)
     pair_free(&p);
 }
 
-enum { MANY = 200000 };
+enum { MANY = 30000 };
 
 static void *send_many(void *arg)
 {

@@ -415,8 +415,6 @@ class Host:
                     self._outcomes.failed(a, (event.number(i), event.path(i)), a.refusal)
             else:
                 self._run(event, a, first, end)
-            if self._reporting:  # first of all: the way there and back is the longer one
-                self._report_done(event, a, end)
             self._outlets.flush_all(a)
         finally:
             self._event = self._assignment = self._message_cache = None
@@ -463,7 +461,7 @@ class Host:
         """Sends what is there; False: the rest of the batch is not wanted any more."""
         a = self._assignment
         assert a is not None and self._event is not None
-        if self._reporting and self.at >= 0:
+        if self._reporting and self.at >= 0:  # first of all: the way there and back is the longer one
             self._report_done(self._event, a, self.at + 1)
         self._outlets.flush_all(a)
         self._look()

@@ -706,7 +706,7 @@ def run(Event event not None, uint32_t first, uint32_t end, function, int parame
                     host.fail(i, e)
         result = None
         palm_work_end(&c.at_work, completed)
-        if i + 1 < end and (ended - flushed > FLUSH_NS or palm_batch_full(out.batch)):  # the host flushes after the last
+        if ended - flushed > FLUSH_NS or palm_batch_full(out.batch):
             if not host.flush():
                 break
             flushed = ended
