@@ -309,10 +309,9 @@ static palm_err receive_by_socket(palm_node *node, palm_event *event, bool *give
     if (!node->socket_ready && !node->door.waits_until_ms)
         return PALM_EAGAIN;
     palm_err err = raw_receive(node, &r);
-    if (err) {
-        node->socket_ready = err != PALM_EAGAIN;
+    node->socket_ready = err != PALM_EAGAIN; /* what came before libzmq said so may have taken the signal of the next along */
+    if (err)
         return err;
-    }
     node->ring_was_last = false;
     *given = decode(node, &r, event);
     raw_free(&r);

@@ -170,6 +170,28 @@ static void test_a_look(void)
     peer_close(&b);
 }
 
+/* What is looked for in the socket since a ring waits for it may take along the signal of another peer's message. */
+static void test_two_by_socket(void)
+{
+    peer a = peer_open("a", false), b = peer_open("b", false), c = peer_open("c", false);
+    uint32_t from_a = connect_to(&a, &b), from_c = connect_to(&c, &b);
+    palm_event event;
+    while (palm_node_next(b.node, 50, &event) == PALM_OK)
+        palm_event_done(b.node, &event);
+    send_by_socket(&a, from_a, 1, 1);
+    send_by_socket(&c, from_c, 1, 1);
+    send_numbers(&a, from_a, 1, 1);
+    usleep(100000);
+    b.node->socket_ready = false;
+    for (int i = 0; i < 3; i++) {
+        event = next_message(&b, NULL);
+        palm_event_done(b.node, &event);
+    }
+    peer_close(&a);
+    peer_close(&b);
+    peer_close(&c);
+}
+
 /* A peer without rings is heard, though there is always something in a ring. */
 static void test_rings_hide_no_socket(void)
 {
@@ -410,6 +432,7 @@ int main(int argc, char **argv)
     test_order();
     test_order_for_a_slow_reader();
     test_a_look();
+    test_two_by_socket();
     test_rings_hide_no_socket();
     test_nonsense_in_a_ring();
     test_another_s_envelope();
