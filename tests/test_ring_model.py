@@ -105,8 +105,8 @@ def next_states(s: State, broken: str, ends: str) -> Iterator[State]:
 def search(broken: str = "", ends: str = "") -> tuple[int, list[State]]:
     """How many states there are, and those in which the receiver sleeps for ever while something lies in a ring.
 
-    `ends`: senders may end before they are done, by "deaths" or by "stops", of which nobody is told; then what they have
-    put themselves may stay.
+    `ends`: senders may end before they are done, by "deaths" or by "stops", of which nobody is told; then what they
+    have put themselves may stay.
     """
     seen, to_do, lost = {State()}, [State()], []
     while to_do:
