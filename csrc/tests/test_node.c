@@ -782,8 +782,10 @@ static void *attend_all_the_time(void *arg)
 {
     peer *p = arg;
     palm_at_work *work = &((palm_counters *)palm_space_page(p->space))->at_work;
-    while (atomic_load(&attending))
+    while (atomic_load(&attending)) {
         palm_node_attend(p->node, work, 5, 77);
+        usleep(50); /* a mutex is not fair: without a pause nobody else may get it, however long he waits */
+    }
     return NULL;
 }
 
