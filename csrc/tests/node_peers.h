@@ -69,7 +69,7 @@ static inline uint32_t connect_to(peer *from, peer *to)
 {
     uint32_t link;
     CHECK_OK(palm_node_link(from->node, palm_node_endpoint(to->node), 0, &link));
-    palm_event event = expect(from, to, PALM_EVENT_READY);
+    palm_event event = expect(from, to == from ? NULL : to, PALM_EVENT_READY); /* else it might be thrown away there */
     CHECK(event.link == link);
     return link;
 }
@@ -90,6 +90,10 @@ static inline void put_block_from(peer *p, palm_batch *batch, uint8_t fill, uint
     size_t size;
     int64_t shape = (1 << 20) - (int64_t)start, stride = 1;
     uint8_t *bytes = palm_space_alloc(p->space, 1 << 20, false);
+    for (int i = 0; !bytes && i < 10000; i++) { /* threads may have sent as many as there are, faster than they are taken */
+        usleep(1000);
+        bytes = palm_space_alloc(p->space, 1 << 20, false);
+    }
     CHECK(bytes);
     memset(bytes, 0, start);
     memset(bytes + start, fill, (1 << 20) - start);
