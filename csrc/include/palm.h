@@ -42,6 +42,7 @@ typedef enum palm_err {
     PALM_EUNREACHABLE, /* a peer's memory cannot be mapped from here */
     PALM_EFULL,        /* the arena has no room, or its table of processes has none, or a batch */
     PALM_ENOSYM,       /* libzmq lacks an entry point */
+    PALM_EKEY,         /* an endpoint with a key for who has none, or one without for who has */
     PALM_ERR_COUNT,
     PALM_ESYS = 4096   /* PALM_ESYS + errno: the system said so */
 } palm_err;
@@ -489,14 +490,21 @@ bool palm_zmq_has(const char *capability); /* "curve", "ipc" */
 /* A node is this process on the wire: one inbound socket, and a link to each peer it sends to. All calls but
  * palm_node_next are thread-safe; palm_node_next is for one thread at a time. */
 typedef struct palm_node palm_node;
+enum { PALM_KEY_BYTES = 32 };
+typedef struct palm_keys { /* of CURVE */
+    uint8_t public_key[PALM_KEY_BYTES], secret_key[PALM_KEY_BYTES];
+} palm_keys;
 typedef struct palm_node_options {
     const char *endpoint; /* "ipc:///path", "tcp://127.0.0.1:*": where to receive */
+    const palm_keys *keys; /* with which TCP is encrypted, and there is no other; NULL: TCP is plain text. Copied */
     const char *name;     /* what peers see */
     palm_space *space;
     bool frames;          /* never offer blocks, always send frames: as between hosts */
     bool sockets;         /* no rings: all goes through libzmq. frames implies it */
 } palm_node_options;
 palm_err palm_node_open(const palm_node_options *options, palm_node **out);
+/* Whose public keys nodes of this process with keys let in, from now on; at first nobody's. */
+palm_err palm_gate_allow(const uint8_t (*keys)[PALM_KEY_BYTES], uint32_t n);
 /* No new work: calls return PALM_ECLOSED from now on, and so does a palm_node_next that waits. Again: no effect. */
 void palm_node_shut(palm_node *node);
 /* Shuts it; says BYE and waits, up to linger_ms, until peers have taken what was sent; frees. No other thread may be in a

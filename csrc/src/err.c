@@ -21,6 +21,8 @@ static const struct {
     [PALM_EUNREACHABLE] = {"PALM_EUNREACHABLE", "the peer's memory cannot be mapped"},
     [PALM_EFULL] = {"PALM_EFULL", "the arena, or the batch, has no room"},
     [PALM_ENOSYM] = {"PALM_ENOSYM", "libzmq lacks an entry point"},
+    [PALM_EKEY] = {"PALM_EKEY", "who has a key connects by TCP only to who has one, tcp://KEY@address:port, and who has none only to "
+                                "who has none"},
 };
 
 const char *palm_errname(palm_err err)

@@ -131,6 +131,13 @@ static void greet(palm_node *node, palmi_link *link, const palm_envelope *e)
         palmi_link_lose(node, link, 1);
 }
 
+/* A peer on another host that has held us for gone: what we have sent over its old link may have been lost, and it has
+ * forgotten what we have at work there. */
+static bool has_lost_us(const palmi_link *link, const palm_envelope *e)
+{
+    return palmi_is_remote(link) && e->seq == 1 && link->slot != PALM_SLOT_UNKNOWN;
+}
+
 bool palmi_hello_received(palm_node *node, const palm_envelope *e)
 {
     const palm_hello *hello = e->hello;
@@ -139,6 +146,10 @@ bool palmi_hello_received(palm_node *node, const palm_envelope *e)
     bool dead = false;
     pthread_mutex_lock(&node->lock);
     palmi_link *link = palmi_link_by_peer(node, e->sender);
+    if (link && has_lost_us(link, e)) {
+        palmi_link_lose(node, link, 1);
+        link = NULL;
+    }
     if (!link)
         link = link_of_new_sender(node, e->sender, hello, &dead);
     bool known = link != NULL;

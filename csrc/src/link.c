@@ -67,19 +67,21 @@ static palm_err add_link(palm_node *node, palmi_link *link)
 
 static palm_err open_socket(palm_node *node, palmi_link *link)
 {
-    int unbounded = 0, no_linger = 0, again_ms = 10;
+    int unbounded = 0, no_linger = 0, again_ms = 10, most_ms = palmi_is_tcp(link->endpoint) ? 1000 : 0; /* twice as long each time */
+    char endpoint[PALMI_TCP_TEXT];
     link->socket = palmi_zmq.socket_(node->context, PALMI_ZMQ_PUSH);
     if (!link->socket)
         return palmi_zmq_err();
-    if (palmi_zmq.setsockopt_(link->socket, PALMI_ZMQ_SNDHWM, &unbounded, sizeof unbounded) ||
-        palmi_zmq.setsockopt_(link->socket, PALMI_ZMQ_LINGER, &no_linger, sizeof no_linger) ||
-        palmi_zmq.setsockopt_(link->socket, PALMI_ZMQ_RECONNECT_IVL, &again_ms, sizeof again_ms) ||
-        palmi_zmq.connect_(link->socket, link->endpoint)) {
-        palm_err err = palmi_zmq_err();
+    palm_err err = palmi_curve_connect(link->socket, node->has_keys ? &node->keys : NULL, link->endpoint, endpoint);
+    if (!err && (palmi_zmq.setsockopt_(link->socket, PALMI_ZMQ_SNDHWM, &unbounded, sizeof unbounded) ||
+                 palmi_zmq.setsockopt_(link->socket, PALMI_ZMQ_LINGER, &no_linger, sizeof no_linger) ||
+                 palmi_zmq.setsockopt_(link->socket, PALMI_ZMQ_RECONNECT_IVL, &again_ms, sizeof again_ms) ||
+                 palmi_zmq.setsockopt_(link->socket, PALMI_ZMQ_RECONNECT_IVL_MAX, &most_ms, sizeof most_ms) ||
+                 palmi_zmq.connect_(link->socket, endpoint)))
+        err = palmi_zmq_err();
+    if (err)
         palmi_zmq.close_(link->socket);
-        return err;
-    }
-    return PALM_OK;
+    return err;
 }
 
 static void claim_word(palm_node *node, palmi_link *link)
@@ -108,6 +110,7 @@ palm_err palmi_link_to(palm_node *node, const char *endpoint, palmi_link **out)
     link->slot = PALM_SLOT_UNKNOWN;
     link->pidfd = link->local.file = -1;
     link->waiting_end = &link->waiting;
+    link->begun_ms = link->heard_ms = palmi_now_ms();
     palm_err err = open_socket(node, link);
     if (err) {
         free(link);
@@ -585,5 +588,6 @@ void palm_node_tick(palm_node *node, palm_unread *unread)
         if (link->has_word && link->mapped && link->seq - link->taken > unread->envelopes)
             *unread = (palm_unread){link->seq - link->taken, link->identity.pid};
     }
+    palmi_remote_tick(node);
     pthread_mutex_unlock(&node->lock);
 }

@@ -24,32 +24,60 @@ uint64_t palmi_now_ms(void)
 
 /* ------------------------------------------------------------------------------------------------- open and close */
 
+static palm_err bind_to(palm_node *node, const char *endpoint)
+{
+    char plain[PALMI_TCP_TEXT];
+    size_t size = sizeof plain;
+    bool with_keys = node->has_keys && palmi_is_tcp(endpoint);
+    palm_err err = with_keys ? palmi_gate_enter(node->context) : PALM_OK;
+    node->is_at_gate = with_keys && !err;
+    if (!err && with_keys)
+        err = palmi_curve_serve(node->pull, &node->keys);
+    if (!err && with_keys)
+        err = palmi_refused_open(node);
+    if (err)
+        return err;
+    if (palmi_zmq.bind_(node->pull, endpoint) || palmi_zmq.getsockopt_(node->pull, PALMI_ZMQ_LAST_ENDPOINT, plain, &size))
+        return palmi_zmq_err();
+    if (with_keys)
+        palmi_curve_name(&node->keys, plain, node->endpoint, sizeof node->endpoint);
+    else
+        snprintf(node->endpoint, sizeof node->endpoint, "%s", plain);
+    return PALM_OK;
+}
+
 static palm_err open_pull(palm_node *node, const char *endpoint)
 {
     int unbounded = 0, no_linger = 0, handshake_ms = 5000;
-    size_t size = sizeof node->endpoint;
     node->pull = palmi_zmq.socket_(node->context, PALMI_ZMQ_PULL);
     if (!node->pull)
         return palmi_zmq_err();
     if (palmi_zmq.setsockopt_(node->pull, PALMI_ZMQ_RCVHWM, &unbounded, sizeof unbounded) ||
         palmi_zmq.setsockopt_(node->pull, PALMI_ZMQ_LINGER, &no_linger, sizeof no_linger) ||
-        palmi_zmq.setsockopt_(node->pull, PALMI_ZMQ_HANDSHAKE_IVL, &handshake_ms, sizeof handshake_ms) ||
-        palmi_zmq.bind_(node->pull, endpoint) ||
-        palmi_zmq.getsockopt_(node->pull, PALMI_ZMQ_LAST_ENDPOINT, node->endpoint, &size))
+        palmi_zmq.setsockopt_(node->pull, PALMI_ZMQ_HANDSHAKE_IVL, &handshake_ms, sizeof handshake_ms))
         return palmi_zmq_err();
-    return PALM_OK;
+    return bind_to(node, endpoint);
 }
 
-enum { DOOR, SOCKET }; /* keys in the epoll set; peers have PALMI_PEER_KEY + the number of their link */
+enum { DOOR, SOCKET, REFUSED }; /* keys in the epoll set; peers have PALMI_PEER_KEY + the number of their link */
 
-static palm_err watch_socket(palm_node *node)
+static palm_err watch_socket(palm_node *node, void *socket, uint64_t key)
 {
     int fd;
     size_t size = sizeof fd;
-    struct epoll_event socket = {.events = EPOLLIN, .data.u64 = SOCKET};
-    if (palmi_zmq.getsockopt_(node->pull, PALMI_ZMQ_FD, &fd, &size))
+    struct epoll_event watched = {.events = EPOLLIN, .data.u64 = key};
+    if (palmi_zmq.getsockopt_(socket, PALMI_ZMQ_FD, &fd, &size))
         return palmi_zmq_err();
-    return epoll_ctl(node->watch, EPOLL_CTL_ADD, fd, &socket) ? (palm_err)(PALM_ESYS + errno) : PALM_OK;
+    return epoll_ctl(node->watch, EPOLL_CTL_ADD, fd, &watched) ? (palm_err)(PALM_ESYS + errno) : PALM_OK;
+}
+
+/* libzmq signals only what comes after a receive has found nothing. */
+static palm_err watch_refused(palm_node *node)
+{
+    palm_err err = watch_socket(node, node->refused, REFUSED);
+    if (!err)
+        palmi_refused_look(node);
+    return err;
 }
 
 static palm_err open_door(palm_node *node, bool rings)
@@ -77,6 +105,9 @@ static void node_free(palm_node *node)
         remove_file(node);
         palmi_zmq.close_(node->pull);
     }
+    palmi_refused_close(node);
+    if (node->is_at_gate)
+        palmi_gate_leave();
     if (node->context)
         palmi_zmq_context_drop();
     palmi_door_close(node);
@@ -100,10 +131,14 @@ palm_err palm_node_open(const palm_node_options *options, palm_node **out)
     node->space = options->space;
     node->counters = palm_space_page(options->space);
     node->frames = options->frames;
+    node->has_keys = options->keys != NULL;
+    if (options->keys)
+        node->keys = *options->keys;
     node->pid = getpid();
     node->door.read_end = node->door.write_end = node->door.file = node->watch = -1;
     node->socket_ready = true;
     node->patience_ms = MOST_WAIT_MS;
+    node->remote = palmi_remote_patience;
     snprintf(node->name, sizeof node->name, "%s", options->name ? options->name : "");
     pthread_mutex_init(&node->lock, NULL);
     pthread_mutex_init(&node->receiving, NULL);
@@ -120,7 +155,9 @@ palm_err palm_node_open(const palm_node_options *options, palm_node **out)
     if (!err)
         err = open_pull(node, options->endpoint);
     if (!err)
-        err = watch_socket(node);
+        err = watch_socket(node, node->pull, SOCKET);
+    if (!err && node->refused)
+        err = watch_refused(node);
     if (err) {
         node_free(node);
         return err;
@@ -223,6 +260,8 @@ static void attend_to(palm_node *node, uint64_t key)
         node->socket_ready = true;
     else if (key == DOOR)
         palmi_door_answer(node);
+    else if (key == REFUSED)
+        palmi_refused_look(node);
     else
         peer_died(node, (uint32_t)(key - PALMI_PEER_KEY));
 }
@@ -253,7 +292,9 @@ static int wait_awake(palm_node *node, struct epoll_event *ready, int n, int ms)
 palm_err palmi_node_look(palm_node *node, int ms)
 {
     struct epoll_event ready[16];
+    atomic_store(&node->is_waiting, ms > 0);
     int n = wait_awake(node, ready, 16, ms);
+    atomic_store(&node->is_waiting, false);
     if (n < 0)
         return errno == EINTR ? PALM_EINTR : (palm_err)(PALM_ESYS + errno);
     node->since_look = 0;

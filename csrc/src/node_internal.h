@@ -7,6 +7,7 @@
 #define PALM_NODE_INTERNAL_H
 
 #include "batch.h"
+#include "curve.h"
 #include "local.h"
 #include "zmq_api.h"
 
@@ -57,6 +58,9 @@ typedef struct palmi_link {
     uint64_t seq;              /* of the envelope sent last */
     uint64_t heard;            /* of the envelope that came last; 0: none yet */
     uint64_t taken;            /* by the peer, as far as seen */
+    uint64_t begun_ms;         /* when it was made; what follows is for peers on other hosts */
+    uint64_t heard_ms, beat_ms; /* when the last envelope came, and when we have last sent a beat */
+    uint32_t doubts;           /* for how many ticks its silence has been too long */
     PALMI_VECTOR(palmi_flight) flight; /* in order of seq */
     uint32_t flight_first;     /* entries before it are settled */
     palmi_waiting *waiting, **waiting_end;
@@ -68,17 +72,30 @@ typedef struct palmi_note { /* an event that no message brings */
     uint32_t link, reason;
 } palmi_note;
 
+typedef struct palmi_patience { /* with peers on other hosts, in ms */
+    uint32_t beat_ms;    /* between two beats */
+    uint32_t silence_ms; /* of a peer, until it is gone */
+    uint32_t answer_ms;  /* to a HELLO, the making of the connection included */
+} palmi_patience;
+extern const palmi_patience palmi_remote_patience;
+
 struct palm_node {
     palm_space *space;
     palm_counters *counters;
     void *context, *pull;
+    void *refused;             /* the monitor of pull, if that has keys */
+    bool has_keys, is_at_gate;
+    palm_keys keys;
     char endpoint[PALMI_TEXT], name[PALMI_TEXT];
     uint64_t id;
     pid_t pid;
     bool frames;
-    int watch;                 /* epoll over the door, libzmq's fd of the socket, and the pidfds of peers */
+    palmi_patience remote;
+    int watch;                 /* epoll over the door, libzmq's fds of pull and refused, and the pidfds of peers */
     palmi_door door;           /* by which others of this host wake it; says itself what guards it */
     atomic_bool woken, stopped, closed;
+    atomic_bool is_waiting;    /* for something to receive: there is nothing */
+    atomic_uint_least64_t dry_ms; /* when the socket was last found to be empty */
 
     pthread_mutex_t receiving; /* who receives: the thread in palm_node_next, or the pulse while a function runs */
     palm_reader *reader;
@@ -134,6 +151,16 @@ void palmi_link_settle(palm_node *node, palmi_link *link);
 bool palmi_link_follow(palm_node *node, palmi_link *link, const palm_envelope *e);
 /* Any thread, with the lock held: the one in palm_node_next sees it at once. */
 void palmi_node_note(palm_node *node, palm_event_kind kind, uint32_t link, uint32_t reason);
+
+/* remote.c. With the lock held, in each beat of the pulse: beats to peers on other hosts, and those that are silent are lost. */
+void palmi_remote_tick(palm_node *node);
+bool palmi_is_remote(const palmi_link *link);
+bool palmi_is_beat(const palm_envelope *e);
+
+/* refused.c. With `receiving` held, but for the first two. */
+palm_err palmi_refused_open(palm_node *node);
+void palmi_refused_close(palm_node *node);
+void palmi_refused_look(palm_node *node);
 
 /* Without the lock, with `receiving` held. */
 /* False: it cannot be answered. */

@@ -224,6 +224,8 @@ bool palmi_link_follow(palm_node *node, palmi_link *link, const palm_envelope *e
 {
     bool gap = link->heard && e->seq != link->heard + 1 && !(e->kind == PALM_HELLO && e->seq == 1);
     link->heard = e->seq;
+    if (link->pidfd < 0)
+        link->heard_ms = palmi_now_ms();
     link->local.waits_since_ms = 0; /* it goes on */
     return !gap || report_gap(node, link);
 }
@@ -247,7 +249,7 @@ static bool accept_from(palm_node *node, palm_event *event, bool by_socket)
         tell_taken(node, link, e->seq);
         if (e->kind == PALM_BYE)
             palmi_link_lose(node, link, 0);
-        else
+        else if (!palmi_is_beat(e))
             wanted = err ? reject(node, "dropped", err) : true;
     }
     pthread_mutex_unlock(&node->lock);
@@ -310,6 +312,8 @@ static palm_err receive_by_socket(palm_node *node, palm_event *event, bool *give
         return PALM_EAGAIN;
     palm_err err = raw_receive(node, &r);
     node->socket_ready = err != PALM_EAGAIN; /* what came before libzmq said so may have taken the signal of the next along */
+    if (err == PALM_EAGAIN)
+        atomic_store_explicit(&node->dry_ms, palmi_now_ms(), memory_order_relaxed); /* a glance for remote.c */
     if (err)
         return err;
     node->ring_was_last = false;

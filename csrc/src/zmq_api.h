@@ -10,9 +10,13 @@
 typedef struct palmi_zmq_msg { _Alignas(8) unsigned char opaque[64]; } palmi_zmq_msg;
 
 enum { /* zmq.h */
-    PALMI_ZMQ_PULL = 7, PALMI_ZMQ_PUSH = 8,
+    PALMI_ZMQ_PAIR = 0, PALMI_ZMQ_REQ = 3, PALMI_ZMQ_REP = 4, PALMI_ZMQ_PULL = 7, PALMI_ZMQ_PUSH = 8,
     PALMI_ZMQ_LINGER = 17, PALMI_ZMQ_SNDHWM = 23, PALMI_ZMQ_RCVHWM = 24, PALMI_ZMQ_LAST_ENDPOINT = 32,
-    PALMI_ZMQ_FD = 14, PALMI_ZMQ_HANDSHAKE_IVL = 66, PALMI_ZMQ_RECONNECT_IVL = 18,
+    PALMI_ZMQ_FD = 14, PALMI_ZMQ_HANDSHAKE_IVL = 66, PALMI_ZMQ_RECONNECT_IVL = 18, PALMI_ZMQ_RECONNECT_IVL_MAX = 21,
+    PALMI_ZMQ_CURVE_SERVER = 47, PALMI_ZMQ_CURVE_PUBLICKEY = 48, PALMI_ZMQ_CURVE_SECRETKEY = 49,
+    PALMI_ZMQ_CURVE_SERVERKEY = 50, PALMI_ZMQ_ZAP_DOMAIN = 55, PALMI_ZMQ_ZAP_ENFORCE_DOMAIN = 93,
+    PALMI_ZMQ_EVENT_HANDSHAKES_FAILED = 0x0800 | 0x2000 | 0x4000, /* for no known reason, by the protocol, by the gate */
+    PALMI_ZMQ_EVENT_HANDSHAKE_FAILED_AUTH = 0x4000,
     PALMI_ZMQ_DONTWAIT = 1, PALMI_ZMQ_SNDMORE = 2
 };
 
@@ -34,6 +38,7 @@ enum { /* zmq.h */
     X(void *, msg_data, (palmi_zmq_msg *))                                                  \
     X(size_t, msg_size, (const palmi_zmq_msg *))                                            \
     X(int, msg_more, (const palmi_zmq_msg *))                                               \
+    X(int, socket_monitor, (void *, const char *, int))                                     \
     X(int, has, (const char *))                                                             \
     X(void, version, (int *, int *, int *))                                                 \
     X(int, errno, (void))
