@@ -84,6 +84,15 @@ static palm_err open_socket(palm_node *node, palmi_link *link)
     return err;
 }
 
+/* Before it can be ready. */
+static palm_err watch_connection(palm_node *node, palmi_link *link)
+{
+    if (!palmi_is_tcp(link->endpoint))
+        return PALM_OK;
+    uint64_t key = PALMI_MONITOR_KEY + link->number;
+    return palmi_monitor_open(node, link->socket, PALMI_ZMQ_EVENT_DISCONNECTED, key, &link->monitor);
+}
+
 static void claim_word(palm_node *node, palmi_link *link)
 {
     link->has_word = !node->frames && palm_space_claim_word(node->space, &link->word) == PALM_OK;
@@ -123,6 +132,11 @@ palm_err palmi_link_to(palm_node *node, const char *endpoint, palmi_link **out)
         return err;
     }
     claim_word(node, link);
+    err = watch_connection(node, link);
+    if (err) {
+        palmi_link_close(node, link, 0);
+        return err;
+    }
     *out = link;
     return PALM_OK;
 }
@@ -184,6 +198,7 @@ void palmi_link_close(palm_node *node, palmi_link *link, int linger_ms)
 {
     if (link->has_sent_parts && linger_ms < UNTIL_BREAKS_ARE_KNOWN_MS)
         linger_ms = UNTIL_BREAKS_ARE_KNOWN_MS;
+    palmi_monitor_close(node, link->monitor);
     palmi_zmq.setsockopt_(link->socket, PALMI_ZMQ_LINGER, &linger_ms, sizeof linger_ms);
     palmi_zmq.close_(link->socket);
     if (link->pidfd >= 0)

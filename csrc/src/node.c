@@ -24,6 +24,8 @@ uint64_t palmi_now_ms(void)
 
 /* ------------------------------------------------------------------------------------------------- open and close */
 
+enum { DOOR, SOCKET, REFUSED }; /* keys in the epoll set; what belongs to a link has its number in it */
+
 static palm_err bind_to(palm_node *node, const char *endpoint)
 {
     char plain[PALMI_TCP_TEXT];
@@ -34,7 +36,7 @@ static palm_err bind_to(palm_node *node, const char *endpoint)
     if (!err && with_keys)
         err = palmi_curve_serve(node->pull, &node->keys);
     if (!err && with_keys)
-        err = palmi_refused_open(node);
+        err = palmi_monitor_open(node, node->pull, PALMI_ZMQ_EVENT_HANDSHAKES_FAILED, REFUSED, &node->refused);
     if (err)
         return err;
     if (palmi_zmq.bind_(node->pull, endpoint) || palmi_zmq.getsockopt_(node->pull, PALMI_ZMQ_LAST_ENDPOINT, plain, &size))
@@ -59,25 +61,14 @@ static palm_err open_pull(palm_node *node, const char *endpoint)
     return bind_to(node, endpoint);
 }
 
-enum { DOOR, SOCKET, REFUSED }; /* keys in the epoll set; peers have PALMI_PEER_KEY + the number of their link */
-
-static palm_err watch_socket(palm_node *node, void *socket, uint64_t key)
+static palm_err watch_socket(palm_node *node)
 {
     int fd;
     size_t size = sizeof fd;
-    struct epoll_event watched = {.events = EPOLLIN, .data.u64 = key};
-    if (palmi_zmq.getsockopt_(socket, PALMI_ZMQ_FD, &fd, &size))
+    struct epoll_event socket = {.events = EPOLLIN, .data.u64 = SOCKET};
+    if (palmi_zmq.getsockopt_(node->pull, PALMI_ZMQ_FD, &fd, &size))
         return palmi_zmq_err();
-    return epoll_ctl(node->watch, EPOLL_CTL_ADD, fd, &watched) ? (palm_err)(PALM_ESYS + errno) : PALM_OK;
-}
-
-/* libzmq signals only what comes after a receive has found nothing. */
-static palm_err watch_refused(palm_node *node)
-{
-    palm_err err = watch_socket(node, node->refused, REFUSED);
-    if (!err)
-        palmi_refused_look(node);
-    return err;
+    return epoll_ctl(node->watch, EPOLL_CTL_ADD, fd, &socket) ? (palm_err)(PALM_ESYS + errno) : PALM_OK;
 }
 
 static palm_err open_door(palm_node *node, bool rings)
@@ -105,7 +96,7 @@ static void node_free(palm_node *node)
         remove_file(node);
         palmi_zmq.close_(node->pull);
     }
-    palmi_refused_close(node);
+    palmi_monitor_close(node, node->refused);
     if (node->is_at_gate)
         palmi_gate_leave();
     if (node->context)
@@ -155,9 +146,7 @@ palm_err palm_node_open(const palm_node_options *options, palm_node **out)
     if (!err)
         err = open_pull(node, options->endpoint);
     if (!err)
-        err = watch_socket(node, node->pull, SOCKET);
-    if (!err && node->refused)
-        err = watch_refused(node);
+        err = watch_socket(node);
     if (err) {
         node_free(node);
         return err;
@@ -254,6 +243,15 @@ static void peer_died(palm_node *node, uint32_t number)
     pthread_mutex_unlock(&node->lock);
 }
 
+static void connection_changed(palm_node *node, uint32_t number)
+{
+    pthread_mutex_lock(&node->lock);
+    palmi_link *link = palmi_link_get(node, number);
+    if (link)
+        palmi_monitor_link(node, link);
+    pthread_mutex_unlock(&node->lock);
+}
+
 static void attend_to(palm_node *node, uint64_t key)
 {
     if (key == SOCKET)
@@ -261,7 +259,9 @@ static void attend_to(palm_node *node, uint64_t key)
     else if (key == DOOR)
         palmi_door_answer(node);
     else if (key == REFUSED)
-        palmi_refused_look(node);
+        palmi_monitor_refused(node);
+    else if (key >= PALMI_MONITOR_KEY)
+        connection_changed(node, (uint32_t)(key - PALMI_MONITOR_KEY));
     else
         peer_died(node, (uint32_t)(key - PALMI_PEER_KEY));
 }

@@ -14,7 +14,8 @@
 #include <pthread.h>
 #include <stdatomic.h>
 
-#define PALMI_PEER_KEY (UINT64_C(1) << 32) /* + number of a link: its pidfd in the epoll set */
+#define PALMI_PEER_KEY (UINT64_C(1) << 32)    /* + number of a link: its pidfd in the epoll set */
+#define PALMI_MONITOR_KEY (UINT64_C(1) << 33) /* likewise its monitor */
 
 enum {
     PALMI_SEQ_BITS = 40,
@@ -39,6 +40,7 @@ typedef struct palmi_link {
     uint32_t number;
     palm_link_state state;
     void *socket;              /* PUSH */
+    void *monitor;             /* of the socket, if it is TCP */
     char endpoint[PALMI_TEXT];
     uint64_t peer;             /* node id; 0 until its HELLO has come */
     palm_identity identity;    /* of the peer */
@@ -91,7 +93,7 @@ struct palm_node {
     pid_t pid;
     bool frames;
     palmi_patience remote;
-    int watch;                 /* epoll over the door, libzmq's fds of pull and refused, and the pidfds of peers */
+    int watch;                 /* epoll over the door, libzmq's fds of pull and monitors, and the pidfds of peers */
     palmi_door door;           /* by which others of this host wake it; says itself what guards it */
     atomic_bool woken, stopped, closed;
     atomic_bool is_waiting;    /* for something to receive: there is nothing */
@@ -157,10 +159,11 @@ void palmi_remote_tick(palm_node *node);
 bool palmi_is_remote(const palmi_link *link);
 bool palmi_is_beat(const palm_envelope *e);
 
-/* refused.c. With `receiving` held, but for the first two. */
-palm_err palmi_refused_open(palm_node *node);
-void palmi_refused_close(palm_node *node);
-void palmi_refused_look(palm_node *node);
+/* monitor.c: what libzmq says of a socket's connections wakes the node under `key`. To close none has no effect. */
+palm_err palmi_monitor_open(palm_node *node, void *socket, int events, uint64_t key, void **monitor);
+void palmi_monitor_close(palm_node *node, void *monitor);
+void palmi_monitor_refused(palm_node *node); /* with `receiving` held */
+void palmi_monitor_link(palm_node *node, palmi_link *link); /* with the lock held; the link may be lost by it */
 
 /* Without the lock, with `receiving` held. */
 /* False: it cannot be answered. */

@@ -2,7 +2,9 @@
  * Peers over TCP: who is let in, and who is held for gone. */
 #include "node_peers.h"
 
+#include <signal.h>
 #include <stdlib.h>
+#include <sys/wait.h>
 
 static const char *const KEYS[][2] = {
     {"baff398bbba068f9dcfd2ff4b4b9fa62eb5a66a0d843ddb1e55d56bd899eca40", "2699738cfdfc8fbeebde62ca4506bdffb46e46ab078fdf6922039a2fc7325216"},
@@ -263,6 +265,42 @@ static void test_gone_for_one(void)
     peer_close(&b);
 }
 
+static void serve_until_killed(int tell)
+{
+    peer b = tcp_open(OURS);
+    char endpoint[PALMI_TEXT];
+    palm_event event;
+    snprintf(endpoint, sizeof endpoint, "%s", palm_node_endpoint(b.node));
+    CHECK(write(tell, endpoint, sizeof endpoint) == sizeof endpoint);
+    for (;;)
+        palm_node_next(b.node, 1000, &event);
+}
+
+/* A broken connection says at once what silence says in the end. The first test, since there is a fork in it. */
+static void test_killed(void)
+{
+    int told[2];
+    char endpoint[PALMI_TEXT];
+    palm_event event;
+    uint32_t link;
+    CHECK(!pipe(told));
+    pid_t child = fork();
+    if (!child)
+        serve_until_killed(told[1]);
+    CHECK(read(told[0], endpoint, sizeof endpoint) == sizeof endpoint);
+    peer a = tcp_open(OURS);
+    a.node->remote.silence_ms = 1000000;
+    CHECK_OK(palm_node_link(a.node, endpoint, 0, &link));
+    CHECK(expect(&a, NULL, PALM_EVENT_READY).link == link);
+    locked(&a, move_to_another_host);
+    CHECK(!kill(child, SIGKILL) && waitpid(child, NULL, 0) == child);
+    event = expect(&a, NULL, PALM_EVENT_GONE);
+    CHECK(event.link == link && event.reason == 1);
+    peer_close(&a);
+    close(told[0]);
+    close(told[1]);
+}
+
 int main(int argc, char **argv)
 {
     const char *missing;
@@ -271,6 +309,8 @@ int main(int argc, char **argv)
     CHECK_OK(palm_zmq_load(argv[1], &missing));
     if (!palm_zmq_has("curve"))
         return SKIPPED;
+    allow((int[]){OURS}, 1);
+    test_killed();
     test_let_in();
     test_refused();
     test_keys_or_none();
