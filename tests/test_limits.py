@@ -474,7 +474,7 @@ def test_a_cancelled_call_that_waits_is_not_begun(client, tmp_path):
 def test_the_grace_is_what_a_setup_takes(cluster, tmp_path, monkeypatch):
     """To replace a process whose setup is long costs more than to wait for a while."""
     monkeypatch.setattr(process, "WORK_GRACE", 0.1)
-    order = process.Order("nowhere:Nothing", "none", "", work_grace=0.1, owner_fd=3)
+    order = process.Order("nowhere:Nothing", "none", "", "", work_grace=0.1, owner_fd=3)
     assert process._work_grace(order, 7.0) == 7.0 and process._work_grace(order, 0.01) == 0.1
     order.owner_fd = -1
     assert process._work_grace(order, 7.0) < 0

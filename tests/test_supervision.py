@@ -538,7 +538,7 @@ def test_the_table_of_suspects():
 
 
 def test_of_several_at_once_none_is_blamed():
-    child = Child(Order("nowhere:Nothing", "none", ""), {}, 1.0)
+    child = Child(Order("nowhere:Nothing", "none", "", ""), {}, 1.0)
     child._page = Slot()
     assert child.suspect() == ((JOB, 0, 5, ()), 2)
     assert child.suspects_together() is None

@@ -14,6 +14,25 @@ enum { DIGITS = 2 * PALM_KEY_BYTES };
 
 bool palmi_is_tcp(const char *endpoint) { return !strncmp(endpoint, TCP, strlen(TCP)); }
 
+/* Of a TCP endpoint. */
+static const char *address_of(const char *endpoint, size_t *size)
+{
+    const char *begin = endpoint + strlen(TCP), *at = strchr(begin, '@');
+    begin = at ? at + 1 : begin;
+    const char *port = strrchr(begin, ':');
+    *size = port ? (size_t)(port - begin) : strlen(begin);
+    return begin;
+}
+
+bool palmi_same_address(const char *a, const char *b)
+{
+    if (!palmi_is_tcp(a) || !palmi_is_tcp(b))
+        return false;
+    size_t n_a, n_b;
+    const char *of_a = address_of(a, &n_a), *of_b = address_of(b, &n_b);
+    return n_a == n_b && !memcmp(of_a, of_b, n_a);
+}
+
 static int digit(char c)
 {
     return c >= '0' && c <= '9' ? c - '0' : c >= 'a' && c <= 'f' ? c - 'a' + 10 : -1;

@@ -10,6 +10,8 @@
 enum { PALMI_TCP_TEXT = 320 }; /* longest endpoint without a key; host names end at 253 */
 
 bool palmi_is_tcp(const char *endpoint);
+/* Whether two TCP endpoints differ in key and port alone. */
+bool palmi_same_address(const char *a, const char *b);
 /* Options of a socket that is about to be bound to a TCP endpoint. */
 palm_err palmi_curve_serve(void *socket, const palm_keys *keys);
 /* Those of one that is about to be connected to `endpoint`, which is left in *plain as libzmq knows it. PALM_EKEY: it is a

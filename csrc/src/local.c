@@ -128,7 +128,8 @@ static bool has_early(const palmi_local *local)
 /* Only who receives by a socket of this host can be one of it. */
 static bool may_offer(const palm_node *node, const palmi_link *link)
 {
-    return node->door.bell && !link->local.out.ring && !link->local.refused && !strncmp(link->endpoint, "ipc://", 6);
+    bool may_be_here = !palmi_is_tcp(link->endpoint) || palmi_same_address(link->endpoint, node->endpoint);
+    return node->door.bell && !link->local.out.ring && !link->local.refused && may_be_here;
 }
 
 static void offer(palmi_link *link)

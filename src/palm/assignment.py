@@ -52,6 +52,7 @@ class JobHere:
 
     key: bytes
     report: Outlet  # to the client: results, and what became of messages that have none
+    client: str  # its endpoint
     epoch: int = 0
     cancelled: bool = False
     stopped: bool = False  # generators of the first step are to end

@@ -77,6 +77,39 @@ def up(ctx: click.Context, file: Path, detach: bool, ready_fd: int) -> None:
 
 
 @palm.command()
+@click.argument("address")
+@click.argument("file", type=click.Path(path_type=Path), default="cluster.toml")
+@click.pass_context
+def join(ctx: click.Context, address: str, file: Path) -> None:
+    """Make this host a part of the cluster at ADDRESS, tcp://host:port, with what FILE describes.
+
+    A parallel server that runs already gets its number of workers more, here; others are started here if there is none
+    of their name. The file may be the same on all hosts. Ends with the cluster, or by Ctrl-C.
+    """
+    from palm import cli_up
+
+    ctx.exit(cli_up.join(address, file))
+
+
+@palm.command()
+@click.option("--allow", metavar="KEY", help="Let in whoever has this public key, too; in quotes with a comment.")
+def keys(allow: str | None) -> None:
+    """Show the public key of this user, which is made if there is none; it encrypts all that leaves the host.
+
+    Hosts with the same directory of keys, as by one home, need no more. Who has another key is let in after
+    `palm keys --allow KEY` on the hosts of the cluster, and needs the whole address: tcp://KEY@host:port.
+    """
+    from palm import keys as user_keys
+
+    if user_keys.make():
+        click.echo(f"made a key in {user_keys.directory()}", err=True)
+    if allow is not None:
+        done = user_keys.allow(allow)
+        click.echo(f"{'let in' if done else 'let in already'}: who starts from now on takes notice", err=True)
+    click.echo(user_keys.own().public.hex())
+
+
+@palm.command()
 @click.argument("file", type=click.Path(path_type=Path), default="cluster.toml")
 def check(file: Path) -> None:
     """Check FILE (default: cluster.toml), and import the modules of its classes; nothing is started."""

@@ -19,6 +19,7 @@ from palm import control, places
 from palm.cluster import Cluster
 from palm.config import Configuration
 from palm.errors import ConfigError, Disconnected, Timeout
+from palm.joining import Part
 
 STOP_SECONDS = 5.0  # that servers have to finish what they do, when the owner is told to stop
 
@@ -53,7 +54,7 @@ def up(path: Path, ready_fd: int = -1) -> int:
         return 0
     raise_on_signals()
     try:
-        cluster = Cluster(configuration.name)
+        cluster = configuration.open()
         try:
             with configuration.serve_metrics(cluster):
                 configuration.start(cluster)
@@ -62,6 +63,24 @@ def up(path: Path, ready_fd: int = -1) -> int:
                     threading.Event().wait()
         finally:
             cluster.close(STOP_SECONDS)
+    except Stopped as e:
+        if e.code:
+            click.echo("palm: interrupted", err=True)
+        return e.code
+    return 0
+
+
+def join(address: str, path: Path) -> int:
+    """Have this host be a part of the cluster at `address`, with what `path` describes, until that ends or a signal
+    comes; returns the exit code."""
+    configuration = Configuration.read(path)
+    raise_on_signals()
+    try:
+        with Part(address) as part:
+            for line in part.start(configuration):
+                click.echo(line)
+            click.echo(f"joined {part.address} (pid {os.getpid()}, here {part.name}); leave it with Ctrl-C")
+            click.echo(f"the cluster is over: {part.wait()}")
     except Stopped as e:
         if e.code:
             click.echo("palm: interrupted", err=True)
@@ -84,8 +103,9 @@ class Running:
                 f"{path}:1: the cluster {configuration.name} that runs is that of {self._configuration.path}: give "
                 "this one another name"
             )
-        if configuration.metrics != self._configuration.metrics:
-            raise configuration.fixed("metrics", self._configuration.metrics)
+        for key in ("metrics", "listen"):
+            if getattr(configuration, key) != getattr(self._configuration, key):
+                raise configuration.fixed(key, getattr(self._configuration, key))
         return configuration.apply(self._cluster, self._servers)
 
 
@@ -158,10 +178,11 @@ def down(name: str | None, timeout: float) -> str:
     Timeout
         It is still there after `timeout` seconds.
     """
-    path = Path(places.find(name).removeprefix("ipc://")).parent
-    pid = places.owner(path)
-    if not pid:
-        raise Disconnected(f"{path.name!r} is no cluster of this host: palm down works where it was started")
+    address = places.find(name)
+    path = places.directory_of(address)
+    pid = places.owner(path) if path else 0
+    if path is None or not pid:
+        raise Disconnected(f"{address!r} is no cluster of this host: palm down works where it was started")
     with contextlib.suppress(ProcessLookupError):
         os.kill(pid, signal.SIGTERM)
         os.kill(pid, signal.SIGCONT)

@@ -19,7 +19,7 @@ from dataclasses import replace as replace_fields
 from os import PathLike
 from typing import Any
 
-from palm import arguments, cache, places, process
+from palm import addresses, arguments, cache, places, process
 from palm._core import space as core_space
 from palm.births import THREADS, Births
 from palm.child import Child
@@ -49,12 +49,16 @@ class Cluster:
     ...     results = list(cluster.client().job("spectrum.power", frames))
     """
 
-    def __init__(self, name: str | None = None) -> None:
+    def __init__(self, name: str | None = None, *, _listen: str | None = None, _part_of: str | None = None) -> None:
+        """_listen: as in a cluster.toml. _part_of: the registry of a cluster elsewhere, of which this is a part."""
         _check_not_imported("starts a cluster")
         core_space.open_space()  # RuntimeError in a forked child (R32)
+        address = addresses.listening(_listen) if _listen else _part_of
         self._directory = places.make(name)
         self.name = self._directory.name
-        self.address = f"ipc://{self._directory}/registry"
+        if address is not None:
+            (self._directory / "address").write_text(address)
+        self.address = address or f"ipc://{self._directory}/registry"
         self._lock = threading.Lock()
         self._clients: weakref.WeakSet[Client] = weakref.WeakSet()
         self._own: Client | None = None
@@ -67,22 +71,9 @@ class Cluster:
         self._births = Births()
         self._supervisor = Supervisor(self._directory, self._reports.put, self._births)
         try:
-            self._launch(
-                Order(
-                    "palm.registry:Registry",
-                    REGISTRY,
-                    self.address,
-                    endpoint=self.address,
-                    is_registry=True,
-                    setup={"cluster": self.name, "address": self.address},
-                    memory=64 << 20,
-                ),
-                {},
-                cores=1,
-                timeout=30.0,
-                attempts=1,
-            )
-            self._begin_caches()
+            if _part_of is None:
+                self._begin_registry()
+                self._begin_caches()
         except BaseException:
             self.close()
             raise
@@ -97,7 +88,7 @@ class Cluster:
         from palm.config import Configuration
 
         configuration = Configuration.read(path)
-        cluster = cls(configuration.name)
+        cluster = configuration.open()
         try:
             configuration.start(cluster)
         except BaseException:
@@ -149,6 +140,22 @@ class Cluster:
         PalmError
             It did not start; the message has its traceback.
         """
+        return self._start(template, name, workers, setup, cores, memory, env, replace, timeout)
+
+    def _start(
+        self,
+        template: type[Server] | str,
+        name: str | None,
+        workers: int,
+        setup: Mapping[str, Any] | None,
+        cores: int | None,
+        memory: str | None,
+        env: Mapping[str, str] | None,
+        replace: bool,
+        timeout: float = 30.0,
+        is_led: bool = False,
+    ) -> str:
+        """is_led: there is a leader somewhere else, which gets more workers."""
         self._check()
         cls = load(template)
         name = places.check_name(name or cls.__name__.lower(), "the server")
@@ -159,15 +166,16 @@ class Cluster:
         there = self._servers()
         if name in there and not replace:
             raise ValueError(f"there is a server {name!r} already: give another name, or replace=True")
-        order = Order(template, name, self.address, setup=setup, memory=parse_memory(memory))
-        order.cache = self._cache_bounds.get(name, 0)
+        order = self._order(template, name)
+        order.setup, order.memory, order.cache = setup, parse_memory(memory), self._cache_bounds.get(name, 0)
         cores = cores or max(1, (os.cpu_count() or 1) // (len(there) or 1))
         attempts = max((f.attempts for _, f in iterate_exposed(cls)), default=1)
         try:
             if name in there:
                 self._stop(name, STOPS, successor=name)
             first, of_first = replace_fields(order, leads=cls._is_parallel), 1 if cls._is_parallel else cores
-            self._launch(first, env, of_first, timeout, attempts)
+            if not is_led:
+                self._launch(first, env, of_first, timeout, attempts)
         except BaseException as e:
             if name in there:  # jobs need wait no longer
                 self._reports.put("left", name, 0, str(e), "stopped").wait()
@@ -177,13 +185,23 @@ class Cluster:
             try:
                 self.scale(name, workers)
             except BaseException:
-                self.stop(name)
+                with contextlib.suppress(LookupError):  # not one of them has been started
+                    self._stop(name, STOPS)
                 raise
         return name
 
+    def _begin_registry(self) -> None:
+        order = self._order("palm.registry:Registry", REGISTRY)
+        order.endpoint, order.is_registry, order.memory = self.address, True, 64 << 20
+        order.setup = {"cluster": self.name, "address": self.address}
+        self._launch(order, {}, cores=1, timeout=30.0, attempts=1)
+
+    def _order(self, template: type[Server] | str, name: str) -> Order:
+        return Order(template, name, self.address, str(self._directory))
+
     def _begin_caches(self) -> None:
         """Nobody need wait for it: the registry knows that it is on its way."""
-        order = Order("palm.cache_server:CacheServer", cache.SERVER, self.address)
+        order = self._order("palm.cache_server:CacheServer", cache.SERVER)
         child = self._child(order, {}, 1, 30.0, 3)
         child.started.add_done_callback(self._have_begun_caches)
         self._supervisor.begin(child)
@@ -486,7 +504,8 @@ def serve(
     order = Order(
         cls,
         places.check_name(name or cls.__name__.lower(), "the server"),
-        places.find(address),
+        registry := places.find(address),
+        str(places.directory_of(registry) or ""),
         setup=setup,
         guest=cls._is_parallel,
     )

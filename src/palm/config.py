@@ -35,7 +35,7 @@ _SERVER = {
     "restart": str,
     "cache": str,
 }
-_LATER = {"listen", "restart"}
+_LATER = {"restart"}
 _TYPES = {str: "a string", int: "a whole number", dict: "a table"}
 _HEADER = re.compile(r"\s*\[\s*([^\[\]]+?)\s*\]")
 _KEY = re.compile(r"\s*([^=#]+?)\s*=")
@@ -69,6 +69,8 @@ class Configuration:
         In the order of the file, in which they are started.
     metrics : str or None
         ``"host:port"`` where Prometheus reads the counters.
+    listen : str or None
+        Address, network or interface of this host, at which other hosts reach the cluster (`addresses.listening`).
     """
 
     path: Path
@@ -76,6 +78,7 @@ class Configuration:
     name: str | None = None
     servers: tuple[ServerConfiguration, ...] = ()
     metrics: str | None = None
+    listen: str | None = None
 
     @classmethod
     def read(cls, path: str | PathLike[str]) -> Configuration:
@@ -118,6 +121,15 @@ class Configuration:
             at = _Reader(self.path, self.text).at(("cluster",), "metrics")
             raise ConfigError(f"{at}: metrics = {self.metrics!r} cannot be had: {e.strerror or e}") from None
 
+    def open(self) -> Cluster:
+        """The cluster, still without servers; ConfigError if it cannot listen where the file says."""
+        from palm.cluster import Cluster
+
+        try:
+            return Cluster(self.name, _listen=self.listen)
+        except ConfigError as e:
+            raise ConfigError(f"{_Reader(self.path, self.text).at(('cluster',), 'listen')}: {e}") from None
+
     def start(self, cluster: Cluster) -> None:
         """Start all servers in `cluster`; returns when they are ready.
 
@@ -130,7 +142,7 @@ class Configuration:
         """
         self.check()
         for server in self.servers:
-            self._start(cluster, server)
+            self.start_one(cluster, server)
 
     def apply(self, cluster: Cluster, running: dict[str, ServerConfiguration]) -> list[str]:
         """Start, stop, scale and replace servers of a cluster, so that it is as this says; returns what was done. Jobs
@@ -166,31 +178,34 @@ class Configuration:
     def _apply(self, cluster: Cluster, server: ServerConfiguration, before: ServerConfiguration | None) -> str:
         """What had to be done; "" if nothing had."""
         if before is None:
-            self._start(cluster, server, instead=True)  # of one that was given up
+            self.start_one(cluster, server, instead=True)  # of one that was given up
             return "started"
         if replace(before, workers=server.workers) != server:
-            self._start(cluster, server, instead=True)
+            self.start_one(cluster, server, instead=True)
             return "replaced"
         if cluster.workers(server.name) != server.workers:
             cluster.scale(server.name, server.workers)
             return f"has {server.workers} worker{'s' * (server.workers > 1)}"
         return ""
 
-    def _start(self, cluster: Cluster, server: ServerConfiguration, *, instead: bool = False) -> None:
-        """instead: of the one of this name that runs."""
+    def start_one(
+        self, cluster: Cluster, server: ServerConfiguration, *, instead: bool = False, is_led: bool = False
+    ) -> None:
+        """instead: of the one of this name that runs. is_led: its leader is elsewhere, and gets more workers."""
         reader = _Reader(self.path, self.text)
         reader.check_class(server)
         cluster._bound_cache(server.name, server.cache)
         try:
-            cluster.start(
+            cluster._start(
                 server.template,
                 server.name,
-                workers=server.workers,
-                setup=server.setup,
-                cores=server.cores,
-                memory=server.memory,
-                env=server.env,
+                server.workers,
+                server.setup,
+                server.cores,
+                server.memory,
+                server.env,
                 replace=instead,
+                is_led=is_led,
             )
         except (TypeError, ValueError) as e:
             raise reader.of_arguments(server, e) from None
@@ -227,7 +242,9 @@ class _Reader:
         tables, memory = data.get("servers", {}), cluster.get("memory")
         servers = tuple(self._server(name, table, memory) for name, table in tables.items())
         self._check_metrics(cluster.get("metrics", "localhost:0"))
-        return Configuration(self._path, self._text, cluster.get("name"), servers, cluster.get("metrics"))
+        return Configuration(
+            self._path, self._text, cluster.get("name"), servers, cluster.get("metrics"), cluster.get("listen")
+        )
 
     def _server(self, name: str, table: Any, memory: str | None) -> ServerConfiguration:
         place = ("servers", name)

@@ -101,7 +101,7 @@ def _first_of(calls: collections.deque[Callable[[], None]]) -> Callable[[], None
 
 class Connection:
     def __init__(self, endpoint: str, name: str) -> None:
-        self.node = core.Node(endpoint, name, **ways.allowed())
+        self.node = ways.open_node(endpoint, name)
         self.endpoint = self.node.endpoint
         self.changed = Condition()
         self.works: dict[bytes, Work] = {}

@@ -43,7 +43,7 @@ class Control:
 
     def __init__(self, cluster: Cluster, apply: Callable[[str], list[str]]) -> None:
         self._cluster, self._apply = cluster, apply
-        self._path = places.directory_of(cluster.address) / SOCKET
+        self._path = cluster._directory / SOCKET
         self._listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         self._listener.bind(str(self._path))
         self._listener.listen(16)
@@ -121,8 +121,8 @@ def apply(address: str, path: Path) -> list[str]:
 
 def _asked(address: str, request: dict[str, Any], timeout: float | None) -> dict[str, Any]:
     directory = places.directory_of(address)
-    pid = places.owner(directory)
-    if not address.startswith("ipc://") or not pid:
+    pid = places.owner(directory) if directory else 0
+    if directory is None or not pid:
         raise Disconnected(f"{address!r} is no cluster of this host: ask where it was started")
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as connection:
         connection.settimeout(timeout)

@@ -23,6 +23,7 @@ from palm.remote import Route
 from palm.step import Step
 
 REGISTRY = "registry"
+COMING = ("restarting", "unreachable")  # states of servers that may be there again
 _T = TypeVar("_T")
 AWAY = 60.0  # seconds that a repeat waits for a registry that does not answer; then the job has failed
 AGAIN = 0.05  # seconds before it is asked again
@@ -148,8 +149,8 @@ class Directory:
             if not absent:
                 return servers
             states, left = found["states"], end - time.monotonic()
-            if left <= 0 or any(states.get(n) != "restarting" for n in absent):
-                lost = min(absent, key=lambda n: states.get(n) == "restarting")
+            if left <= 0 or any(states.get(n) not in COMING for n in absent):
+                lost = min(absent, key=lambda n: states.get(n) in COMING)
                 raise NotFound(no_server(lost, found["names"], states.get(lost, ""), found["ends"].get(lost, "")))
             limit = min(left, self.timeout)
             self.ask("wait_again", absent, limit, timeout=limit + self.timeout)

@@ -13,6 +13,7 @@ import threading
 import time
 from collections.abc import Callable
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 from palm import places
@@ -171,7 +172,7 @@ class Start:
         order.owner_fd, order.worker = -1, None
         self.failure = ""  # why the last one did not get ready
         self._order = pickled(order)
-        self._log = places.directory_of(order.registry) / f"{order.name}.log"
+        self._log = Path(order.directory) / f"{order.name}.log" if order.directory else Path(os.devnull)
 
     def begin(self) -> None:
         self.failure = ""

@@ -88,7 +88,7 @@ class Host:
 
     def __init__(self, server: Server, post: Post) -> None:
         self.server, self.name, self._membership, self._suspects = server, post.name, post.membership, post.suspects
-        self.node = core.Node(post.endpoint, post.name, **ways.allowed())
+        self.node = ways.open_node(post.endpoint, post.name)
         self._functions = list(type(server)._exposed)
         self.node.name_functions(self._functions)
         self._outlets = Outlets(self.node, post.membership)
@@ -116,7 +116,7 @@ class Host:
         self._rejected_said = -REJECTED_EVERY
         self._complained = -REJECTED_EVERY
         self.stopping = False
-        self.on_gone: Callable[[], None] | None = None  # called when a peer has gone
+        self.on_gone: Callable[[list[str]], None] | None = None  # called when a peer has gone, with clients that it was
         self.faults: Faults | None = None  # of `palm.testing.chaos`
         self.cache_bound = 0  # bytes; 0: what caches have where nobody says more
         self._cache: Cache | None = None
@@ -257,7 +257,7 @@ class Host:
         job = self._jobs.get(key)
         if job is None:
             pid = pid_of(client, meaning["pids"], meaning["where"])
-            job = JobHere(key, self._outlets.report(key, client, pid))
+            job = JobHere(key, self._outlets.report(key, client, pid), client)
             self._jobs[key] = self._reports[job.report.handle] = job
         names = "epoch client seed steps pids where constants owed tells reports asks calls start".split()
         return Assignment(job=job, hop=hop, sender=meaning["from"], **{name: meaning[name] for name in names})
@@ -351,14 +351,16 @@ class Host:
     def _gone(self, link: int) -> None:
         """A client that is gone wants nothing more. Of others the client is told, since what was under way there is
         lost: it has everything unfinished repeated."""
+        clients = []
         for job in list(self._jobs.values()):
             if job.report.link == link:
+                clients.append(job.client)
                 self._end(job)
             elif link in job.downstream:
                 job.downstream.remove(link)
                 self._outcomes.lost(job)
         if self.on_gone is not None:
-            self.on_gone()
+            self.on_gone(clients)
 
     def _missed(self, event: core.Event) -> None:
         """Not all that was sent over a link has arrived there."""

@@ -2,8 +2,10 @@
 """Where clusters of this user live on this host: one directory each, of the user's alone (0700), with their sockets.
 
 ``$XDG_RUNTIME_DIR/palm/<cluster>/`` or ``/tmp/palm-<uid>/<cluster>/``: `registry` is the registry's socket, the other
-sockets are named ``<role>.<pid>``, `owner` holds the pid and start time of the process that started the cluster. What a
-cluster that was killed as a whole has left behind is removed by whoever looks next.
+sockets are named ``<role>.<pid>``, `owner` holds the pid and start time of the process that started the cluster. Where
+a cluster spans several hosts there is a directory on each; `address` is the registry's endpoint, and instead of sockets
+there are empty files of the same names. What a cluster that was killed as a whole has left behind is removed by whoever
+looks next.
 """
 
 from __future__ import annotations
@@ -17,6 +19,7 @@ import stat
 from pathlib import Path
 from typing import Any
 
+from palm import addresses
 from palm.errors import ConfigError, Disconnected
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,30}\Z")  # sun_path ends at 107 bytes
@@ -91,14 +94,24 @@ def owner(path: Path) -> int:
     return pid if start_time(pid) == began else 0
 
 
-def directory_of(registry: str) -> Path:
-    """Of the cluster whose registry is at this endpoint of this host."""
-    return Path(registry.removeprefix("ipc://")).parent
+def directory_of(registry: str) -> Path | None:
+    """On this host, of the cluster whose registry is at this endpoint; None: there is none."""
+    if registry.startswith("ipc://"):
+        return Path(registry.removeprefix("ipc://")).parent
+    return next((path for path in base().iterdir() if address_in(path) == registry and owner(path)), None)
+
+
+def address_in(path: Path) -> str:
+    """The endpoint of the registry of the cluster that has this directory."""
+    try:
+        return (path / "address").read_text()
+    except OSError:
+        return f"ipc://{path}/registry"
 
 
 def is_abandoned(registry: str) -> bool:
     """True of a registry's endpoint on this host, if the owner of its cluster is dead: nobody starts it again."""
-    return registry.startswith("ipc://") and not owner(directory_of(registry))
+    return registry.startswith("ipc://") and not owner(Path(registry.removeprefix("ipc://")).parent)
 
 
 def remove(path: Path) -> None:
@@ -135,11 +148,16 @@ _made = 0
 
 def endpoint(beside: str, role: str) -> str:
     """An endpoint of this process, to receive from peers that live where `beside` does."""
+    if beside.startswith("ipc://"):
+        return f"ipc://{mark(Path(beside.removeprefix('ipc://')).parent, role)}"
+    return addresses.beside(beside)
+
+
+def mark(directory: Path, role: str) -> Path:
+    """A file that says that this process lives in a cluster: its socket, or an empty one."""
     global _made
     _made += 1
-    if beside.startswith("ipc://"):
-        return f"ipc://{Path(beside.removeprefix('ipc://')).parent}/{role[:24]}-{_made}.{os.getpid()}"
-    return "tcp://127.0.0.1:*"
+    return directory / f"{role[:24]}-{_made}.{os.getpid()}"
 
 
 def find(address: str | None) -> str:
@@ -159,10 +177,10 @@ def find(address: str | None) -> str:
             )
         address = running[0]
     if "://" in address:
-        return address
+        return addresses.normalised(address)
     path = base() / check_name(address, "the cluster")
     if not owner(path):
         raise Disconnected(
             f"there is no running cluster {address!r}; looked in {base()}, which has: {', '.join(clusters()) or 'none'}"
         )
-    return f"ipc://{path}/registry"
+    return address_in(path)

@@ -8,6 +8,7 @@ that came over a socket is ever unpickled (DESIGN 5.11).
 
 from __future__ import annotations
 
+import functools
 import os
 import pickle
 import resource
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
     from palm.host import Host, Post
     from palm.leader import Leader
     from palm.membership import Enlistment
+    from palm.registry import Registry
 
 WORK_GRACE = 2.0  # seconds that a function goes on for which nobody waits any more: then its process is replaced
 TEMPLATES = ("palm.template", "palm.scattergather")  # modules
@@ -48,6 +50,7 @@ class Order:
     template: Any  # the class, or "module:Class"
     name: str
     registry: str  # endpoint
+    directory: str  # of the cluster, on this host; "": there is none
     endpoint: str = ""  # where to receive; empty: one of its own
     setup: dict[str, Any] = field(default_factory=dict)
     owner_fd: int = -1
@@ -113,14 +116,15 @@ def run(order: Order, ready: Callable[[], None]) -> None:
     """Runs the server until it is stopped."""
     from palm.faults import Faults
     from palm.host import Host, Post
+    from palm.registry import Registry
 
     cls = load(order.template)
     _allow_many_files()
     core_space.open_space(order.memory)
     endpoint = order.endpoint or places.endpoint(order.registry, order.name.replace("/", "-"))
-    if endpoint.startswith("ipc://"):
-        grace = REGISTRY_GRACE if order.is_registry else GRACE
-        core_space.watch_owner(order.owner_fd, int(grace * 1000), endpoint.removeprefix("ipc://"))
+    mark = _mark(endpoint, order)
+    grace = REGISTRY_GRACE if order.is_registry else GRACE
+    core_space.watch_owner(order.owner_fd, int(grace * 1000), str(mark or ""))
     from palm.capsule import Store  # 12 ms that a client need not wait for
 
     capsules = None if order.is_ours else Store(cls, order.setup)
@@ -155,10 +159,10 @@ def run(order: Order, ready: Callable[[], None]) -> None:
         from palm.membership import Enlistment
 
         enlistment = Enlistment(membership, order.name, JOIN)
-    if order.is_registry and endpoint.startswith("ipc://"):  # all clients have a link to it: it sees who is killed
-        host.on_gone = lambda: places.remove_dead_sockets(Path(endpoint.removeprefix("ipc://")).parent)
+    if isinstance(server, Registry):  # all have a link to it: it sees who is gone
+        host.on_gone = functools.partial(_note_gone, server, Path(order.directory))
     if order.owner_fd >= 0 and not order.is_ours:  # else nobody would start it again
-        host.faults = Faults(Path(order.registry.removeprefix("ipc://")).parent, order.name)
+        host.faults = Faults(Path(order.directory), order.name)
     is_served = not (supervised or order.leads)
     _stop_on_signals(guest.leave if guest else host.node.stop, host.node.stop, is_served=is_served)
     try:
@@ -181,10 +185,7 @@ def run(order: Order, ready: Callable[[], None]) -> None:
         if guest and guest.why is not None:
             raise guest.why
     finally:
-        path = Path(endpoint.removeprefix("ipc://"))
-        orphan = endpoint.startswith("ipc://") and (
-            _owner_is_gone(order.owner_fd) if supervised else places.is_abandoned(order.registry)
-        )
+        orphan = _owner_is_gone(order.owner_fd) if supervised else places.is_abandoned(order.registry)
         if membership and not supervised:  # else its supervisor tells
             why = tenure.reason if tenure else ""
             membership.leave("failed" if why else "stopped", why or "stopped")
@@ -193,10 +194,26 @@ def run(order: Order, ready: Callable[[], None]) -> None:
         host.close(GRACE / 4 if orphan else 2.0)
         if membership:
             membership.close()
-        if endpoint.startswith("ipc://"):
-            path.unlink(missing_ok=True)
-        if orphan:
-            _last_one_out(path.parent, GRACE + 0.3 if order.is_registry else 0.3)
+        if mark is not None:
+            mark.unlink(missing_ok=True)
+        if orphan and order.directory:
+            _last_one_out(Path(order.directory), GRACE + 0.3 if order.is_registry else 0.3)
+
+
+def _mark(endpoint: str, order: Order) -> Path | None:
+    """The file by which others see that this process lives in the cluster."""
+    if endpoint.startswith("ipc://"):
+        return Path(endpoint.removeprefix("ipc://"))
+    if not order.directory:
+        return None
+    mark = places.mark(Path(order.directory), order.name.replace("/", "-"))
+    mark.touch()
+    return mark
+
+
+def _note_gone(registry: Registry, directory: Path, clients: list[str]) -> None:
+    places.remove_dead_sockets(directory)
+    registry.note_gone(clients)
 
 
 def _leader(server: Server, post: Post) -> Leader:

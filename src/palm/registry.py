@@ -10,6 +10,7 @@ from typing import Any
 
 from palm import places
 from palm.cache import SERVER as CACHE
+from palm.directory import COMING
 from palm.template import Server, function
 from palm.tenure import LINGER
 from palm.vacancies import Holder, Vacancies
@@ -47,6 +48,7 @@ class Registry(Server):
         if server["worker"] is None and not server["leads"] and self._has_guests(server["name"]):
             return f"there are workers of a parallel server {server['name']!r}: give another name"
         self._vacancies.filled(server["name"])
+        server["client"] = self.message.client
         self.known[server["name"]] = server
         self.states.pop(server["name"], None)
         return ""
@@ -88,6 +90,14 @@ class Registry(Server):
         elif name not in self.known:
             self.states[name], self.ends[name] = state, reason
         return True
+
+    def note_gone(self, clients: list[str]) -> None:
+        """Nothing is heard any more from who has received there. Of one on another host that is all that can be known,
+        until it joins again, or its supervisor tells what has become of it."""
+        for name, s in list(self.known.items()):
+            if s["client"] in clients and not _is_here(s):
+                del self.known[name]
+                self.states[name], self.ends[name] = "unreachable", f"{s['host']} is not heard any more"
 
     def _note(self, name: str, pid: int, reason: str) -> None:
         self.reasons[name, pid] = reason
@@ -226,7 +236,7 @@ class Registry(Server):
 
     def _is_started_again(self, name: str) -> bool:
         unknown = name not in self.states and time.monotonic() < self._blind_until
-        return unknown or self.states.get(name) == "restarting"
+        return unknown or self.states.get(name) in COMING
 
     def _alive(self) -> dict[str, dict[str, Any]]:
         """Those known, without the dead of this host. The supervisor of a dead one will tell what becomes of it."""
@@ -244,8 +254,12 @@ class Registry(Server):
 
 def _lives(process: dict[str, Any]) -> bool:
     """As far as that can be seen from here."""
-    is_here = process["where"] == places.pid_namespace()
-    return not is_here or places.start_time(process["pid"]) == process["began"]
+    return not _is_here(process) or places.start_time(process["pid"]) == process["began"]
+
+
+def _is_here(process: dict[str, Any]) -> bool:
+    here: bool = process["where"] == places.pid_namespace()
+    return here
 
 
 def _is_guest(server: dict[str, Any]) -> bool:

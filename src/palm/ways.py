@@ -1,20 +1,34 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""By which ways messages may go, for measurements and tests.
+"""A node of this process, and by which ways its messages may go.
 
-``$PALM_LINK`` is ``sockets`` (no rings between processes of one host) or ``frames`` (as between hosts: nothing in
-shared memory); not set: all there are.
+``$PALM_LINK``, for measurements and tests, is ``sockets`` (no rings between processes of one host) or ``frames`` (as
+between hosts: nothing in shared memory); not set: all there are.
 """
 
 from __future__ import annotations
 
 import os
 
+from palm import addresses, keys
+from palm._core import node as core
 from palm.errors import ConfigError
 
 
-def allowed() -> dict[str, bool]:
-    """What a node of this process is told."""
+def open_node(endpoint: str, name: str) -> core.Node:
+    """A node that receives at this endpoint, which is encrypted if it has a key, ours.
+
+    Raises
+    ------
+    ConfigError
+        Our key cannot be read, or ``$PALM_LINK`` is none of the above.
+    OSError
+        The endpoint cannot be had.
+    """
     link = os.environ.get("PALM_LINK", "")
     if link not in ("", "sockets", "frames"):
         raise ConfigError(f'PALM_LINK is {link!r}: it is "sockets", "frames", or not set')
-    return {"frames": link == "frames", "sockets": link == "sockets"}
+    pair = None
+    if addresses.has_key(endpoint):
+        core.allow(keys.allowed())
+        endpoint, pair = str(addresses.Place.of(endpoint)._replace(key="")), keys.own()
+    return core.Node(endpoint, name, frames=link == "frames", sockets=link == "sockets", keys=pair)

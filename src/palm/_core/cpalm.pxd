@@ -23,6 +23,7 @@ cdef extern from "palm.h" nogil:
         PALM_EUNREACHABLE
         PALM_EFULL
         PALM_ENOSYM
+        PALM_EKEY
         PALM_ERR_COUNT
         PALM_ESYS
     const char *palm_strerror(palm_err err)
@@ -302,8 +303,15 @@ cdef extern from "palm.h" nogil:
     bint palm_zmq_has(const char *capability)
 
     ctypedef struct palm_node
+    enum:
+        PALM_KEY_BYTES
+    ctypedef struct palm_keys:
+        uint8_t public_key[32]
+        uint8_t secret_key[32]
+    palm_err palm_gate_allow(const uint8_t (*keys)[32], uint32_t n)
     ctypedef struct palm_node_options:
         const char *endpoint
+        const palm_keys *keys
         const char *name
         palm_space *space
         bint frames

@@ -11,7 +11,7 @@ from threading import get_ident
 
 from cpython.exc cimport PyErr_CheckSignals
 from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
-from libc.string cimport memset, strncpy
+from libc.string cimport memcpy, memset, strncpy
 from posix.time cimport CLOCK_REALTIME, clock_gettime, nanosleep, timespec
 
 from palm._core.cpalm cimport *
@@ -177,6 +177,21 @@ cdef class Batch:
             box.value = value
 
 
+cdef int copy_key(uint8_t *to, bytes key) except -1:
+    if len(key) != PALM_KEY_BYTES:
+        raise ValueError(f"a key has {PALM_KEY_BYTES} bytes, not {len(key)}")
+    memcpy(to, <const char *> key, PALM_KEY_BYTES)
+    return 0
+
+
+def allow(list keys):
+    """Whose public keys, 32 bytes each, nodes of this process with keys let in from now on; at first nobody's."""
+    cdef bytes joined = b"".join(keys)
+    if len(joined) != len(keys) * PALM_KEY_BYTES:
+        raise ValueError(f"keys have {PALM_KEY_BYTES} bytes each")
+    check(palm_gate_allow(<const uint8_t (*)[32]> <const char *> joined, <uint32_t> len(keys)))
+
+
 cdef class Node:
     """One inbound socket, and a link to each peer that this process sends to.
 
@@ -190,13 +205,16 @@ cdef class Node:
         Send arrays in frames even to processes that could map them; no rings either.
     sockets : bool
         Send through libzmq's sockets alone, even to processes of this host.
+    keys : tuple of bytes, optional
+        Public and secret CURVE key, 32 bytes each: TCP is encrypted with them, and connects to no one without.
 
     Any thread may close it at any time. With the GIL held, `inside` counts the threads that are in a call of the core
     without it; once `closing` is set nobody goes in, and the node is freed when all have left.
     """
 
-    def __cinit__(self, str endpoint, str name="", bint frames=False, bint sockets=False):
+    def __cinit__(self, str endpoint, str name="", bint frames=False, bint sockets=False, keys=None):
         cdef palm_node_options options
+        cdef palm_keys pair
         cdef bytes e = endpoint.encode()
         cdef bytes n = name.encode()
         cdef palm_err err
@@ -205,6 +223,11 @@ cdef class Node:
         options.space = space()
         options.frames = frames
         options.sockets = sockets
+        options.keys = NULL
+        if keys is not None:
+            copy_key(pair.public_key, keys[0])
+            copy_key(pair.secret_key, keys[1])
+            options.keys = &pair
         with nogil:
             err = palm_node_open(&options, &self.node)
         check(err)

@@ -1,0 +1,95 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""``palm join``: this host becomes a part of a cluster that was begun on another one.
+
+It starts what a configuration names: of a parallel server that runs already, more workers; another server only if
+there is none of its name. Their supervisor is here, and tells the registry of their deaths.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+
+from palm import places
+from palm.cluster import Cluster
+from palm.config import Configuration, ServerConfiguration
+from palm.directory import AWAY
+from palm.errors import Disconnected, Timeout
+
+
+class Part:
+    """Of a cluster, on this host; context manager.
+
+    Parameters
+    ----------
+    address : str
+        The registry's endpoint, or the name of a cluster that this host is a part of.
+    """
+
+    def __init__(self, address: str) -> None:
+        self._cluster = Cluster(_part_of=places.find(address))
+        self._servers: list[str] = []
+        self._is_over = False
+
+    @property
+    def name(self) -> str:
+        """By which it is found on this host."""
+        return self._cluster.name
+
+    @property
+    def address(self) -> str:
+        return self._cluster.address
+
+    def start(self, configuration: Configuration) -> Iterator[str]:
+        """Starts what there is to start; yields, as it is done, what has become of each server.
+
+        Raises
+        ------
+        ConfigError, PalmError
+            As `Configuration.start`.
+        """
+        configuration.check()
+        there = {server["name"]: server for server in self._cluster.client().status()["servers"]}
+        for server in configuration.servers:
+            yield f"{server.name}: {self._start(configuration, server, there.get(server.name))}"
+
+    def _start(
+        self, configuration: Configuration, server: ServerConfiguration, running: dict[str, object] | None
+    ) -> str:
+        if running is None or running["state"] in ("stopped", "failed"):
+            configuration.start_one(self._cluster, server)
+            self._servers.append(server.name)
+            return "runs here"
+        if running["template"] in ("Server", "Source"):
+            return f"runs on {running['host'] or 'another host'} already"
+        configuration.start_one(self._cluster, server, is_led=True)
+        self._servers.append(server.name)
+        return f"has {server.workers} worker{'s' * (server.workers > 1)} more"
+
+    def wait(self) -> str:
+        """Returns why the cluster is over, when it is."""
+        client = self._cluster.client()
+        directory = client._directory
+        while True:
+            client._connection.wait(directory.is_lost)
+            try:
+                directory.patiently(lambda: directory.ask("servers"))
+            except (Disconnected, Timeout) as e:
+                self._is_over = True
+                return (
+                    "it has been stopped" if directory.is_closed() else f"nothing was heard of it for {AWAY:g} s: {e}"
+                )
+
+    def close(self, timeout: float = 10.0) -> None:
+        """Stops what it has started, in good order, and tells the registry so, if that can be told."""
+        if not self._is_over:
+            for name in self._servers:
+                with contextlib.suppress(LookupError):  # it was given up
+                    self._cluster._stop(name, timeout)
+        self._cluster.close(timeout)
+
+    def __enter__(self) -> Part:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self.close()

@@ -1,0 +1,118 @@
+"""Three hosts on one machine, and a router between them: each has a network, pids and a name of its own."""
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+def ip(*arguments: str) -> None:
+    subprocess.run(["ip", *arguments], check=True, capture_output=True, timeout=10)
+
+
+class Host:
+    """One of them.
+
+    Parameters
+    ----------
+    hosts : Hosts
+    number : int
+        From 1; the last part of its address, too.
+    """
+
+    def __init__(self, hosts: "Hosts", number: int) -> None:
+        self.hosts, self.number, self.name = hosts, number, f"{hosts.prefix}h{number}"
+        self.address, router = f"10.77.{number}.2", f"10.77.{number}.1"
+        self.runtime = hosts.directory / f"h{number}"  # of clusters
+        self.runtime.mkdir(mode=0o700)
+        self.processes: list[subprocess.Popen[str]] = []
+        ip("netns", "add", self.name)
+        ip("-n", self.name, "link", "set", "lo", "up")
+        ip("link", "add", "v", "netns", self.name, "type", "veth", "peer", "name", f"p{number}", "netns", hosts.router)
+        ip("-n", self.name, "addr", "add", f"{self.address}/30", "dev", "v")
+        ip("-n", self.name, "link", "set", "v", "up")
+        ip("-n", self.name, "route", "add", "default", "via", router)
+        ip("-n", hosts.router, "addr", "add", f"{router}/30", "dev", f"p{number}")
+        ip("-n", hosts.router, "link", "set", f"p{number}", "up")
+        ip("-n", hosts.router, "route", "add", "blackhole", f"10.77.{number}.0/30", "metric", "1000")  # while it is cut
+
+    def cut(self) -> None:
+        """From now on nothing comes or goes, and nobody is told."""
+        ip("-n", self.hosts.router, "link", "set", f"p{self.number}", "down")
+
+    def heal(self) -> None:
+        ip("-n", self.hosts.router, "link", "set", f"p{self.number}", "up")
+
+    def start(self, *arguments: str, keys: str = "keys") -> "subprocess.Popen[str]":
+        """Python with these arguments, there; its death ends all that it has started."""
+        unshare = ["unshare", "--pid", "--fork", "--kill-child", "--mount-proc", "--uts"]
+        command = ["sh", "-c", f'hostname h{self.number}; exec "$@"', "sh", sys.executable, *arguments]
+        env = {
+            **os.environ,
+            "XDG_RUNTIME_DIR": str(self.runtime),
+            "PALM_KEYS": str(self.hosts.directory / keys),
+            "PYTHONPATH": os.pathsep.join([str(Path(__file__).parent), os.environ.get("PYTHONPATH", "")]),
+            "OMP_NUM_THREADS": "1",
+            "OPENBLAS_NUM_THREADS": "1",
+        }
+        process = subprocess.Popen(
+            ["ip", "netns", "exec", self.name, *unshare, *command],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            env=env,
+            cwd=self.hosts.directory,
+        )
+        self.processes.append(process)
+        return process
+
+    def palm(self, *arguments: str, keys: str = "keys") -> "subprocess.Popen[str]":
+        return self.start("-P", "-c", "from palm.cli import main; main()", *arguments, keys=keys)
+
+    def close(self) -> None:
+        for process in self.processes:
+            if process.poll() is None:
+                process.kill()
+            process.communicate()
+        ip("netns", "del", self.name)
+
+
+class Hosts:
+    def __init__(self) -> None:
+        self.prefix = f"palm{os.getpid()}-"
+        self.directory = Path(tempfile.mkdtemp(prefix="palm-h-", dir="/tmp"))
+        self.router = f"{self.prefix}r"
+        self._all: list[Host] = []
+        ip("netns", "add", self.router)
+
+    def begin(self, count: int) -> list[Host]:
+        ip("netns", "exec", self.router, "sh", "-c", "echo 1 > /proc/sys/net/ipv4/ip_forward")
+        for number in range(1, count + 1):
+            self._all.append(Host(self, number))
+        return self._all
+
+    def close(self) -> None:
+        for host in self._all:
+            host.close()
+        ip("netns", "del", self.router)
+        shutil.rmtree(self.directory)
+
+
+@pytest.fixture
+def hosts() -> Iterator[list[Host]]:
+    """Three, or skipped where namespaces cannot be made."""
+    try:
+        subprocess.run(["unshare", "--pid", "--fork", "--mount-proc", "--uts", "true"], check=True, capture_output=True)
+        made = Hosts()
+    except (OSError, subprocess.SubprocessError) as e:
+        pytest.skip(f"no namespaces of hosts can be made here: {e}")
+    try:
+        yield made.begin(3)
+    finally:
+        made.close()
