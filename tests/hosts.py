@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+
 def ip(*arguments: str) -> None:
     subprocess.run(["ip", *arguments], check=True, capture_output=True, timeout=10)
 
@@ -30,7 +31,7 @@ class Host:
         self.address, router = f"10.77.{number}.2", f"10.77.{number}.1"
         self.runtime = hosts.directory / f"h{number}"  # of clusters
         self.runtime.mkdir(mode=0o700)
-        self.processes: list[subprocess.Popen[str]] = []
+        self._processes: list[subprocess.Popen[str]] = []
         ip("netns", "add", self.name)
         ip("-n", self.name, "link", "set", "lo", "up")
         ip("link", "add", "v", "netns", self.name, "type", "veth", "peer", "name", f"p{number}", "netns", hosts.router)
@@ -40,6 +41,14 @@ class Host:
         ip("-n", hosts.router, "addr", "add", f"{router}/30", "dev", f"p{number}")
         ip("-n", hosts.router, "link", "set", f"p{number}", "up")
         ip("-n", hosts.router, "route", "add", "blackhole", f"10.77.{number}.0/30", "metric", "1000")  # while it is cut
+        unshare = ["unshare", "--pid", "--fork", "--kill-child", "--mount-proc", "--uts"]
+        forever = ["sh", "-c", f"hostname h{number}; echo; exec sleep infinity"]
+        self._first = subprocess.Popen(["ip", "netns", "exec", self.name, *unshare, *forever], stdout=subprocess.PIPE)
+        assert self._first.stdout is not None
+        with self._first.stdout as said:
+            said.readline()
+        [pid] = Path(f"/proc/{self._first.pid}/task/{self._first.pid}/children").read_text().split()
+        self._enter = ["nsenter", "--target", pid, "--pid", "--mount", "--net", "--uts"]
 
     def cut(self) -> None:
         """From now on nothing comes or goes, and nobody is told."""
@@ -49,9 +58,7 @@ class Host:
         ip("-n", self.hosts.router, "link", "set", f"p{self.number}", "up")
 
     def start(self, *arguments: str, keys: str = "keys") -> "subprocess.Popen[str]":
-        """Python with these arguments, there; its death ends all that it has started."""
-        unshare = ["unshare", "--pid", "--fork", "--kill-child", "--mount-proc", "--uts"]
-        command = ["sh", "-c", f'hostname h{self.number}; exec "$@"', "sh", sys.executable, *arguments]
+        """Python with these arguments, there."""
         env = {
             **os.environ,
             "XDG_RUNTIME_DIR": str(self.runtime),
@@ -61,7 +68,7 @@ class Host:
             "OPENBLAS_NUM_THREADS": "1",
         }
         process = subprocess.Popen(
-            ["ip", "netns", "exec", self.name, *unshare, *command],
+            [*self._enter, sys.executable, *arguments],
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
@@ -69,18 +76,28 @@ class Host:
             env=env,
             cwd=self.hosts.directory,
         )
-        self.processes.append(process)
+        self._processes.append(process)
         return process
 
     def palm(self, *arguments: str, keys: str = "keys") -> "subprocess.Popen[str]":
         return self.start("-P", "-c", "from palm.cli import main; main()", *arguments, keys=keys)
 
+    def run(self, *command: str) -> None:
+        """A command there, whose pids are those of the host."""
+        subprocess.run([*self._enter, *command], check=True, capture_output=True, timeout=10)
+
     def close(self) -> None:
-        for process in self.processes:
-            if process.poll() is None:
-                process.kill()
+        self._first.kill()  # with it go all others
+        self._first.wait()
+        for process in self._processes:
             process.communicate()
         ip("netns", "del", self.name)
+
+
+def terminate(process: "subprocess.Popen[str]") -> None:
+    """What `Host.start` has started is nsenter's child."""
+    [pid] = map(int, Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split())
+    os.kill(pid, signal.SIGTERM)
 
 
 class Hosts:

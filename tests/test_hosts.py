@@ -5,18 +5,14 @@ import time
 from pathlib import Path
 
 import pytest
-
-import palm.testing
+from conftest import eventually
 from helpers_hosts import STEPS, First, Second, Third, inputs
-from hosts import Host, hosts
+from hosts import Host, hosts, terminate
+
+import palm
+import palm.testing
 
 __all__ = ["hosts"]
-
-FILES = {
-    1: ("first", 1),
-    2: ("second", 2),
-    3: ("third", 1),
-}
 
 
 def configuration(directory: Path, number: int, servers: dict[str, int], cluster: str = "") -> str:
@@ -38,29 +34,34 @@ def line_of(process, begin: str) -> str:
     raise AssertionError(f"no line {begin!r} in {seen} {process.stderr.read()}")
 
 
-def up(host: Host, servers: dict[str, int], listen: str = "") -> str:
-    """Returns the address at which other hosts find the cluster."""
+def up(host: Host, servers: dict[str, int], listen: str = ""):
+    """Returns the address at which other hosts find the cluster, and its owner."""
     directory = host.hosts.directory
     cluster = f'name = "wide"\nlisten = "{listen or host.address}"'
-    line_of(host.palm("up", configuration(directory, host.number, servers, cluster)), "cluster wide is up")
-    return (host.runtime / "palm" / "wide" / "address").read_text()
+    owner = host.palm("up", configuration(directory, host.number, servers, cluster))
+    line_of(owner, "cluster wide is up")
+    return (host.runtime / "palm" / "wide" / "address").read_text(), owner
 
 
-def join(host: Host, address: str, servers: dict[str, int]) -> list[str]:
+def join(host: Host, address: str, servers: dict[str, int]):
+    """Returns what it says, and the process that has joined."""
     process = host.palm("join", address, configuration(host.hosts.directory, host.number, servers))
     said = []
     while not (line := process.stdout.readline()).startswith("joined"):
         assert line, process.stderr.read()
         said.append(line.rstrip())
-    return said
+    return said, process
 
 
-def three(hosts: list[Host]) -> str:
-    address = up(hosts[0], {"first": 1})
+def three(hosts: list[Host]):
+    """Returns the address, and whose end is that of a host's part."""
+    address, first = up(hosts[0], {"first": 1})
     short = "tcp://" + address.partition("@")[2]  # the key is ours
-    assert join(hosts[1], short, {"first": 1, "second": 2}) == ["first: runs on h1 already", "second: runs here"]
-    assert join(hosts[2], address, {"second": 1, "third": 1}) == ["second: has 1 worker more", "third: runs here"]
-    return short
+    said, second = join(hosts[1], short, {"first": 1, "second": 2})
+    assert said == ["first: runs on h1 already", "second: runs here"]
+    said, third = join(hosts[2], address, {"second": 1, "third": 1})
+    assert said == ["second: has 1 worker more", "third: runs here"]
+    return short, [first, second, third]
 
 
 @pytest.fixture
@@ -90,7 +91,7 @@ def status(host: Host, address: str) -> dict:
 
 
 def test_the_same_as_on_one(hosts, keys):
-    address = three(hosts)
+    address, _ = three(hosts)
     found = status(hosts[0], address)
     places = {s["name"]: (s["host"], s["state"]) for s in found["servers"]}
     assert places == {"first": ("h1", "running"), "second": ("h2", "running"), "third": ("h3", "running")}
@@ -98,10 +99,112 @@ def test_the_same_as_on_one(hosts, keys):
 
 
 def test_cut_and_healed(hosts, keys):
-    address = three(hosts)
+    address, _ = three(hosts)
     running = job(hosts[0], address, 300)
     line_of(running, "half")
     hosts[1].cut()
     time.sleep(3)
     hosts[1].heal()
     assert result(running) == expected(300)
+
+
+def states(host: Host, address: str) -> dict[str, str]:
+    found = {s["name"]: s["state"] for s in status(host, address)["servers"]}
+    return found | {
+        f"{s['name']}/{w['number']}": w["state"] for s in status(host, address)["servers"] for w in s["workers"]
+    }
+
+
+def test_a_host_gone_for_good(hosts, keys):
+    """Its workers had messages; others do them. It is not heard any more, as the status says."""
+    address, _ = up(hosts[0], {"first": 1, "second": 1, "third": 1})
+    join(hosts[1], address, {"second": 1})
+    running = job(hosts[0], address, 400)
+    line_of(running, "half")
+    hosts[1].cut()
+    assert result(running) == expected(400)
+    found = states(hosts[0], address)
+    assert found["second/0"] == "running" and found["second/1"] == "unreachable"
+    hosts[1].heal()
+    eventually(lambda: states(hosts[0], address)["second/1"] == "running", 30)
+
+
+def test_a_server_elsewhere_is_killed(hosts, keys):
+    address, _ = three(hosts)
+    running = job(hosts[0], address, 300)
+    line_of(running, "half")
+    [third] = [s for s in status(hosts[2], address)["servers"] if s["name"] == "third"]
+    hosts[2].run("kill", "-9", str(third["pid"]))
+    assert result(running) == expected(300)
+
+
+def test_the_end(hosts, keys):
+    """Of the cluster is that of its parts; and a part can leave."""
+    address, [_, staying, leaving] = three(hosts)
+    terminate(leaving)
+    assert leaving.wait(20) == 0
+    assert status(hosts[0], address)["servers"] and "third" not in states(hosts[0], address)
+    down = hosts[0].palm("down", "wide")
+    assert down.wait(20) == 0, down.stderr.read()
+    assert staying.wait(20) == 0
+    assert "it has been stopped" in staying.stdout.read()
+    for host in hosts:
+        assert list((host.runtime / "palm").iterdir()) == []
+
+
+def test_strangers(hosts, keys):
+    """Who has another key, or none, is refused, and that is logged."""
+    address, owner = up(hosts[0], {"first": 1})
+    short = "tcp://" + address.partition("@")[2]
+    nobody = hosts[1].palm("status", "--cluster", short, keys="none")
+    assert nobody.wait(20) == 2
+    assert "there is no key" in nobody.stderr.read()
+    made = hosts[1].palm("keys", keys="others")
+    assert made.wait(20) == 0
+    other = made.stdout.read().strip()
+    stranger = hosts[1].palm("status", "--cluster", address, keys="others")
+    assert stranger.wait(40) == 3
+    assert "nobody answers" in stranger.stderr.read()
+    plain = hosts[1].palm("status", "--cluster", short.replace("tcp", "plaintext"), keys="others")
+    assert plain.wait(40) == 3
+    terminate(owner)
+    said = owner.communicate(timeout=20)[1]
+    assert f"from 10.77.2.2, whose key {other} is not allowed" in said
+
+
+def test_another_key_is_let_in(hosts, keys):
+    made = hosts[1].palm("keys", keys="others")
+    assert made.wait(20) == 0
+    other = made.stdout.read().strip()
+    let_in = hosts[0].palm("keys", "--allow", f"{other} of somebody")
+    assert let_in.wait(20) == 0
+    address, _ = up(hosts[0], {"first": 1})
+    found = hosts[1].palm("status", "--cluster", address, keys="others")
+    out, err = found.communicate(timeout=30)
+    assert "first" in out, err
+
+
+def test_plain_text(hosts):
+    """Has to be asked for, and is no secret then."""
+    refused = hosts[0].palm("up", configuration(hosts[0].hosts.directory, 1, {}, 'listen = "10.77.1.2"'))
+    assert refused.wait(20) == 2
+    assert "1.toml:2: there is no key" in refused.stderr.read()
+    up(hosts[0], {"first": 1}, "plaintext://10.77.1.2:4711")
+    found = hosts[1].palm("status", "--cluster", "plaintext://10.77.1.2:4711")
+    out, err = found.communicate(timeout=30)
+    assert "first" in out, err
+
+
+@pytest.mark.parametrize(
+    ("listen", "says"),
+    [("10.77.9.9", "no IPv4 address '10.77.9.9'; it has: lo 127.0.0.1, v 10.77.1.2"), ("eth7", "'eth7'")],
+)
+def test_nowhere_to_listen(hosts, keys, listen, says):
+    refused = hosts[0].palm("up", configuration(hosts[0].hosts.directory, 1, {}, f'listen = "{listen}"'))
+    assert refused.wait(20) == 2
+    assert says in refused.stderr.read()
+
+
+@pytest.mark.parametrize("listen", ["10.77.1.0/30", "v", "10.77.1.2:4711"])
+def test_ways_to_listen(hosts, keys, listen):
+    assert "@10.77.1.2:" in up(hosts[0], {}, listen)[0]

@@ -29,7 +29,7 @@ class Place(NamedTuple):
 
     @classmethod
     def of(cls, endpoint: str) -> Place:
-        key, _, at = endpoint.removeprefix(TCP).rpartition("@")
+        key, _, at = for_core(endpoint).removeprefix(TCP).rpartition("@")
         host, _, port = at.rpartition(":")
         return cls(key, host, port)
 
@@ -38,7 +38,12 @@ class Place(NamedTuple):
 
 
 def is_tcp(endpoint: str) -> bool:
-    return endpoint.startswith(TCP)
+    return endpoint.startswith((TCP, PLAIN))
+
+
+def for_core(endpoint: str) -> str:
+    """As the core knows it: there, one without a key is plain text."""
+    return TCP + endpoint.removeprefix(PLAIN) if endpoint.startswith(PLAIN) else endpoint
 
 
 def has_key(endpoint: str) -> bool:
@@ -46,15 +51,16 @@ def has_key(endpoint: str) -> bool:
 
 
 def normalised(address: str) -> str:
-    """What a user may write, as endpoints are everywhere else: without a key, it is the same as ours."""
-    if address.startswith(PLAIN):
-        return TCP + address.removeprefix(PLAIN)
+    """What a user may write, with a key: if there is none in it, that is the same as ours; else it is trusted from now
+    on, since who receives there has to connect to us, too. Again: without effect."""
     if not is_tcp(address):
         return address
     place = Place.of(address)
     if not place.host or not place.port.isdecimal():
         raise Disconnected(f"{address!r} is no address: it is tcp://host:port, or the name of a cluster of this host")
-    if place.key or _is_loopback(place.host):
+    if place.key:
+        keys.trust(place.key)
+    if place.key or address.startswith(PLAIN) or _is_loopback(place.host):
         return address
     return str(place._replace(key=keys.own().public.hex()))
 
@@ -84,7 +90,8 @@ def listening(text: str) -> str:
     host = _own_address(where)
     is_plain = text.startswith(PLAIN) or _is_loopback(host)
     key = "" if is_plain else keys.own().public.hex()
-    return str(Place(key, host, port or str(_free_port(host))))
+    endpoint = str(Place(key, host, port or str(_free_port(host))))
+    return endpoint if key or _is_loopback(host) else endpoint.replace(TCP, PLAIN, 1)
 
 
 def _own_address(where: str) -> str:

@@ -25,7 +25,7 @@ import time
 from collections.abc import Callable, Iterable
 from typing import Any, Protocol
 
-from palm import ways
+from palm import addresses, ways
 from palm._core import node as core
 from palm._core.lock import Condition, check_signals
 from palm._core.payload import BlockLost
@@ -124,7 +124,7 @@ class Connection:
     def link(self, endpoint: str, timeout: float) -> int:
         """The link to `endpoint`, when the route is usable (R1)."""
         self.check()
-        number: int = self.node.link(endpoint)
+        number: int = self.node.link(addresses.for_core(endpoint))
         if self.node.ready(number):
             return number
         if not self.wait(lambda: number in self._ready or number in self._gone or self.node.ready(number), timeout):

@@ -19,6 +19,7 @@ from typing import NamedTuple
 from palm.errors import ConfigError
 
 _KEY = re.compile(r"[0-9a-f]{64}\Z")
+_trusted: set[bytes] = set()
 
 
 class Pair(NamedTuple):
@@ -58,8 +59,13 @@ def _check_private(path: Path, found: os.stat_result) -> None:
 
 
 def allowed() -> list[bytes]:
-    """Public keys of those that may connect: ours, and those in the list."""
-    return [own().public, *_listed(directory() / "allowed")]
+    """Public keys of those that may connect: ours, those in the list, and those that this process trusts."""
+    return [own().public, *_listed(directory() / "allowed"), *_trusted]
+
+
+def trust(key: str) -> None:
+    """That of a cluster that somebody has named."""
+    _trusted.add(_parse(key, "the key of an address"))
 
 
 def _listed(path: Path) -> list[bytes]:

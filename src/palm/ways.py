@@ -27,7 +27,7 @@ def open_node(endpoint: str, name: str) -> core.Node:
     link = os.environ.get("PALM_LINK", "")
     if link not in ("", "sockets", "frames"):
         raise ConfigError(f'PALM_LINK is {link!r}: it is "sockets", "frames", or not set')
-    pair = None
+    pair, endpoint = None, addresses.for_core(endpoint)
     if addresses.has_key(endpoint):
         core.allow(keys.allowed())
         endpoint, pair = str(addresses.Place.of(endpoint)._replace(key="")), keys.own()
