@@ -91,15 +91,11 @@ def status(host: Host, address: str) -> dict:
 
 
 def test_the_same_as_on_one(hosts, keys):
+    """Though one of the hosts is cut off for 3 s meanwhile: nothing is lost, nothing comes twice."""
     address, _ = three(hosts)
     found = status(hosts[0], address)
     places = {s["name"]: (s["host"], s["state"]) for s in found["servers"]}
     assert places == {"first": ("h1", "running"), "second": ("h2", "running"), "third": ("h3", "running")}
-    assert result(job(hosts[2], address, 40)) == expected(40)
-
-
-def test_cut_and_healed(hosts, keys):
-    address, _ = three(hosts)
     running = job(hosts[0], address, 300)
     line_of(running, "half")
     hosts[1].cut()
@@ -119,10 +115,10 @@ def test_a_host_gone_for_good(hosts, keys):
     """Its workers had messages; others do them. It is not heard any more, as the status says."""
     address, _ = up(hosts[0], {"first": 1, "second": 1, "third": 1})
     join(hosts[1], address, {"second": 1})
-    running = job(hosts[0], address, 400)
+    running = job(hosts[0], address, 200)
     line_of(running, "half")
     hosts[1].cut()
-    assert result(running) == expected(400)
+    assert result(running) == expected(200)
     found = states(hosts[0], address)
     assert found["second/0"] == "running" and found["second/1"] == "unreachable"
     hosts[1].heal()
@@ -130,20 +126,16 @@ def test_a_host_gone_for_good(hosts, keys):
 
 
 def test_a_server_elsewhere_is_killed(hosts, keys):
-    address, _ = three(hosts)
-    running = job(hosts[0], address, 300)
+    """And started again there. Then its part leaves the cluster, and the cluster ends, and its other part with it."""
+    address, [_, staying, leaving] = three(hosts)
+    running = job(hosts[0], address, 200)
     line_of(running, "half")
     [third] = [s for s in status(hosts[2], address)["servers"] if s["name"] == "third"]
     hosts[2].run("kill", "-9", str(third["pid"]))
-    assert result(running) == expected(300)
-
-
-def test_the_end(hosts, keys):
-    """Of the cluster is that of its parts; and a part can leave."""
-    address, [_, staying, leaving] = three(hosts)
+    assert result(running) == expected(200)
     terminate(leaving)
     assert leaving.wait(20) == 0
-    assert status(hosts[0], address)["servers"] and "third" not in states(hosts[0], address)
+    assert sorted(states(hosts[0], address)) == ["first", "first/0", "second", "second/0", "second/1"]
     down = hosts[0].palm("down", "wide")
     assert down.wait(20) == 0, down.stderr.read()
     assert staying.wait(20) == 0
@@ -162,11 +154,11 @@ def test_strangers(hosts, keys):
     made = hosts[1].palm("keys", keys="others")
     assert made.wait(20) == 0
     other = made.stdout.read().strip()
-    stranger = hosts[1].palm("status", "--cluster", address, keys="others")
-    assert stranger.wait(40) == 3
-    assert "nobody answers" in stranger.stderr.read()
-    plain = hosts[1].palm("status", "--cluster", short.replace("tcp", "plaintext"), keys="others")
-    assert plain.wait(40) == 3
+    plain = short.replace("tcp", "plaintext")
+    for wrong in (address, plain):
+        stranger = hosts[1].start("-c", f"import palm; palm.Client({wrong!r}, timeout=1.0)", keys="others")
+        assert stranger.wait(20) == 1
+        assert "nobody answers" in stranger.stderr.read()
     terminate(owner)
     said = owner.communicate(timeout=20)[1]
     assert f"from 10.77.2.2, whose key {other} is not allowed" in said

@@ -198,7 +198,7 @@ void palmi_link_close(palm_node *node, palmi_link *link, int linger_ms)
 {
     if (link->has_sent_parts && linger_ms < UNTIL_BREAKS_ARE_KNOWN_MS)
         linger_ms = UNTIL_BREAKS_ARE_KNOWN_MS;
-    palmi_monitor_close(node, link->monitor);
+    palmi_monitor_close(node, link->socket, link->monitor);
     palmi_zmq.setsockopt_(link->socket, PALMI_ZMQ_LINGER, &linger_ms, sizeof linger_ms);
     palmi_zmq.close_(link->socket);
     if (link->pidfd >= 0)

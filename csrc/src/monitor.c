@@ -1,8 +1,7 @@
 /* SPDX-License-Identifier: BSD-3-Clause
  *
  * What libzmq tells of connections by TCP: those that it has refused, since they have no key, or one that is not allowed, are
- * counted; and a peer on another host whose connection breaks is gone. Either its process has died; or what was on its way is
- * lost, and to have all of it repeated is what a death brings about. */
+ * counted; when that of a link breaks is noted, for remote.c. */
 #include "node_internal.h"
 
 #include <errno.h>
@@ -36,6 +35,7 @@ static bool next_event(void *monitor, uint16_t *event, bool *first)
 
 palm_err palmi_monitor_open(palm_node *node, void *socket, int events, uint64_t key, void **out)
 {
+    int unbounded = 0; /* else libzmq's thread would wait, and with it all sockets, until we have read what it says */
     char name[64];
     snprintf(name, sizeof name, "inproc://monitor-%p", socket);
     if (palmi_zmq.socket_monitor_(socket, name, events))
@@ -43,11 +43,14 @@ palm_err palmi_monitor_open(palm_node *node, void *socket, int events, uint64_t 
     void *monitor = palmi_zmq.socket_(node->context, PALMI_ZMQ_PAIR);
     if (!monitor)
         return palmi_zmq_err();
-    palm_err err = palmi_zmq.connect_(monitor, name) ? palmi_zmq_err() : PALM_OK;
+    palm_err err = PALM_OK;
+    if (palmi_zmq.setsockopt_(monitor, PALMI_ZMQ_RCVHWM, &unbounded, sizeof unbounded) || palmi_zmq.connect_(monitor, name))
+        err = palmi_zmq_err();
     struct epoll_event watched = {.events = EPOLLIN, .data.u64 = key};
     if (!err && epoll_ctl(node->watch, EPOLL_CTL_ADD, fd_of(monitor), &watched))
         err = (palm_err)(PALM_ESYS + errno);
     if (err) {
+        palmi_zmq.socket_monitor_(socket, NULL, 0);
         palmi_zmq.close_(monitor);
         return err;
     }
@@ -59,10 +62,11 @@ palm_err palmi_monitor_open(palm_node *node, void *socket, int events, uint64_t 
     return PALM_OK;
 }
 
-void palmi_monitor_close(palm_node *node, void *monitor)
+void palmi_monitor_close(palm_node *node, void *socket, void *monitor)
 {
     if (!monitor)
         return;
+    palmi_zmq.socket_monitor_(socket, NULL, 0); /* before there is nobody to whom libzmq's thread could say anything */
     epoll_ctl(node->watch, EPOLL_CTL_DEL, fd_of(monitor), NULL); /* libzmq closes it only later */
     palmi_zmq.close_(monitor);
 }
@@ -86,12 +90,12 @@ void palmi_monitor_refused(palm_node *node)
             note_refused(node, event);
 }
 
-void palmi_monitor_link(palm_node *node, palmi_link *link)
+void palmi_monitor_link(palmi_link *link)
 {
     uint16_t event;
     bool first = true, broken = false;
     while (next_event(link->monitor, &event, &first))
         broken |= event == PALMI_ZMQ_EVENT_DISCONNECTED;
-    if (broken && palmi_is_remote(link) && link->state == PALM_LINK_READY)
-        palmi_link_lose(node, link, 1);
+    if (broken && link->state == PALM_LINK_READY)
+        link->broken_ms = palmi_now_ms();
 }

@@ -94,9 +94,9 @@ static void node_free(palm_node *node)
 {
     if (node->pull) {
         remove_file(node);
+        palmi_monitor_close(node, node->pull, node->refused);
         palmi_zmq.close_(node->pull);
     }
-    palmi_monitor_close(node, node->refused);
     if (node->is_at_gate)
         palmi_gate_leave();
     if (node->context)
@@ -248,7 +248,7 @@ static void connection_changed(palm_node *node, uint32_t number)
     pthread_mutex_lock(&node->lock);
     palmi_link *link = palmi_link_get(node, number);
     if (link)
-        palmi_monitor_link(node, link);
+        palmi_monitor_link(link);
     pthread_mutex_unlock(&node->lock);
 }
 

@@ -62,6 +62,7 @@ typedef struct palmi_link {
     uint64_t taken;            /* by the peer, as far as seen */
     uint64_t begun_ms;         /* when it was made; what follows is for peers on other hosts */
     uint64_t heard_ms, beat_ms; /* when the last envelope came, and when we have last sent a beat */
+    uint64_t broken_ms;        /* when its connection has broken; 0: it has not */
     uint32_t doubts;           /* for how many ticks its silence has been too long */
     PALMI_VECTOR(palmi_flight) flight; /* in order of seq */
     uint32_t flight_first;     /* entries before it are settled */
@@ -161,9 +162,9 @@ bool palmi_is_beat(const palm_envelope *e);
 
 /* monitor.c: what libzmq says of a socket's connections wakes the node under `key`. To close none has no effect. */
 palm_err palmi_monitor_open(palm_node *node, void *socket, int events, uint64_t key, void **monitor);
-void palmi_monitor_close(palm_node *node, void *monitor);
+void palmi_monitor_close(palm_node *node, void *socket, void *monitor); /* before the socket is */
 void palmi_monitor_refused(palm_node *node); /* with `receiving` held */
-void palmi_monitor_link(palm_node *node, palmi_link *link); /* with the lock held; the link may be lost by it */
+void palmi_monitor_link(palmi_link *link);   /* with the lock held */
 
 /* Without the lock, with `receiving` held. */
 /* False: it cannot be answered. */

@@ -1,12 +1,13 @@
 /* SPDX-License-Identifier: BSD-3-Clause
  *
- * Peers on other hosts, of whose death nobody tells: each sends a beat when it has had nothing else to say, and who is
- * silent for too long is gone. A beat has the number of an envelope, so it shows too that the one before it was lost. */
+ * Peers on other hosts, of whose death nobody tells: who closes its connection, or is silent for too long, is gone. Each sends
+ * beats; such a one has the number of an envelope, so it shows too that the one before it was lost. */
 #include "node_internal.h"
 
 enum {
-    DRY_MS = 300, /* since the socket was empty: all that has come until then has been read */
-    DOUBTS = 10,  /* ticks: after a stop of this process libzmq's thread needs a moment to read what has come meanwhile */
+    LAST_WORDS_MS = 200, /* after our connection to a peer has broken: what it has sent before comes by another one */
+    DRY_MS = 300,        /* since the socket was empty: all that has come until then has been read */
+    DOUBTS = 10,         /* ticks: after a stop of this process libzmq's thread needs a moment to read what has come meanwhile */
 };
 
 /* TCP sends again after 0.2, 0.4, 0.8, ... s: what a cut of 3 s has lost comes 6.2 s after it began, at the latest. */
@@ -22,6 +23,12 @@ static void beat(palm_node *node, palmi_link *link, uint64_t now_ms)
     link->beat_ms = now_ms;
     palmi_link_send(node, link, PALM_DATA, 0, 0, empty); /* of one frame, so that the link cannot break by it */
     palm_batch_free(empty);
+}
+
+/* Its process has died; or what was on its way is lost, and to have all of it repeated is what a death brings about. */
+static bool is_broken(const palmi_link *link, uint64_t now_ms)
+{
+    return link->broken_ms && now_ms - link->broken_ms > LAST_WORDS_MS;
 }
 
 /* It has been silent for as long as we have listened to it. */
@@ -42,7 +49,7 @@ void palmi_remote_tick(palm_node *node)
         palmi_link *link = node->links.at[i];
         if (!palmi_is_remote(link))
             continue;
-        if (is_silent(node, link, now_ms, dry_ms))
+        if (is_broken(link, now_ms) || is_silent(node, link, now_ms, dry_ms))
             palmi_link_lose(node, link, 1);
         else if (link->state == PALM_LINK_READY)
             beat(node, link, now_ms);
