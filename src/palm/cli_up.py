@@ -15,7 +15,7 @@ from types import FrameType
 
 import click
 
-from palm import control, places
+from palm import applying, control, places
 from palm.cluster import Cluster
 from palm.config import Configuration
 from palm.errors import ConfigError, Disconnected, Timeout
@@ -55,8 +55,8 @@ def up(path: Path, ready_fd: int = -1) -> int:
     try:
         cluster = Cluster(configuration.name)
         try:
-            with configuration.serve_metrics(cluster):
-                configuration.start(cluster)
+            with applying.serve_metrics(configuration, cluster):
+                applying.start(configuration, cluster)
                 with control.Control(cluster, Running(configuration, cluster).apply):
                     _announce(cluster, configuration, ready_fd)
                     threading.Event().wait()
@@ -74,7 +74,7 @@ class Running:
 
     def __init__(self, configuration: Configuration, cluster: Cluster) -> None:
         self._configuration, self._cluster = configuration, cluster
-        self._servers = {s.name: s for s in configuration.servers}
+        self._servers = dict(configuration.servers)
 
     def apply(self, path: str) -> list[str]:
         """Returns what had to be done."""
@@ -85,14 +85,14 @@ class Running:
                 "this one another name"
             )
         if configuration.metrics != self._configuration.metrics:
-            raise configuration.fixed("metrics", self._configuration.metrics)
-        return configuration.apply(self._cluster, self._servers)
+            raise applying.fixed(configuration, "metrics", self._configuration.metrics)
+        return applying.apply(configuration, self._cluster, self._servers)
 
 
 def _announce(cluster: Cluster, configuration: Configuration, ready_fd: int) -> None:
     if ready_fd < 0:
         click.echo(
-            f"cluster {cluster.name} is up: {', '.join(s.name for s in configuration.servers) or 'no servers'} "
+            f"cluster {cluster.name} is up: {', '.join(configuration.servers) or 'no servers'} "
             f"(pid {os.getpid()}); stop it with Ctrl-C or: palm down {cluster.name}"
         )
         return
@@ -130,7 +130,7 @@ def up_detached(path: Path) -> int:
         return max(1, code)
     name = said.removeprefix("ready ")
     click.echo(
-        f"cluster {name} is up: {', '.join(s.name for s in configuration.servers) or 'no servers'} "
+        f"cluster {name} is up: {', '.join(configuration.servers) or 'no servers'} "
         f"(pid {child.pid}, log {log}); stop it with: palm down {name}"
     )
     child.returncode = 0  # it is not ours to wait for

@@ -19,7 +19,7 @@ from typing import Any
 
 from palm.errors import ConfigError, Disconnected
 
-_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,30}\Z")  # sun_path ends at 107 bytes
+NAME = "[A-Za-z0-9][A-Za-z0-9_-]{0,30}"  # sun_path ends at 107 bytes
 
 
 def base() -> Path:
@@ -41,7 +41,7 @@ def base() -> Path:
 
 
 def check_name(name: str, what: str) -> str:
-    if not isinstance(name, str) or not _NAME.match(name):
+    if not isinstance(name, str) or not re.fullmatch(NAME, name):
         raise ConfigError(
             f"{what} is named {name!r}: a name has 1 to 31 letters, digits, - or _, and begins with a letter or digit"
         )

@@ -77,13 +77,13 @@ class Registry(Server):
 
     @function
     def left(self, name: str, pid: int, reason: str, state: str) -> bool:
-        """A server is gone; `state`: "stopped", "restarting" or "failed"."""
+        """A server is gone; `state`: "removed", or, if it is still shown, "restarting", "failed" or "stopped"."""
         self._note(name, pid, reason)
         if name in self.known and self.known[name]["pid"] == pid:
             del self.known[name]
         self._vacancies.filled(name)
         self._awaited.pop(name, None)
-        if state == "stopped":
+        if state == "removed":
             self.states.pop(name, None)
         elif name not in self.known:
             self.states[name], self.ends[name] = state, reason
