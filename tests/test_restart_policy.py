@@ -12,6 +12,7 @@ from conftest import eventually
 
 import palm
 from palm import applying
+from palm.cli_tables import status_report
 from palm.config import Configuration
 from palm.restarts import DEATHS, FAILURES, FIRST, Policy, Restarts
 
@@ -107,7 +108,7 @@ def configuration(tmp_path):
     return Configuration.read(tmp_path / "cluster.toml")
 
 
-def test_a_server_that_is_not_started_again(configuration, cluster):
+def test_a_server_that_is_not_started_again(configuration, cluster, capsys):
     applying.start(configuration, cluster)
     client, failing = cluster.client(), found(cluster, "failing")["pid"]
 
@@ -120,6 +121,8 @@ def test_a_server_that_is_not_started_again(configuration, cluster):
     with pytest.raises(palm.Crashed, match='is gone: exit code 0; restart = "on-failure"'):
         client.call("failing.die", 0)
     ends_as(cluster, "failing", "stopped", 'exit code 0; restart = "on-failure"')
+    status_report(cluster.status())
+    assert 'exit code 0; restart = "on-failure"' in capsys.readouterr().out
 
     os.kill(cluster.status()["registry"]["pid"], signal.SIGKILL)  # its successor is told
     eventually(lambda: client._directory.ask("lookup", [])["states"].get("failing") == "stopped")
