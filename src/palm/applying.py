@@ -12,7 +12,7 @@ from palm.cluster import Cluster, Options
 from palm.config import Configuration
 from palm.errors import ConfigError
 from palm.restarts import Policy
-from palm.settings import Restart, ServerTable
+from palm.settings import CacheTable, ServerTable
 
 
 def start(configuration: Configuration, cluster: Cluster) -> None:
@@ -81,7 +81,10 @@ def _start(configuration: Configuration, cluster: Cluster, name: str, *, instead
     """instead: of the one of this name that runs."""
     configuration.check_class(name)
     server = configuration.servers[name]
-    cluster._prepare(name, Options(parse_memory(server.cache), _policy(server.restart)))
+    try:
+        cluster._prepare(name, _options(configuration, server))
+    except OSError as e:
+        raise configuration.error(("servers", name, "cache", "path"), f"cache: {e}") from None
     try:
         cluster.start(
             server.template,
@@ -97,10 +100,12 @@ def _start(configuration: Configuration, cluster: Cluster, name: str, *, instead
         raise configuration.of_arguments(name, e) from None
 
 
-def _policy(restart: str | Restart) -> Policy:
-    if isinstance(restart, str):
-        return Policy(restart)
-    return Policy(restart.policy, restart.limit, restart.max_delay)
+def _options(configuration: Configuration, server: ServerTable) -> Options:
+    r, c = server.restart, server.cache
+    policy = Policy(r) if isinstance(r, str) else Policy(r.policy, r.limit, r.max_delay)
+    if isinstance(c, CacheTable):
+        return Options(parse_memory(c.size), str(configuration.path.parent / c.path), policy)
+    return Options(parse_memory(c), "", policy)
 
 
 def serve_metrics(configuration: Configuration, cluster: Cluster) -> AbstractContextManager[object]:

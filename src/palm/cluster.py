@@ -34,6 +34,7 @@ from palm.restarts import Policy
 from palm.supervisor import Supervisor
 from palm.template import Server, iterate_exposed
 
+LOADS = 60.0  # seconds for a cache to be read from its file
 STOPS = 10.0  # seconds for workers that go to do what they have
 
 
@@ -42,6 +43,7 @@ class Options:
     """What a cluster.toml can say of a server beside the arguments of `Cluster.start`."""
 
     cache: int = 0  # bytes that its cache may take; 0: the default
+    cache_file: str = ""  # where its cache is too; empty: nowhere
     restart: Policy = Policy()
 
 
@@ -196,7 +198,8 @@ class Cluster:
 
     def _begin_caches(self) -> None:
         """Nobody need wait for it: the registry knows that it is on its way."""
-        order = Order("palm.cache_server:CacheServer", cache.SERVER, self.address)
+        setup = {"directory": str(self._directory)}
+        order = Order("palm.cache_server:CacheServer", cache.SERVER, self.address, setup=setup)
         child = self._child(order, {}, 1, 30.0, 3)
         child.started.add_done_callback(self._have_begun_caches)
         self._supervisor.begin(child)
@@ -206,12 +209,33 @@ class Cluster:
             self._reports.put("left", cache.SERVER, 0, str(started.exception()), "failed")
 
     def _prepare(self, name: str, options: Options) -> None:
-        """From now on a server of this name is started so."""
+        """From now on a server of this name is started so. OSError if its cache cannot be had from the file."""
+        before = self._options.get(name, Options())
         self._options[name] = options
+        if self._set_cache_files() and (wrong := self._look_at_cache_file(name)):
+            self._options[name] = before
+            self._set_cache_files()
+            self._look_at_cache_file(name)
+            raise OSError(wrong)
 
     def _forget_cache(self, name: str) -> None:
+        if self._options.pop(name, Options()).cache_file:
+            self._set_cache_files()
         with contextlib.suppress(PalmError):
             self._own_client().call(cache.DROP, name, timeout=1.0)
+
+    def _look_at_cache_file(self, name: str) -> str:
+        """Returns what is wrong with it."""
+        wrong: str = self._own_client().call(cache.LOOK, name, self._options[name].cache, timeout=LOADS)
+        return wrong
+
+    def _set_cache_files(self) -> bool:
+        """False: they are the same as before."""
+        files = {n: o.cache_file for n, o in self._options.items() if o.cache_file}
+        if files == places.cache_files(self._directory):
+            return False
+        places.set_cache_files(self._directory, files)
+        return True
 
     def _hire(
         self,

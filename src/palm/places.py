@@ -2,18 +2,21 @@
 """Where clusters of this user live on this host: one directory each, of the user's alone (0700), with their sockets.
 
 ``$XDG_RUNTIME_DIR/palm/<cluster>/`` or ``/tmp/palm-<uid>/<cluster>/``: `registry` is the registry's socket, the other
-sockets are named ``<role>.<pid>``, `owner` holds the pid and start time of the process that started the cluster. What a
-cluster that was killed as a whole has left behind is removed by whoever looks next.
+sockets are named ``<role>.<pid>``, `owner` holds the pid and start time of the process that started the cluster,
+`caches` says which caches are in which files. What a cluster that was killed as a whole has left behind is removed by
+whoever looks next.
 """
 
 from __future__ import annotations
 
 import functools
+import json
 import os
 import re
 import secrets
 import shutil
 import stat
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -99,6 +102,21 @@ def directory_of(registry: str) -> Path:
 def is_abandoned(registry: str) -> bool:
     """True of a registry's endpoint on this host, if the owner of its cluster is dead: nobody starts it again."""
     return registry.startswith("ipc://") and not owner(directory_of(registry))
+
+
+def cache_files(path: Path) -> dict[str, str]:
+    """Which caches of a cluster are in files, by server."""
+    try:
+        found: dict[str, str] = json.loads((path / "caches").read_text())
+    except FileNotFoundError:
+        return {}
+    return found
+
+
+def set_cache_files(path: Path, files: Mapping[str, str]) -> None:
+    new = path / "caches.new"
+    new.write_text(json.dumps(dict(files)))
+    new.replace(path / "caches")
 
 
 def remove(path: Path) -> None:

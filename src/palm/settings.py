@@ -66,6 +66,21 @@ class Restart(Table, frozen=True):
     ] = 1.6
 
 
+class CacheTable(Table, frozen=True):
+    """What a server remembers, and where."""
+
+    path: Annotated[
+        str,
+        Meta(
+            pattern="^[^\0]+$",
+            description="A file in which it is too, so that it is there after a restart; beside this file, or from /.",
+            extra={"is": "the name of a file"},
+            extra_json_schema={"examples": ["weights.lmdb"]},
+        ),
+    ]
+    size: Annotated[Amount | None, Meta(description="Its bound; without it 256MiB.")] = None
+
+
 class ServerTable(Table, frozen=True):
     """A server, by its name in steps."""
 
@@ -86,7 +101,10 @@ class ServerTable(Table, frozen=True):
     restart: Annotated[
         When | Restart, Meta(description="After which deaths it is started again, or a table that says more.")
     ] = "always"
-    cache: Annotated[Amount | None, Meta(description="Bound of its cache; without it 256MiB.")] = None
+    cache: Annotated[
+        Amount | CacheTable | None,
+        Meta(description="Bound of its cache, without it 256MiB; or a table that says in which file it is too."),
+    ] = None
 
 
 class ClusterTable(Table, frozen=True):
