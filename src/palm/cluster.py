@@ -87,7 +87,11 @@ class Cluster:
                     self.address,
                     endpoint=self.address,
                     is_registry=True,
-                    setup={"cluster": self.name, "address": self.address},
+                    setup={
+                        "cluster": self.name,
+                        "address": self.address,
+                        "store": str(self._directory / "registry.db"),
+                    },
                     memory=64 << 20,
                 ),
                 {},
@@ -386,8 +390,10 @@ class Cluster:
             return self._own
 
     def _ask_registry(self, function: str, *values: Any) -> None:
+        """Of one that is away for a while too: its successor has what it has left behind, and would never hear."""
         if not self._closed:
-            self._own_client()._directory.ask(function, *values)
+            directory = self._own_client()._directory
+            directory.patiently(lambda: directory.ask(function, *values), lambda: self._closed)
 
     # ------------------------------------------------------------------------------------------------ the end
 
