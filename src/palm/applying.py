@@ -8,9 +8,10 @@ from contextlib import AbstractContextManager, nullcontext, suppress
 from msgspec.structs import replace
 
 from palm.amounts import parse_memory
-from palm.cluster import Cluster, Options
+from palm.cluster import Cluster
 from palm.config import Configuration
 from palm.errors import ConfigError
+from palm.options import Options
 from palm.restarts import Policy
 from palm.settings import CacheTable, ServerTable
 

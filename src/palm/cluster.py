@@ -15,7 +15,6 @@ import threading
 import time
 import weakref
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from dataclasses import replace as replace_fields
 from os import PathLike
 from typing import Any
@@ -28,6 +27,7 @@ from palm.child import Child
 from palm.client import Client
 from palm.directory import REGISTRY
 from palm.errors import Disconnected, PalmError
+from palm.options import Options, Prepared
 from palm.process import Order, load
 from palm.reports import Reports
 from palm.restarts import Policy
@@ -36,15 +36,6 @@ from palm.template import Server, iterate_exposed
 
 LOADS = 60.0  # seconds for a cache to be read from its file
 STOPS = 10.0  # seconds for workers that go to do what they have
-
-
-@dataclass(frozen=True)
-class Options:
-    """What a cluster.toml can say of a server beside the arguments of `Cluster.start`."""
-
-    cache: int = 0  # bytes that its cache may take; 0: the default
-    cache_file: str = ""  # where its cache is too; empty: nowhere
-    restart: Policy = Policy()
 
 
 class Cluster:
@@ -72,7 +63,7 @@ class Cluster:
         self._clients: weakref.WeakSet[Client] = weakref.WeakSet()
         self._own: Client | None = None
         self._crews: dict[str, Callable[[list[int]], None]] = {}  # by server: what starts workers with these numbers
-        self._options: dict[str, Options] = {}  # by server
+        self._prepared = Prepared(self._directory, self._look_at_cache_file)
         self._closed = False
         self._pid = os.getpid()
         self._owner_read, self._owner_write = os.pipe()  # nobody writes: it breaks when this process ends
@@ -178,7 +169,7 @@ class Cluster:
         if name in there and not replace:
             raise ValueError(f"there is a server {name!r} already: give another name, or replace=True")
         order = Order(template, name, self.address, setup=setup, memory=parse_memory(memory))
-        options = self._options.get(name, Options())
+        options = self._prepared.of(name)
         order.cache = options.cache
         cores = cores or max(1, (os.cpu_count() or 1) // (len(there) or 1))
         attempts = max((f.attempts for _, f in iterate_exposed(cls)), default=1)
@@ -214,32 +205,17 @@ class Cluster:
 
     def _prepare(self, name: str, options: Options) -> None:
         """From now on a server of this name is started so. OSError if its cache cannot be had from the file."""
-        before = self._options.get(name, Options())
-        self._options[name] = options
-        if self._set_cache_files() and (wrong := self._look_at_cache_file(name)):
-            self._options[name] = before
-            self._set_cache_files()
-            self._look_at_cache_file(name)
-            raise OSError(wrong)
+        self._prepared.set(name, options)
 
-    def _forget_cache(self, name: str) -> None:
-        if self._options.pop(name, Options()).cache_file:
-            self._set_cache_files()
-        with contextlib.suppress(PalmError):
-            self._own_client().call(cache.DROP, name, timeout=1.0)
-
-    def _look_at_cache_file(self, name: str) -> str:
+    def _look_at_cache_file(self, name: str, bound: int) -> str:
         """Returns what is wrong with it."""
-        wrong: str = self._own_client().call(cache.LOOK, name, self._options[name].cache, timeout=LOADS)
+        wrong: str = self._own_client().call(cache.LOOK, name, bound, timeout=LOADS)
         return wrong
 
-    def _set_cache_files(self) -> bool:
-        """False: they are the same as before."""
-        files = {n: o.cache_file for n, o in self._options.items() if o.cache_file}
-        if files == places.cache_files(self._directory):
-            return False
-        places.set_cache_files(self._directory, files)
-        return True
+    def _forget_cache(self, name: str) -> None:
+        self._prepared.forget(name)
+        with contextlib.suppress(PalmError):
+            self._own_client().call(cache.DROP, name, timeout=1.0)
 
     def _hire(
         self,
