@@ -41,9 +41,9 @@ def path(tmp_path):
 
 
 @contextlib.contextmanager
-def shelf_of(path, clock=None):
+def shelf_of(path, clock=None, usual=0):
     shelf = Shelf(100 * MIB, *([clock] if clock else []))
-    shelf.keep({"a": str(path)})
+    shelf.keep({"a": (str(path), usual)})
     try:
         yield lambda operation, *values, bound=0: shelf.do("a", bound, operation, values)
     finally:
@@ -117,6 +117,15 @@ def test_what_goes_is_gone_from_the_file_too(path):
         do("clear")
     with shelf_of(path) as do:
         assert do("keys") == []
+
+
+def test_the_bound_is_that_of_the_file_for_who_does_not_know_it(path):
+    """As a client of a server that is being started again: else what is too much by default would be lost."""
+    with shelf_of(path, usual=90 * MIB) as do:
+        for n in range(8):
+            do("set", f"{n}", np.zeros(10 * MIB, "u1"))
+    with shelf_of(path, usual=20 * MIB) as do:
+        assert do("keys") == ["7"]
 
 
 @given(
@@ -208,13 +217,17 @@ def test_a_file_that_the_end_of_the_machine_has_damaged(path, caplog):
         assert do("keys") == [] and "values.lmdb.damaged now" in caplog.text
         do("set", "k", 1)
     assert Path(f"{path}.damaged").exists()
+    path.unlink()
+    Path(f"{path}.lock").write_text("another-boot 1")
+    with shelf_of(path) as do:
+        assert do("keys") == []
 
 
 WITHOUT_SPACE = """
 import resource, sys, numpy as np
 from palm.shelf import Shelf
 shelf = Shelf(100 << 20)
-shelf.keep({"a": sys.argv[1]})
+shelf.keep({"a": (sys.argv[1], 0)})
 do = lambda operation, *values: shelf.do("a", 0, operation, values)
 do("set", "k", np.full(1000, 7))
 resource.setrlimit(resource.RLIMIT_FSIZE, (1 << 20, -1))

@@ -50,15 +50,13 @@ class CacheServer(Server):
             return "OSError", str(e)
 
     @function
-    def look(self, server: Any, bound: Any) -> str:
+    def look(self, server: Any) -> str:
         """The owner has said anew which caches are in files, and that of this server has to be read; returns what is
         wrong with it."""
-        if type(server) is not str or type(bound) is not int:
-            return "no such server"
         self._shelf.keep(places.cache_files(self._directory))
         try:
             with space.arena():
-                self._shelf.open(server, bound)
+                self._shelf.open(server)
         except (OSError, MemoryError, ValueError) as e:
             return str(e) or type(e).__name__
         return ""

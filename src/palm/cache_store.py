@@ -77,7 +77,7 @@ class Store:
         except ImportError as e:
             raise OSError(f"a cache in a file needs LMDB ({e}): pip install lmdb") from None
         self._lmdb = lmdb
-        if is_doubtful and not _can_be_read(self.path):
+        if is_doubtful and self.path.exists() and not _can_be_read(self.path):
             aside = self.path.with_name(f"{self.path.name}.damaged")
             log.warning(
                 "%s has not survived the end of the machine: it is %s now, and the cache empty", self.path, aside
@@ -104,12 +104,15 @@ class Store:
 
     def load(self) -> Iterator[tuple[str, Any, float]]:
         """Key, value and end of each entry, the one written longest ago first. What cannot be read is left out."""
-        entries = sorted(self._index(), key=lambda found: found[1])
+        try:
+            entries = sorted(self._index(), key=lambda found: found[1])
+        except self._lmdb.Error as e:
+            raise OSError(f"{self.path} cannot be read: {_text(e)}") from None
         for entry, stamp in entries:
             self._stamp = max(self._stamp, stamp)
             try:
                 key, value, until = self._entry(entry)
-            except (ValueError, struct.error) as e:
+            except (ValueError, struct.error, self._lmdb.Error) as e:
                 log.warning("%s: an entry cannot be read, and is left out: %s", self.path, e)
                 continue
             self._entries[key] = entry
@@ -137,6 +140,8 @@ class Store:
         until, _, n = _HEAD.unpack_from(first)
         key = first[_HEAD.size : _HEAD.size + n].decode("utf-8", "surrogatepass")
         value = unpack(first[_HEAD.size + n :])
+        if appended and type(value) is not list:
+            raise ValueError("it is no list, and has more than one part")
         for record in appended:
             value.append(unpack(record[_HEAD.size :]))
         return key, value, until - self._offset() if until < math.inf else until

@@ -207,9 +207,9 @@ class Cluster:
         """From now on a server of this name is started so. OSError if its cache cannot be had from the file."""
         self._prepared.set(name, options)
 
-    def _look_at_cache_file(self, name: str, bound: int) -> str:
+    def _look_at_cache_file(self, name: str) -> str:
         """Returns what is wrong with it."""
-        wrong: str = self._own_client().call(cache.LOOK, name, bound, timeout=LOADS)
+        wrong: str = self._own_client().call(cache.LOOK, name, timeout=LOADS)
         return wrong
 
     def _forget_cache(self, name: str) -> None:

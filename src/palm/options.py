@@ -28,11 +28,10 @@ class Prepared:
     directory : Path
         Of the cluster; says to the process of the caches which of them are in files.
     look : callable
-        Called with a server's name and the bound of its cache, when that has to be read anew from its file; returns
-        what is wrong with it.
+        Called with a server's name, when its cache has to be read anew from its file; returns what is wrong with it.
     """
 
-    def __init__(self, directory: Path, look: Callable[[str, int], str]) -> None:
+    def __init__(self, directory: Path, look: Callable[[str], str]) -> None:
         self._directory, self._look = directory, look
         self._options: dict[str, Options] = {}
 
@@ -50,7 +49,7 @@ class Prepared:
     def _put(self, name: str, options: Options) -> str:
         """Returns what is wrong."""
         self._options[name] = options
-        return self._look(name, options.cache) if self._tell() else ""
+        return self._look(name) if self._tell() else ""
 
     def forget(self, name: str) -> None:
         """It was stopped."""
@@ -59,7 +58,7 @@ class Prepared:
 
     def _tell(self) -> bool:
         """False: the same caches are in the same files as before."""
-        files = {name: o.cache_file for name, o in self._options.items() if o.cache_file}
+        files = {name: (o.cache_file, o.cache) for name, o in self._options.items() if o.cache_file}
         if files == places.cache_files(self._directory):
             return False
         places.set_cache_files(self._directory, files)

@@ -104,16 +104,19 @@ def is_abandoned(registry: str) -> bool:
     return registry.startswith("ipc://") and not owner(directory_of(registry))
 
 
-def cache_files(path: Path) -> dict[str, str]:
-    """Which caches of a cluster are in files, by server."""
+CacheFiles = Mapping[str, tuple[str, int]]  # by server; the bytes that its cache may take, 0: the default
+
+
+def cache_files(path: Path) -> CacheFiles:
+    """Which caches of a cluster are in files."""
     try:
-        found: dict[str, str] = json.loads((path / "caches").read_text())
+        found: dict[str, list[Any]] = json.loads((path / "caches").read_text())
     except FileNotFoundError:
         return {}
-    return found
+    return {server: (file, bound) for server, (file, bound) in found.items()}
 
 
-def set_cache_files(path: Path, files: Mapping[str, str]) -> None:
+def set_cache_files(path: Path, files: CacheFiles) -> None:
     new = path / "caches.new"
     new.write_text(json.dumps(dict(files)))
     new.replace(path / "caches")

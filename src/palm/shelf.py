@@ -5,12 +5,13 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from palm.cache_store import Store
 from palm.entries import DEFAULT_BOUND, OPERATIONS, Entries, copied
+from palm.places import CacheFiles
 
 MOST_SERVERS = 4096  # that have anything
 MOST_NAME = 64  # letters
@@ -33,7 +34,7 @@ class Shelf:
         self.bound, self._now = bound, now
         self._entries: dict[str, Entries] = {}  # of those that have anything
         self._stores: dict[str, Store] = {}
-        self._paths: dict[str, str] = {}  # by server, of those that have a file
+        self._files: CacheFiles = {}
 
     def do(self, server: str, bound: int, operation: str, values: tuple[Any, ...]) -> Any:
         """bound: bytes that this server may have; 0: as before.
@@ -59,20 +60,20 @@ class Shelf:
 
     def _of(self, server: str, bound: int) -> Entries:
         entries = self._entries.get(server)
-        is_in_file = server in self._paths
-        if entries is None or (is_in_file and server not in self._stores):
+        path, usual = self._files.get(server, ("", 0))
+        if entries is None or (path and server not in self._stores):
             if entries is None and len(self._entries) >= MOST_SERVERS:
                 raise ValueError(f"{MOST_SERVERS} servers have a cache already")
-            entries = Entries(min(bound or DEFAULT_BOUND, self.bound), self._now, copied)
-            if is_in_file:
-                self._load(server, entries)
+            entries = Entries(min(bound or usual or DEFAULT_BOUND, self.bound), self._now, copied)
+            if path:
+                self._load(server, Path(path), entries)
             self._entries[server] = entries
         elif bound:
             entries.bound = min(bound, self.bound)
         return entries
 
-    def _load(self, server: str, entries: Entries) -> None:
-        store = Store(Path(self._paths[server]))
+    def _load(self, server: str, path: Path, entries: Entries) -> None:
+        store = Store(path)
         try:
             for key, value, until in store.load():
                 entries.restore(key, value, until)
@@ -99,20 +100,20 @@ class Shelf:
         if failed is not None:
             raise failed
 
-    def keep(self, paths: Mapping[str, str]) -> None:
+    def keep(self, files: CacheFiles) -> None:
         """From now on these servers have files, and no others. Who had one, and has it no more, keeps its entries;
         those of a server that gets one are what is in there, as soon as it can be read."""
-        before, self._paths = self._paths, dict(paths)
+        self._files = files
         for server, store in list(self._stores.items()):
-            if before.get(server) != paths.get(server):
+            if server not in files or str(store.path) != files[server][0]:
                 self._entries[server].store = None
                 del self._stores[server]
                 store.close()
 
-    def open(self, server: str, bound: int) -> None:
+    def open(self, server: str) -> None:
         """Reads its file, if it has one and that was not read yet; OSError."""
-        if server in self._paths:
-            self._of(server, bound)
+        if server in self._files:
+            self._of(server, 0)
 
     def drop(self, server: str) -> None:
         """All that a server has, but for what is in its file."""
