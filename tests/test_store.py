@@ -246,3 +246,19 @@ def test_what_it_has_left_cannot_be_read(cluster):
     os.kill(registry, signal.SIGKILL)
     eventually(lambda: (s := status_of_another(cluster, registry)) and facts(s) == before)
     assert client.call("work.same", 2) == 2
+
+
+def test_the_end_of_a_server_is_told_when_there_is_a_registry_again(cluster):
+    """Its successor has what it has left behind: without the news the server would be on its way for ever."""
+    cluster.start(Work)
+    directory = cluster._own_client()._directory
+    ask, away = directory.ask, [palm.Disconnected("away")] * 3
+
+    def ask_one_that_is_away(function, *values, **more):
+        if function == "left" and away:
+            raise away.pop()
+        return ask(function, *values, **more)
+
+    directory.ask = ask_one_that_is_away
+    cluster.stop("work")
+    assert not away and cluster.status()["servers"] == []
