@@ -19,8 +19,9 @@ from hypothesis import strategies as st
 import palm
 from palm import cache as cache_module
 from palm._core import space
-from palm.cache_server import CacheServer, Shelf
+from palm.cache_server import CacheServer
 from palm.entries import MOST_ARRAYS, Entries, copied, measured
+from palm.shelf import Shelf
 
 MIB = 1 << 20
 
@@ -652,7 +653,7 @@ def test_all_caches_together_are_bounded():
 
 
 def test_servers_that_have_nothing_take_nothing(monkeypatch):
-    monkeypatch.setattr("palm.cache_server.MOST_SERVERS", 2)
+    monkeypatch.setattr("palm.shelf.MOST_SERVERS", 2)
     shelf = Shelf(10_000, Clock())
     for n in range(100):
         with pytest.raises(KeyError):
@@ -667,8 +668,8 @@ def test_servers_that_have_nothing_take_nothing(monkeypatch):
     assert [*shelf._entries] == ["b"]
 
 
-def test_it_has_a_test_without_a_cluster():
+def test_it_has_a_test_without_a_cluster(tmp_path):
     server = CacheServer()
-    server.setup()
+    server.setup(str(tmp_path))
     assert server.ask("a", 0, "set", ("k", 1)) == ("", None) and server.ask("a", 0, "get", ("k",)) == ("", 1)
     assert server.ask("a", 0, "get", ("z",)) == ("KeyError", "z") and server.drop("a")

@@ -412,7 +412,7 @@ def test_modules_of_others_are_not_imported_anew(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "beside.inner", types.ModuleType("beside.inner"))
     monkeypatch.setitem(sys.modules, "besides", types.ModuleType("besides"))
     sys.modules["besides"].__file__ = str(tmp_path / "besides.py")
-    Configuration.read(tmp_path / "cluster.toml")._forget_modules({})
+    Configuration.read(tmp_path / "cluster.toml").forget_modules()
     assert "beside.inner" not in sys.modules and "besides" in sys.modules and "palm" in sys.modules
 
 

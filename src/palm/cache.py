@@ -17,10 +17,10 @@ if TYPE_CHECKING:
     from palm.client import Client
 
 SERVER = "registry/cache"  # a name that no server of a user can have
-ASK, DROP = f"{SERVER}.ask", f"{SERVER}.drop"
+ASK, LOOK, DROP = f"{SERVER}.ask", f"{SERVER}.look", f"{SERVER}.drop"
 _ABSENT = object()
 _ERRORS: dict[str, type[Exception]] = {
-    e.__name__: e for e in (KeyError, TypeError, ValueError, OverflowError, MemoryError)
+    e.__name__: e for e in (KeyError, TypeError, ValueError, OverflowError, MemoryError, OSError)
 }
 
 
@@ -42,6 +42,8 @@ class Cache(MutableMapping[str, Any]):
         The key is no str. `PayloadError`: the value cannot be sent; names the place in it.
     ValueError
         The value is larger than the whole cache.
+    OSError
+        The cache is in a file too, which cannot be read or written; the entry is as it was.
     Timeout, Disconnected
         The process that has the caches does not answer.
     """

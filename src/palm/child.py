@@ -21,7 +21,7 @@ from typing import NamedTuple
 from palm._core import space as core_space
 from palm.births import PID_BYTES, Births, Born
 from palm.process import Order
-from palm.restarts import LIVED, Restarts
+from palm.restarts import LIVED, Policy, Restarts
 from palm.suspects import Name, Numbered, Suspect, Suspects
 
 MAIN = "from palm.process import main; raise SystemExit(main())"
@@ -56,6 +56,8 @@ class Child:
         The most that a function of it allows a message.
     births : Births, optional
         Where its processes may be born; else they are executed.
+    policy : Policy, optional
+        After which deaths it is started again.
 
     Raises
     ------
@@ -64,15 +66,22 @@ class Child:
     """
 
     def __init__(
-        self, order: Order, env: dict[str, str], timeout: float, attempts: int = 1, births: Births | None = None
+        self,
+        order: Order,
+        env: dict[str, str],
+        timeout: float,
+        attempts: int = 1,
+        births: Births | None = None,
+        policy: Policy | None = None,
     ) -> None:
         self.name, self.server, self.timeout = order.process, order.name, timeout
-        self.restarts = Restarts(attempts)
+        self.restarts = Restarts(attempts, policy)
         self.started: concurrent.futures.Future[None] = concurrent.futures.Future()  # of the first one; or why not
         self.process: subprocess.Popen[bytes] | Born | None = None
         self.pidfd = -1
         self.spawn_at: float | None = None  # the successor; monotonic
         self.end_told: tuple[int, str, str] | None = None  # pid, reason and state; None: it is there
+        self.doomed = ""  # why it is ended, and not started again
         self._order, self._env, self._owner_fd = pickled(order), env, order.owner_fd
         self._births = births
         self._report: socket.socket | None = None
@@ -80,6 +89,16 @@ class Child:
         self._page: core_space.Page | None = None
         self._since = 0.0  # when the process was started, then when it was ready
         self._late = False  # it was not ready in time
+
+    @property
+    def is_given_up(self) -> bool:
+        """It is dead, and not started again."""
+        return self.end_told is not None and self.end_told[2] != "restarting"
+
+    @property
+    def is_worker(self) -> bool:
+        """Of a server that has a leader."""
+        return self.name != self.server
 
     @property
     def pid(self) -> int:
@@ -182,6 +201,13 @@ class Child:
             self.process.kill()
 
     # ------------------------------------------------------------------------------------------------ its end
+
+    def doom(self, why: str, number: int) -> None:
+        """It gets this signal, and has no successor."""
+        self.doomed = why
+        if self.process is not None and self.process.poll() is None:
+            self.process.send_signal(number)
+            self.process.send_signal(signal.SIGCONT)
 
     def is_dead(self) -> bool:
         """And `forget` has not been called since."""

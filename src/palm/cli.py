@@ -111,13 +111,20 @@ def keys(allow: str | None) -> None:
 
 @palm.command()
 @click.argument("file", type=click.Path(path_type=Path), default="cluster.toml")
-def check(file: Path) -> None:
+@click.option("--schema", is_flag=True, help="Print the JSON schema of such files, for editors; no file is read.")
+def check(file: Path, schema: bool) -> None:
     """Check FILE (default: cluster.toml), and import the modules of its classes; nothing is started."""
+    if schema:
+        import json
+
+        from palm import settings
+
+        return click.echo(json.dumps(settings.schema(), indent=2))
     from palm.config import Configuration
 
     configuration = Configuration.read(file)
     configuration.check()
-    click.echo(f"{file}: {', '.join(s.name for s in configuration.servers) or 'no servers'}: nothing is wrong")
+    click.echo(f"{file}: {', '.join(configuration.servers) or 'no servers'}: nothing is wrong")
 
 
 @palm.command()

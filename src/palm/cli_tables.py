@@ -34,10 +34,10 @@ def status_report(status: dict[str, Any]) -> None:
     numbers = ["pid", "in", "out", "errors", "busy s", "bytes in", "bytes out", "copied"]
     table = _table(["server", "state", "does"], numbers, "functions")
     for server in status["servers"]:
-        table.add_row(server["name"], *_cells(server), ", ".join(server["functions"]))
+        table.add_row(server["name"], *_cells(server), server.get("reason") or ", ".join(server["functions"]))
         for worker in server["workers"]:
             if worker["pid"] != server["pid"] or not worker["pid"]:
-                table.add_row(f"  {server['name']}/{worker['number']}", *_cells(worker), "")
+                table.add_row(f"  {server['name']}/{worker['number']}", *_cells(worker), worker.get("reason", ""))
     console.print(table)
     for client in status["clients"]:
         if client["work"]["state"] == "waiting":

@@ -15,7 +15,7 @@ from types import FrameType
 
 import click
 
-from palm import control, places
+from palm import applying, control, places
 from palm.cluster import Cluster
 from palm.config import Configuration
 from palm.errors import ConfigError, Disconnected, Timeout
@@ -54,10 +54,10 @@ def up(path: Path, ready_fd: int = -1) -> int:
         return 0
     raise_on_signals()
     try:
-        cluster = configuration.open()
+        cluster = applying.open_cluster(configuration)
         try:
-            with configuration.serve_metrics(cluster):
-                configuration.start(cluster)
+            with applying.serve_metrics(configuration, cluster):
+                applying.start(configuration, cluster)
                 with control.Control(cluster, Running(configuration, cluster).apply):
                     _announce(cluster, configuration, ready_fd)
                     threading.Event().wait()
@@ -93,7 +93,7 @@ class Running:
 
     def __init__(self, configuration: Configuration, cluster: Cluster) -> None:
         self._configuration, self._cluster = configuration, cluster
-        self._servers = {s.name: s for s in configuration.servers}
+        self._servers = dict(configuration.servers)
 
     def apply(self, path: str) -> list[str]:
         """Returns what had to be done."""
@@ -105,14 +105,14 @@ class Running:
             )
         for key in ("metrics", "listen"):
             if getattr(configuration, key) != getattr(self._configuration, key):
-                raise configuration.fixed(key, getattr(self._configuration, key))
-        return configuration.apply(self._cluster, self._servers)
+                raise applying.fixed(configuration, key, getattr(self._configuration, key))
+        return applying.apply(configuration, self._cluster, self._servers)
 
 
 def _announce(cluster: Cluster, configuration: Configuration, ready_fd: int) -> None:
     if ready_fd < 0:
         click.echo(
-            f"cluster {cluster.name} is up: {', '.join(s.name for s in configuration.servers) or 'no servers'} "
+            f"cluster {cluster.name} is up: {', '.join(configuration.servers) or 'no servers'} "
             f"(pid {os.getpid()}); stop it with Ctrl-C or: palm down {cluster.name}"
         )
         return
@@ -150,7 +150,7 @@ def up_detached(path: Path) -> int:
         return max(1, code)
     name = said.removeprefix("ready ")
     click.echo(
-        f"cluster {name} is up: {', '.join(s.name for s in configuration.servers) or 'no servers'} "
+        f"cluster {name} is up: {', '.join(configuration.servers) or 'no servers'} "
         f"(pid {child.pid}, log {log}); stop it with: palm down {name}"
     )
     child.returncode = 0  # it is not ours to wait for

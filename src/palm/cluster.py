@@ -21,16 +21,20 @@ from typing import Any
 
 from palm import addresses, arguments, cache, places, process
 from palm._core import space as core_space
+from palm.amounts import parse_memory
 from palm.births import THREADS, Births
 from palm.child import Child
 from palm.client import Client
 from palm.directory import REGISTRY
 from palm.errors import Disconnected, PalmError
+from palm.options import Options, Prepared
 from palm.process import Order, load
 from palm.reports import Reports
+from palm.restarts import Policy
 from palm.supervisor import Supervisor
 from palm.template import Server, iterate_exposed
 
+LOADS = 60.0  # seconds for a cache to be read from its file
 STOPS = 10.0  # seconds for workers that go to do what they have
 
 
@@ -63,7 +67,7 @@ class Cluster:
         self._clients: weakref.WeakSet[Client] = weakref.WeakSet()
         self._own: Client | None = None
         self._crews: dict[str, Callable[[list[int]], None]] = {}  # by server: what starts workers with these numbers
-        self._cache_bounds: dict[str, int] = {}  # by server; of cluster.toml
+        self._prepared = Prepared(self._directory, self._look_at_cache_file)
         self._closed = False
         self._pid = os.getpid()
         self._owner_read, self._owner_write = os.pipe()  # nobody writes: it breaks when this process ends
@@ -85,12 +89,13 @@ class Cluster:
     @classmethod
     def from_file(cls, path: str | PathLike[str]) -> Cluster:
         """A cluster as a ``cluster.toml`` describes it."""
+        from palm import applying
         from palm.config import Configuration
 
         configuration = Configuration.read(path)
-        cluster = configuration.open()
+        cluster = applying.open_cluster(configuration)
         try:
-            configuration.start(cluster)
+            applying.start(configuration, cluster)
         except BaseException:
             cluster.close()
             raise
@@ -166,8 +171,8 @@ class Cluster:
         there = self._servers()
         if name in there and not replace:
             raise ValueError(f"there is a server {name!r} already: give another name, or replace=True")
-        order = self._order(template, name)
-        order.setup, order.memory, order.cache = setup, parse_memory(memory), self._cache_bounds.get(name, 0)
+        order, options = self._order(template, name), self._prepared.of(name)
+        order.setup, order.memory, order.cache = setup, parse_memory(memory), options.cache
         cores = cores or max(1, (os.cpu_count() or 1) // (len(there) or 1))
         attempts = max((f.attempts for _, f in iterate_exposed(cls)), default=1)
         try:
@@ -175,13 +180,13 @@ class Cluster:
                 self._stop(name, STOPS, successor=name)
             first, of_first = replace_fields(order, leads=cls._is_parallel), 1 if cls._is_parallel else cores
             if not is_led:
-                self._launch(first, env, of_first, timeout, attempts)
+                self._launch(first, env, of_first, timeout, attempts, options.restart)
         except BaseException as e:
             if name in there:  # jobs need wait no longer
-                self._reports.put("left", name, 0, str(e), "stopped").wait()
+                self._reports.put("left", name, 0, str(e), "removed").wait()
             raise
         if cls._is_parallel:
-            self._crews[name] = functools.partial(self._hire, order, env, cores, timeout, attempts)
+            self._crews[name] = functools.partial(self._hire, order, env, cores, timeout, attempts, options.restart)
             try:
                 self.scale(name, workers)
             except BaseException:
@@ -193,7 +198,11 @@ class Cluster:
     def _begin_registry(self) -> None:
         order = self._order("palm.registry:Registry", REGISTRY)
         order.endpoint, order.is_registry, order.memory = self.address, True, 64 << 20
-        order.setup = {"cluster": self.name, "address": self.address}
+        order.setup = {
+            "cluster": self.name,
+            "address": self.address,
+            "store": str(self._directory / "registry.db"),
+        }
         self._launch(order, {}, cores=1, timeout=30.0, attempts=1)
 
     def _order(self, template: type[Server] | str, name: str) -> Order:
@@ -202,6 +211,7 @@ class Cluster:
     def _begin_caches(self) -> None:
         """Nobody need wait for it: the registry knows that it is on its way."""
         order = self._order("palm.cache_server:CacheServer", cache.SERVER)
+        order.setup = {"directory": str(self._directory)}
         child = self._child(order, {}, 1, 30.0, 3)
         child.started.add_done_callback(self._have_begun_caches)
         self._supervisor.begin(child)
@@ -210,38 +220,67 @@ class Cluster:
         if started.exception() is not None and not self._closed:
             self._reports.put("left", cache.SERVER, 0, str(started.exception()), "failed")
 
-    def _bound_cache(self, name: str, bound: str | None) -> None:
-        """Of a server that is to be started; as ``"1GiB"``."""
-        self._cache_bounds[name] = parse_memory(bound)
+    def _prepare(self, name: str, options: Options) -> None:
+        """From now on a server of this name is started so. OSError if its cache cannot be had from the file."""
+        self._prepared.set(name, options)
+
+    def _look_at_cache_file(self, name: str) -> str:
+        """Returns what is wrong with it."""
+        wrong: str = self._own_client().call(cache.LOOK, name, timeout=LOADS)
+        return wrong
 
     def _forget_cache(self, name: str) -> None:
+        self._prepared.forget(name)
         with contextlib.suppress(PalmError):
             self._own_client().call(cache.DROP, name, timeout=1.0)
 
     def _hire(
-        self, order: Order, env: dict[str, str], cores: int, timeout: float, attempts: int, numbers: list[int]
+        self,
+        order: Order,
+        env: dict[str, str],
+        cores: int,
+        timeout: float,
+        attempts: int,
+        policy: Policy,
+        numbers: list[int],
     ) -> None:
         """Starts workers with these numbers, all at the same time."""
 
         def launch(number: int) -> None:
-            self._launch(replace_fields(order, worker=number), env, cores, timeout, attempts)
+            self._launch(replace_fields(order, worker=number), env, cores, timeout, attempts, policy)
 
         with concurrent.futures.ThreadPoolExecutor(len(numbers), "palm-hire") as threads:
             hired = {number: threads.submit(launch, number) for number in numbers}
         for number, future in hired.items():
             if future.exception() is not None:  # its number is free again
-                self._reports.put("left", f"{order.name}/{number}", 0, "did not start", "stopped")
+                self._reports.put("left", f"{order.name}/{number}", 0, "did not start", "removed")
         for future in hired.values():
             future.result()
 
-    def _launch(self, order: Order, env: dict[str, str], cores: int, timeout: float, attempts: int) -> None:
-        self._supervisor.start(self._child(order, env, cores, timeout, attempts))
+    def _launch(
+        self,
+        order: Order,
+        env: dict[str, str],
+        cores: int,
+        timeout: float,
+        attempts: int,
+        policy: Policy | None = None,
+    ) -> None:
+        self._supervisor.start(self._child(order, env, cores, timeout, attempts, policy))
 
-    def _child(self, order: Order, env: dict[str, str], cores: int, timeout: float, attempts: int) -> Child:
+    def _child(
+        self,
+        order: Order,
+        env: dict[str, str],
+        cores: int,
+        timeout: float,
+        attempts: int,
+        policy: Policy | None = None,
+    ) -> Child:
         order.owner_fd, order.work_grace = self._owner_read, process.WORK_GRACE
         threads = {k: str(cores) for k in THREADS if k not in os.environ}  # before numpy is imported there (R28)
         births = None if env else self._births  # nobody knows which of the modules there would have read it
-        return Child(order, {**os.environ, **threads, **env}, timeout, attempts, births)
+        return Child(order, {**os.environ, **threads, **env}, timeout, attempts, births, policy)
 
     def stop(self, name: str, *, timeout: float = 10.0) -> None:
         """Stop a server in good order: what it has received is worked on first. Its cache ends with it."""
@@ -267,11 +306,12 @@ class Cluster:
         for child in children:
             child.end(max(0.1, end - time.monotonic()))
             if child.name != successor:
-                self._reports.put("left", child.name, child.pid, "stopped", "stopped").wait()
+                self._reports.put("left", child.name, child.pid, "stopped", "removed").wait()
 
     def workers(self, name: str) -> int:
-        """How many processes of this cluster run a server's functions."""
-        return len(self._workers_of(name)) or int(name in self._servers())
+        """How many processes of this cluster run a server's functions, or will when they have been started again."""
+        gone = self._supervisor.given_up()
+        return len([n for n in self._workers_of(name) if n not in gone]) or int(name in self._servers())
 
     def _servers(self) -> list[str]:
         return [n for n in self._supervisor.names() if "/" not in n]
@@ -303,12 +343,20 @@ class Cluster:
                 "processes"
             )
         _check_workers(workers, is_parallel=True)
+        self._bury_workers(name)
         working = self._workers_of(name)
         if len(working) > workers:
             gone = [child for n in working[workers:] if (child := self._supervisor.remove(n)) is not None]
             self._end(gone, STOPS)
         elif len(working) < workers:
             hire(self._reserve(name, workers - len(working)))
+
+    def _bury_workers(self, name: str) -> None:
+        """Those that were given up: others may have their numbers."""
+        gone = self._supervisor.given_up()
+        for child in [self._supervisor.remove(n) for n in self._workers_of(name) if n in gone]:
+            if child is not None:
+                self._reports.put("left", child.name, child.pid, "stopped", "removed").wait()
 
     def _reserve(self, name: str, count: int) -> list[int]:
         """Numbers for new workers: others may have joined the server by `palm.serve`."""
@@ -335,8 +383,10 @@ class Cluster:
             return self._own
 
     def _ask_registry(self, function: str, *values: Any) -> None:
+        """Of one that is away for a while too: its successor has what it has left behind, and would never hear."""
         if not self._closed:
-            self._own_client()._directory.ask(function, *values)
+            directory = self._own_client()._directory
+            directory.patiently(lambda: directory.ask(function, *values), lambda: self._closed)
 
     # ------------------------------------------------------------------------------------------------ the end
 
@@ -387,35 +437,6 @@ _open: set[Cluster] = set()  # each runs until it is closed, whether anybody hol
 def _close_all() -> None:
     for cluster in [*_open]:
         cluster.close(2.0)
-
-
-def parse_memory(text: str | None) -> int:
-    """Bytes of ``"512MiB"``, ``"2GB"``, ``"1048576"``; 0 for None."""
-    if text is None:
-        return 0
-    if not isinstance(text, str):
-        raise TypeError(f'memory is text with a unit, as "512MiB" or "2GB", not {text!r}')
-    units = {
-        "": 1,
-        "b": 1,
-        "kib": 1 << 10,
-        "mib": 1 << 20,
-        "gib": 1 << 30,
-        "tib": 1 << 40,
-        "kb": 10**3,
-        "mb": 10**6,
-        "gb": 10**9,
-        "tb": 10**12,
-    }
-    digits = text.strip().rstrip("BbKkMmGgTtIi ")
-    unit = text.strip()[len(digits) :].strip().lower()
-    try:
-        amount = int(float(digits) * units[unit])
-        if amount < 0:
-            raise ValueError
-        return amount
-    except (ValueError, KeyError, OverflowError):
-        raise ValueError(f'{text!r} is no amount of memory: write it as "512MiB" or "2GB"') from None
 
 
 def _check_not_imported(does: str) -> None:

@@ -10,7 +10,7 @@ import sys
 from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 
@@ -39,6 +39,16 @@ class Measure:
     arrays: int
 
 
+class Elsewhere(Protocol):
+    """Where else entries are kept; told of each change, after it was found to be possible."""
+
+    def put(self, key: str, value: Any, until: float) -> None: ...
+
+    def append(self, key: str, value: Any) -> None: ...
+
+    def drop(self, key: str) -> None: ...
+
+
 class Entries:
     """Of one server. One thread at a time.
 
@@ -55,6 +65,7 @@ class Entries:
     def __init__(self, bound: int, now: Callable[[], float], keep: Callable[[Any], Any]) -> None:
         self.bound, self._now, self._keep = bound, now, keep
         self.size = self.evicted = self.expired = 0
+        self.store: Elsewhere | None = None
         self._kept: OrderedDict[str, Kept] = OrderedDict()  # the least recently used first
         self._ends: list[tuple[float, str]] = []  # a heap, with some that do not hold any more
 
@@ -70,7 +81,7 @@ class Entries:
         until = math.inf if ttl is None else self._now() + _seconds(ttl)
         measure = measured(value)
         self._check_size(key, measure)
-        self._put(key, self._keep(value), measure, until)
+        self._set(key, self._keep(value), measure, until)
 
     def remove(self, key: str) -> None:
         """KeyError if there is none."""
@@ -102,7 +113,7 @@ class Entries:
             new.flags.writeable = False
         measure = measured(new)
         self._check_size(key, measure)
-        self._put(key, new, measure, math.inf if before is None else before.until)
+        self._set(key, new, measure, math.inf if before is None else before.until)
         return new
 
     def append(self, key: str, value: Any) -> int:
@@ -119,6 +130,8 @@ class Entries:
         slots = sys.getsizeof(before.value) // max(1, len(before.value)) // 8 + 8  # bytes of the list's own
         measure = Measure(before.size - self._overhead(key) + grown.size + slots, before.arrays + grown.arrays)
         self._check_size(key, measure)
+        if self.store is not None:
+            self.store.append(key, value)
         before.value.append(self._keep(value))
         self._put(key, before.value, measure, before.until)
         return len(before.value)
@@ -141,9 +154,17 @@ class Entries:
         return len(self._kept)
 
     def clear(self) -> None:
-        self._kept.clear()
+        for key in list(self._kept):
+            self._drop(key)
         self._ends.clear()
-        self.size = 0
+
+    # ------------------------------------------------------------------------------------- what is there from the start
+
+    def restore(self, key: str, value: Any, until: float) -> None:
+        """An entry that was kept elsewhere, used later than those restored before."""
+        measure = measured(value)
+        if until > self._now() and measure.size + self._overhead(key) <= self.bound:
+            self._put(key, self._keep(value), measure, until)
 
     # ---------------------------------------------------------------------------------------------- what has to go
 
@@ -168,10 +189,14 @@ class Entries:
         self._kept.move_to_end(key)
         return found
 
+    def _set(self, key: str, value: Any, measure: Measure, until: float) -> None:
+        self._expire()  # else the end of what was there before would be taken for that of this one
+        if self.store is not None:
+            self.store.put(key, value, until)
+        self._put(key, value, measure, until)
+
     def _put(self, key: str, value: Any, measure: Measure, until: float) -> None:
-        self._expire()
-        if key in self._kept:
-            self._drop(key)
+        self._take_out(key)
         kept = self._kept[key] = Kept(value, Measure(measure.size + self._overhead(key), measure.arrays), until)
         self.size += kept.size
         if until < math.inf:
@@ -186,7 +211,13 @@ class Entries:
         heapq.heappush(self._ends, (until, key))
 
     def _drop(self, key: str) -> None:
-        self.size -= self._kept.pop(key).size
+        self._take_out(key)
+        if self.store is not None:
+            self.store.drop(key)
+
+    def _take_out(self, key: str) -> None:
+        if (kept := self._kept.pop(key, None)) is not None:
+            self.size -= kept.size
 
     @staticmethod
     def _overhead(key: str) -> int:

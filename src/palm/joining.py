@@ -9,10 +9,11 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator
+from typing import Any
 
-from palm import places
+from palm import applying, places
 from palm.cluster import Cluster
-from palm.config import Configuration, ServerConfiguration
+from palm.config import Configuration
 from palm.directory import AWAY
 from palm.errors import Disconnected, Timeout
 
@@ -46,25 +47,24 @@ class Part:
         Raises
         ------
         ConfigError, PalmError
-            As `Configuration.start`.
+            As `applying.start`.
         """
         configuration.check()
         there = {server["name"]: server for server in self._cluster.client().status()["servers"]}
-        for server in configuration.servers:
-            yield f"{server.name}: {self._start(configuration, server, there.get(server.name))}"
+        for name in configuration.servers:
+            yield f"{name}: {self._start(configuration, name, there.get(name))}"
 
-    def _start(
-        self, configuration: Configuration, server: ServerConfiguration, running: dict[str, object] | None
-    ) -> str:
+    def _start(self, configuration: Configuration, name: str, running: dict[str, Any] | None) -> str:
         if running is None or running["state"] in ("stopped", "failed"):
-            configuration.start_one(self._cluster, server)
-            self._servers.append(server.name)
+            applying.start_one(configuration, self._cluster, name)
+            self._servers.append(name)
             return "runs here"
         if running["template"] in ("Server", "Source"):
             return f"runs on {running['host'] or 'another host'} already"
-        configuration.start_one(self._cluster, server, is_led=True)
-        self._servers.append(server.name)
-        return f"has {server.workers} worker{'s' * (server.workers > 1)} more"
+        applying.start_one(configuration, self._cluster, name, is_led=True)
+        self._servers.append(name)
+        workers = configuration.servers[name].workers
+        return f"has {workers} worker{'s' * (workers > 1)} more"
 
     def wait(self) -> str:
         """Returns why the cluster is over, when it is."""

@@ -2,27 +2,29 @@
 """Where clusters of this user live on this host: one directory each, of the user's alone (0700), with their sockets.
 
 ``$XDG_RUNTIME_DIR/palm/<cluster>/`` or ``/tmp/palm-<uid>/<cluster>/``: `registry` is the registry's socket, the other
-sockets are named ``<role>.<pid>``, `owner` holds the pid and start time of the process that started the cluster. Where
-a cluster spans several hosts there is a directory on each; `address` is the registry's endpoint, and instead of sockets
-there are empty files of the same names. What a cluster that was killed as a whole has left behind is removed by whoever
-looks next.
+sockets are named ``<role>.<pid>``, `owner` holds the pid and start time of the process that started the cluster,
+`caches` says which caches are in which files. Where a cluster spans several hosts there is a directory on each:
+`address` is the registry's endpoint, and instead of sockets there are empty files of the same names. What a cluster
+that was killed as a whole has left behind is removed by whoever looks next.
 """
 
 from __future__ import annotations
 
 import functools
+import json
 import os
 import re
 import secrets
 import shutil
 import stat
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from palm import addresses
 from palm.errors import ConfigError, Disconnected
 
-_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,30}\Z")  # sun_path ends at 107 bytes
+NAME = "[A-Za-z0-9][A-Za-z0-9_-]{0,30}"  # sun_path ends at 107 bytes
 
 
 def base() -> Path:
@@ -44,7 +46,7 @@ def base() -> Path:
 
 
 def check_name(name: str, what: str) -> str:
-    if not isinstance(name, str) or not _NAME.match(name):
+    if not isinstance(name, str) or not re.fullmatch(NAME, name):
         raise ConfigError(
             f"{what} is named {name!r}: a name has 1 to 31 letters, digits, - or _, and begins with a letter or digit"
         )
@@ -112,6 +114,24 @@ def address_in(path: Path) -> str:
 def is_abandoned(registry: str) -> bool:
     """True of a registry's endpoint on this host, if the owner of its cluster is dead: nobody starts it again."""
     return registry.startswith("ipc://") and not owner(Path(registry.removeprefix("ipc://")).parent)
+
+
+CacheFiles = Mapping[str, tuple[str, int]]  # by server; the bytes that its cache may take, 0: the default
+
+
+def cache_files(path: Path) -> CacheFiles:
+    """Which caches of a cluster are in files."""
+    try:
+        found: dict[str, list[Any]] = json.loads((path / "caches").read_text())
+    except FileNotFoundError:
+        return {}
+    return {server: (file, bound) for server, (file, bound) in found.items()}
+
+
+def set_cache_files(path: Path, files: CacheFiles) -> None:
+    new = path / "caches.new"
+    new.write_text(json.dumps(dict(files)))
+    new.replace(path / "caches")
 
 
 def remove(path: Path) -> None:

@@ -188,7 +188,7 @@ def run(order: Order, ready: Callable[[], None]) -> None:
         orphan = _owner_is_gone(order.owner_fd) if supervised else places.is_abandoned(order.registry)
         if membership and not supervised:  # else its supervisor tells
             why = tenure.reason if tenure else ""
-            membership.leave("failed" if why else "stopped", why or "stopped")
+            membership.leave("failed" if why else "removed", why or "stopped")
         if enlistment:
             enlistment.close()
         host.close(GRACE / 4 if orphan else 2.0)

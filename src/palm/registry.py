@@ -5,12 +5,14 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from pathlib import Path
 from typing import Any
 
 from palm import places
 from palm.cache import SERVER as CACHE
 from palm.directory import COMING
+from palm.store import Store
 from palm.template import Server, function
 from palm.tenure import LINGER
 from palm.vacancies import Holder, Vacancies
@@ -23,18 +25,27 @@ JOINING = 1.0  # seconds in which others that have joined its predecessor join i
 class Registry(Server):
     """Names, addresses, functions; a process of its own, supervised by whoever started the cluster."""
 
-    def setup(self, cluster: str, address: str, again: bool = False) -> None:
-        """again: there has been another one before, and those who have joined that one do not know it yet."""
+    def setup(self, cluster: str, address: str, again: bool = False, store: str = "") -> None:
+        """again: there has been another one before, and those who have joined that one do not know it yet. store: the
+        file in which it has left what it knew."""
         self.cluster, self.address = cluster, address
         self._began = time.monotonic()
-        self._blind_until = self._began + (BLIND if again else 0.0)  # until then, who is not known may be on its way
-        self.known: dict[str, dict[str, Any]] = {}
-        self.reasons: dict[tuple[str, int], str] = {}
-        self.states: dict[str, str] = {CACHE: "restarting"}  # of those that are not there; who starts us starts that
-        self.clients: dict[tuple[bytes, int], dict[str, Any]] = {}  # those that have waited for room
-        self.ends: dict[str, str] = {}  # why they are not
-        self._vacancies = Vacancies(_lives)
+        kinds = ("known", "reasons", "states", "clients", "ends", "numbers")
+        self._store = Store(Path(store) if store else None, kinds, again)
+        is_blind = again and not self._store.is_restored  # then who is not known may be on its way
+        self._blind_until = self._began + (BLIND if is_blind else 0.0)
+        self.known = self._store["known"]  # by name: what a server has told of itself
+        self.reasons = self._store["reasons"]  # of deaths, by name and pid
+        self.states = self._store["states"]  # of those that are not there
+        self.clients = self._store["clients"]  # those that have waited for room
+        self.ends = self._store["ends"]  # why they are not
+        if not self._store.is_restored:
+            self.states[CACHE] = "restarting"  # who starts us starts that
+        self._vacancies = Vacancies(_lives, self._store["numbers"])
         self._awaited: dict[str, float] = {}  # servers of workers that nobody watches, which have died; until when
+
+    def teardown(self) -> None:
+        self._store.close()
 
     @function
     def join(self, server: dict[str, Any]) -> str:
@@ -51,15 +62,17 @@ class Registry(Server):
         server["client"] = self.message.client
         self.known[server["name"]] = server
         self.states.pop(server["name"], None)
+        self._store.commit()
         return ""
 
     @function
     def started(self, names: list[str]) -> bool:
         """The supervisor tells a registry that was started again whom it has: those not there are on their way."""
-        self._blind_until = self._began + JOINING
+        self._blind_until = min(self._blind_until, self._began + JOINING)
         for name in names:
             if name not in self.known:
                 self.states.setdefault(name, "restarting")
+        self._store.commit()
         return True
 
     @function
@@ -68,7 +81,9 @@ class Registry(Server):
         while time.monotonic() < self._blind_until:
             yield None  # type: ignore[misc]  # others have their turn
             time.sleep(0.005)
-        yield from self._vacancies.reserve(name, count, holder, {*self._alive(), *self.states})
+        numbers = self._vacancies.reserve(name, count, holder, {*self._alive(), *self.states})
+        self._store.commit()
+        yield from numbers
 
     @function
     def lead(self, name: str, holder: Holder) -> bool:
@@ -79,16 +94,18 @@ class Registry(Server):
 
     @function
     def left(self, name: str, pid: int, reason: str, state: str) -> bool:
-        """A server is gone; `state`: "stopped", "restarting" or "failed"."""
+        """A server is gone; `state`: "removed", or, if it is still shown, "restarting", "failed" or "stopped"."""
         self._note(name, pid, reason)
         if name in self.known and self.known[name]["pid"] == pid:
             del self.known[name]
         self._vacancies.filled(name)
         self._awaited.pop(name, None)
-        if state == "stopped":
+        if state == "removed":
             self.states.pop(name, None)
+            self.ends.pop(name, None)
         elif name not in self.known:
             self.states[name], self.ends[name] = state, reason
+        self._store.commit()
         return True
 
     def note_gone(self, clients: list[str]) -> None:
@@ -98,6 +115,7 @@ class Registry(Server):
             if s["client"] in clients and not _is_here(s):
                 del self.known[name]
                 self.states[name], self.ends[name] = "unreachable", f"{s['host']} is not heard any more"
+        self._store.commit()
 
     def _note(self, name: str, pid: int, reason: str) -> None:
         self.reasons[name, pid] = reason
@@ -108,12 +126,13 @@ class Registry(Server):
     def reason(self, name: str, pid: int) -> str:
         """Why a process of this server died; empty if nobody has told."""
         self._alive()
-        return self.reasons.get((name, pid), "")
+        return str(self.reasons.get((name, pid), ""))
 
     @function
     def show(self, client: dict[str, Any]) -> bool:
         """A client has waited for room: its page says whether it does."""
         self.clients[client["where"], client["pid"]] = client
+        self._store.commit()
         return True
 
     @function
@@ -196,13 +215,13 @@ class Registry(Server):
             "clients": [{k: c[k] for k in ("pid", "page")} for c in self._clients_alive()],
         }
 
-    def _crew(self, server: dict[str, Any], alive: dict[str, dict[str, Any]]) -> list[dict[str, Any]]:
+    def _crew(self, server: dict[str, Any], alive: Mapping[str, dict[str, Any]]) -> list[dict[str, Any]]:
         """The processes that run its functions: itself, or its workers."""
         if not server["leads"]:
             return [{"number": 0, "pid": server["pid"], "state": _state(server), "page": server["page"]}]
         return self._workers(server["name"], alive)
 
-    def _workers(self, of: str, alive: dict[str, dict[str, Any]]) -> list[dict[str, Any]]:
+    def _workers(self, of: str, alive: Mapping[str, dict[str, Any]]) -> list[dict[str, Any]]:
         numbers = sorted(int(n.rpartition("/")[2]) for n in {*alive, *self.states} if _is_worker(n, of))
         return [
             {"number": i, "pid": w["pid"], "state": _state(w), "page": w["page"]}
@@ -219,7 +238,9 @@ class Registry(Server):
         return {n: state for n, state in states.items() if n not in self.known}
 
     def _clients_alive(self) -> list[dict[str, Any]]:
-        self.clients = {k: c for k, c in self.clients.items() if _lives(c)}
+        for key, client in list(self.clients.items()):
+            if not _lives(client):
+                del self.clients[key]
         return list(self.clients.values())
 
     def _is_coming(self, name: str) -> bool:
@@ -238,7 +259,7 @@ class Registry(Server):
         unknown = name not in self.states and time.monotonic() < self._blind_until
         return unknown or self.states.get(name) in COMING
 
-    def _alive(self) -> dict[str, dict[str, Any]]:
+    def _alive(self) -> Mapping[str, dict[str, Any]]:
         """Those known, without the dead of this host. The supervisor of a dead one will tell what becomes of it."""
         for name, s in list(self.known.items()):
             if not _lives(s):

@@ -11,6 +11,7 @@ import contextlib
 import functools
 import os
 import select
+import signal
 import sys
 import threading
 import time
@@ -106,6 +107,11 @@ class Supervisor:
                 found.started.set_exception(PalmError(f"{name!r} was stopped before it was ready"))
             return found
 
+    def given_up(self) -> set[str]:
+        """Names of those that are dead, and not started again."""
+        with self._lock:
+            return {child.name for child in self._children.values() if child.is_given_up}
+
     def excuse(self, pid: int) -> None:
         """Its death, which is at hand, says nothing against its message nor against its server."""
         self._excused.add(pid)  # seen by who finds it dead: it lives until its killer has called this
@@ -194,14 +200,23 @@ class Supervisor:
         end = child.end_of_work()
         if end is not None:
             reason = end.reason
-        delay = child.restarts.failed() if failure else self._blame(child, reason, end)
+        clean = not failure and end is None and child.process.returncode == 0
+        delay = child.restarts.failed() if failure else self._blame(child, reason, end, clean)
         self._excused.discard(child.pid)
         child.forget()
         if failure:
             print(f"palm: {child.name!r} did not start:\n{failure}", file=sys.stderr)
-        self._again(child, failure.splitlines()[-1] if failure else reason, delay)
+        reason = failure.splitlines()[-1] if failure else reason
+        if child.doomed:
+            self._give_up(child, child.doomed, "stopped" if child.is_worker else "failed")
+        elif not failure and child.restarts.policy.forbids(clean):
+            self._give_up(
+                child, f'{reason}; restart = "{child.restarts.policy.when}"', "stopped" if clean else "failed"
+            )
+        else:
+            self._again(child, reason, delay)
 
-    def _blame(self, child: Child, reason: str, end: EndOfWork | None) -> float | None:
+    def _blame(self, child: Child, reason: str, end: EndOfWork | None, clean: bool) -> float | None:
         """The message in which it died, if there is one; returns after how many seconds it is started again, or
         None."""
         suspect, several = child.suspect(), child.suspects_together()
@@ -216,14 +231,37 @@ class Supervisor:
             self._suspects.blame(child.server, suspect[0], reason, suspect[1])
         # No process ends itself by SIGKILL while it does nothing: that came from outside, and says nothing against it.
         harmless = excused or (suspect is None and several is None and reason == "SIGKILL")
-        return child.restarts.died(harmless or child.made_progress())
+        return child.restarts.died(harmless or child.made_progress(), clean)
 
     def _again(self, child: Child, reason: str, delay: float | None) -> None:
         """Starts it again after `delay` seconds; None: gives it up."""
-        child.spawn_at = None if delay is None else time.monotonic() + delay
         if delay is None:
-            print(f"palm: {child.name!r} is given up: {reason}", file=sys.stderr)
-        child.end_told = child.pid, reason, "failed" if delay is None else "restarting"
+            self._give_up(child, reason, "failed")
+        else:
+            child.spawn_at = time.monotonic() + delay
+            self._tell_of_end(child, reason, "restarting")
+
+    def _give_up(self, child: Child, reason: str, state: str) -> None:
+        """And those that are of no use without it: the workers of a leader, the leader of which it was the last
+        worker."""
+        child.spawn_at = None
+        print(f"palm: {child.name!r} is given up: {reason}", file=sys.stderr)
+        self._tell_of_end(child, reason, state)
+        crew = [c for c in self._children.values() if c.server == child.server and c.is_worker and c is not child]
+        others = [c for c in crew if not c.is_given_up]
+        if not child.is_worker:
+            for worker in others:
+                self._doom(worker, f"its leader is given up: {reason}", signal.SIGTERM)
+        elif not others and (leader := self._children.get(child.server)) is not None and not leader.is_given_up:
+            self._doom(leader, f"no worker is left: {reason}", signal.SIGKILL)  # softly, it would wait for one
+
+    def _doom(self, child: Child, why: str, number: int) -> None:
+        child.doom(why, number)
+        if child.spawn_at is not None:  # it is dead already
+            self._give_up(child, why, "stopped" if child.is_worker else "failed")
+
+    def _tell_of_end(self, child: Child, reason: str, state: str) -> None:
+        child.end_told = child.pid, reason, state
         if child.name != REGISTRY:
             self._tell("left", child.name, *child.end_told)
 

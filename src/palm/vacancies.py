@@ -9,7 +9,7 @@ that not every worker starts one.
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Container
+from collections.abc import Callable, Container, MutableMapping
 from typing import Any
 
 Holder = dict[str, Any]  # a process: "where", "pid", "began"
@@ -23,19 +23,22 @@ class Vacancies:
     ----------
     lives : callable
         Whether a process does, as far as that is known here.
+    numbers : mapping, optional
+        Who has asked for the number of a worker that is not there yet; kept up to date.
     """
 
-    def __init__(self, lives: Callable[[Holder], bool]) -> None:
+    def __init__(self, lives: Callable[[Holder], bool], numbers: MutableMapping[str, Holder] | None = None) -> None:
         self._lives = lives
-        self._numbers: dict[str, Holder] = {}  # by process, until it has joined
+        self._numbers = {} if numbers is None else numbers  # by process, until it has joined
         self._claims: dict[str, tuple[Holder, float]] = {}  # by server; until when
 
     def reserve(self, server: str, count: int, holder: Holder, taken: Container[str]) -> list[int]:
         """The smallest numbers that nobody has: of the names in `taken`, or on the way."""
-        self._numbers = {name: other for name, other in self._numbers.items() if self._lives(other)}
+        for name in [name for name, other in self._numbers.items() if not self._lives(other)]:
+            del self._numbers[name]
         free = (n for n in itertools.count() if (name := f"{server}/{n}") not in taken and name not in self._numbers)
         numbers = list(itertools.islice(free, count))
-        self._numbers |= {f"{server}/{n}": holder for n in numbers}
+        self._numbers.update({f"{server}/{n}": holder for n in numbers})
         return numbers
 
     def claim(self, server: str, holder: Holder, now: float) -> bool:
