@@ -55,6 +55,8 @@ def up(path: Path, ready_fd: int = -1) -> int:
     try:
         cluster = Cluster(configuration.name)
         try:
+            if ready_fd >= 0:
+                cluster._logs.mute()  # that file would grow for ever
             with configuration.serve_metrics(cluster):
                 configuration.start(cluster)
                 with control.Control(cluster, Running(configuration, cluster).apply):
@@ -131,7 +133,7 @@ def up_detached(path: Path) -> int:
     name = said.removeprefix("ready ")
     click.echo(
         f"cluster {name} is up: {', '.join(s.name for s in configuration.servers) or 'no servers'} "
-        f"(pid {child.pid}, log {log}); stop it with: palm down {name}"
+        f"(pid {child.pid}); what it says: palm logs -f --cluster {name}; stop it with: palm down {name}"
     )
     child.returncode = 0  # it is not ours to wait for
     return 0

@@ -63,9 +63,12 @@ class Cluster:
         self._closed = False
         self._pid = os.getpid()
         self._owner_read, self._owner_write = os.pipe()  # nobody writes: it breaks when this process ends
+        from palm.logs import Logs  # what it imports, a client need not wait for
+
+        self._logs = Logs(self._directory)
         self._reports = Reports(self._ask_registry)
-        self._births = Births()
-        self._supervisor = Supervisor(self._directory, self._reports.put, self._births)
+        self._births = Births(self._logs)
+        self._supervisor = Supervisor(self._directory, self._reports.put, self._births, self._logs.say)
         try:
             self._launch(
                 Order(
@@ -74,7 +77,7 @@ class Cluster:
                     self.address,
                     endpoint=self.address,
                     is_registry=True,
-                    setup={"cluster": self.name, "address": self.address},
+                    setup={"cluster": self.name, "address": self.address, "log": str(self._logs.path)},
                     memory=64 << 20,
                 ),
                 {},
@@ -223,7 +226,7 @@ class Cluster:
         order.owner_fd, order.work_grace = self._owner_read, process.WORK_GRACE
         threads = {k: str(cores) for k in THREADS if k not in os.environ}  # before numpy is imported there (R28)
         births = None if env else self._births  # nobody knows which of the modules there would have read it
-        return Child(order, {**os.environ, **threads, **env}, timeout, attempts, births)
+        return Child(order, {**os.environ, **threads, **env}, timeout, attempts, births, self._logs)
 
     def stop(self, name: str, *, timeout: float = 10.0) -> None:
         """Stop a server in good order: what it has received is worked on first. Its cache ends with it."""
@@ -352,6 +355,7 @@ class Cluster:
                 child.end(max(0.1, end - time.monotonic()))
         for fd in (self._owner_read, self._owner_write):
             os.close(fd)
+        self._logs.close()
         places.remove(self._directory)
         _open.discard(self)
 
@@ -480,6 +484,8 @@ def serve(
     Disconnected
         There is no such cluster.
     """
+    from palm import log_handler
+
     _check_not_imported("serves one")
     cls, setup = load(template), arguments.mapping("setup", setup)
     _check_setup(cls, setup)
@@ -490,9 +496,11 @@ def serve(
         setup=setup,
         guest=cls._is_parallel,
     )
+    directory = places.directory_of(order.registry)
     before = [(number, signal.getsignal(number)) for number in (signal.SIGTERM, signal.SIGINT)]
     try:
-        process.run(order, lambda: None)
+        with log_handler.introduced(order, directory) as records:
+            process.run(order, lambda: None, records)
     finally:
         for number, handler in before:
             signal.signal(number, handler)

@@ -8,6 +8,7 @@ that came over a socket is ever unpickled (DESIGN 5.11).
 
 from __future__ import annotations
 
+import faulthandler
 import os
 import pickle
 import resource
@@ -30,6 +31,7 @@ from palm.template import Reduce, Server, Source, exposure
 if TYPE_CHECKING:
     from palm.host import Host, Post
     from palm.leader import Leader
+    from palm.log_handler import Handler
     from palm.membership import Enlistment
 
 WORK_GRACE = 2.0  # seconds that a function goes on for which nobody waits any more: then its process is replaced
@@ -72,6 +74,13 @@ class Order:
         """Its name among the processes of the cluster: that of the server, and the number of the worker."""
         return self.name if self.worker is None else f"{self.name}/{self.worker}"
 
+    @property
+    def shown_worker(self) -> int | None:
+        """In the log: which of those that run functions it is; None: it runs none."""
+        if self.worker is None and not (self.leads or self.is_ours or self.guest):
+            return 0
+        return self.worker
+
 
 def load(template: Any) -> type[Server]:
     """The class that ``"module:Class"`` names, or the class itself."""
@@ -109,8 +118,8 @@ def describe(server: Server, order: Order, address: str, supervised: bool) -> di
     }
 
 
-def run(order: Order, ready: Callable[[], None]) -> None:
-    """Runs the server until it is stopped."""
+def run(order: Order, ready: Callable[[], None], records: Handler | None = None) -> None:
+    """Runs the server until it is stopped. records: where what is logged goes, which has to know of which message."""
     from palm.faults import Faults
     from palm.host import Host, Post
 
@@ -150,6 +159,8 @@ def run(order: Order, ready: Callable[[], None]) -> None:
     else:
         host = Host(server, post)
     host.cache_bound = order.cache
+    if records:
+        records.attach(host)
     if membership and order.worker is not None and guest is None:
         from palm.leader import JOIN
         from palm.membership import Enlistment
@@ -166,6 +177,8 @@ def run(order: Order, ready: Callable[[], None]) -> None:
         if server._host is not None:  # else nothing of it runs here
             with core_space.arena(shared=False):
                 server.setup(**order.setup, **({"again": order.again} if order.is_registry else {}))
+            if records:
+                records.settle()
         if not order.is_ours:  # to end that for one message that takes long would cost all of them
             host.node.limit(_work_grace(order, time.monotonic() - began))
         if membership:
@@ -288,8 +301,8 @@ def _last_one_out(directory: Path, patience: float) -> None:
 
 
 def main() -> int:
-    order_fd, report_fd, owner_fd = map(int, sys.argv[1:4])  # the last one -1: it is nobody's
-    for fd in (order_fd, report_fd, owner_fd):
+    order_fd, report_fd, owner_fd, records_fd = map(int, [*sys.argv[1:], "-1"][:4])  # owner -1: it is nobody's
+    for fd in (order_fd, report_fd, owner_fd, records_fd):
         if fd >= 0:
             os.set_inheritable(fd, False)
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the owner, whose end ends us
@@ -299,7 +312,7 @@ def main() -> int:
             sys.path[:], order_bytes, suspects, again = pickle.load(f)
         order = _order_of(order_bytes)
         order.suspects, order.again, order.owner_fd = suspects, again, owner_fd
-        run(order, lambda: _say_ready(report))
+        _run_and_log(order, report, records_fd)
     except BaseException as e:
         if report.fileno() < 0:
             raise
@@ -307,6 +320,21 @@ def main() -> int:
         report.close()
         return 1
     return 0
+
+
+def _run_and_log(order: Order, report: socket.socket, records: int) -> None:
+    """records: where those go that are logged; -1: nobody hears this process."""
+    if records < 0:
+        run(order, lambda: _say_ready(report))
+        return
+    from palm import log_handler
+
+    core_space.open_space(order.memory)  # it has the pulse
+    log_handler.take_prints()
+    if sys.stderr is not None:
+        faulthandler.enable(all_threads=False)
+    with log_handler.installed(log_handler.Handler(records, order)) as handler:
+        run(order, lambda: _say_ready(report), handler)
 
 
 def _say_ready(report: socket.socket) -> None:
