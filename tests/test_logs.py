@@ -24,7 +24,7 @@ import pytest
 from conftest import eventually
 
 import palm
-from palm import log_echo, log_files, places
+from palm import log_echo, log_files, logs, places
 from palm.log_files import Page, Writer, look_back, look_on
 from palm.log_flood import BURST, LAST, LAST_BYTES, LINE, RATE, Flood
 from palm.log_handler import Handler, installed
@@ -162,6 +162,12 @@ def records(cluster: palm.Cluster, server: str = "", **wanted: Any) -> list[Reco
 def said(cluster: palm.Cluster, text: str, server: str = "") -> list[Record]:
     """Waits until somebody has said it; all such records, in order."""
     return eventually(lambda: [r for r in records(cluster, server) if text in r.text])
+
+
+@pytest.fixture(autouse=True)
+def as_users_have_it(monkeypatch):
+    """Python buffers what goes into a pipe."""
+    monkeypatch.delenv("PYTHONUNBUFFERED", raising=False)
 
 
 @pytest.fixture(params=[{}, {"MINE": "yes"}], ids=["born", "executed"])
@@ -592,7 +598,8 @@ def test_a_reader_whose_file_has_gone_goes_on_with_the_next(writer):
     cursor = look_on(writer.path, "", Wanted()).cursor
     for k in range(1000):
         writer.write("a", [record(f"text {k}")])
-    assert look_on(writer.path, cursor, Wanted()).lines.startswith(sorted(writer.path.glob("*"))[0].read_bytes()[:20])
+    first = sorted(writer.path.glob("*.jsonl"))[0].read_bytes().partition(b"\n")[0]
+    assert look_on(writer.path, cursor, Wanted()).lines.partition(b"\n")[0] == first
 
 
 def test_what_is_no_record_is_passed_over(writer):
@@ -856,7 +863,7 @@ def test_it_follows_until_ctrl_c(spoken):
         assert (process.returncode, err.strip()) == (130, "palm: interrupted")
 
 
-@pytest.mark.parametrize("args", [["-n", "0"], ["-f"]])
+@pytest.mark.parametrize("args", [["-n", "0"], ["-f", "-n", "1"]])
 def test_a_reader_that_goes_away(spoken, args):
     """`| head -1`: quietly; also while nothing comes."""
     with spoken.start(*args) as process, killed(process):
@@ -926,3 +933,22 @@ def test_up_in_the_background_says_it_in_the_log_alone(tmp_path):
     text = own.read_text()
     own.unlink()
     assert b"by print 1" in shown.stdout and "by print" not in text
+
+
+def test_the_last_turn(tmp_path, monkeypatch):
+    """What is in a pipe when the log is closed, is in the log."""
+    monkeypatch.setattr(logs, "PAUSE", 30.0)
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path))
+    directory = tmp_path / "some"
+    directory.mkdir()
+    log = logs.Logs(directory)
+    pipes = log.pipes()
+    out, _, to_records = pipes.writes
+    log.hear("a", 0, 1, pipes)
+    os.write(out, b"first\n")
+    eventually(lambda: everything(log.path))
+    os.write(out, b"unended")
+    os.write(to_records, b"Q" + record("a record"))
+    log.close()
+    pipes.given()
+    assert [r.text for r in everything(log.path)] == ["first", "a record", "unended"]
