@@ -586,7 +586,7 @@ class Host:
         """Its job's id and its path, for the log. Both empty: there is none; the path alone: there are several."""
         if self._generators.running is None and self.members:
             return (self._assignment.job.key.hex() if self._assignment else ""), ()
-        if self._generators.running is None and (self._assignment is None or self.at < 0):
+        if self._generators.running is None and (self._event is None or self._assignment is None or self.at < 0):
             return "", ()
         message = self.message()
         return message.job, message.path

@@ -12,6 +12,7 @@ import contextlib
 import fcntl
 import json
 import os
+import resource
 import socket
 from collections.abc import Sequence
 from pathlib import Path
@@ -48,6 +49,7 @@ class Pipes:
                 if large:
                     with contextlib.suppress(OSError):
                         fcntl.fcntl(write, fcntl.F_SETPIPE_SZ, SIZE)
+            _keep_room(write)
         except BaseException:
             self.close()
             raise
@@ -61,6 +63,13 @@ class Pipes:
         self.given()
         while self.reads:
             os.close(self.reads.pop())
+
+
+def _keep_room(fd: int) -> None:
+    """Three a process add up: who has used half of the files that are allowed is allowed as many as can be."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft not in (hard, resource.RLIM_INFINITY) and fd > soft // 2:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 
 
 def introduce(directory: Path, server: str, worker: int | None, pid: int, pipes: Pipes) -> None:

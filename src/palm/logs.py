@@ -196,6 +196,8 @@ class Logs:
             source.fds = {str(stream): fd for stream, fd in zip(said["streams"], fds, strict=True)}
             if not source.fds.keys() <= {*STREAMS} or len(source.fds) < len(fds):
                 raise ValueError("no such streams")
+            if type(source.worker) not in (int, type(None)):
+                raise TypeError("a worker has a number")
         except (ValueError, KeyError, TypeError):
             for fd in fds:
                 os.close(fd)
