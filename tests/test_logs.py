@@ -974,3 +974,16 @@ def test_the_last_turn(tmp_path, monkeypatch):
     log.close()
     pipes.given()
     assert [r.text for r in everything(log.path)] == ["first", "a record", "unended"]
+
+
+def test_a_module_that_has_its_own_standard_output(cluster, tmp_path, monkeypatch):
+    (tmp_path / "muted.py").write_text(
+        "import os, sys\nimport palm\nprint('at import')\nsys.stdout = sys.stderr = open(os.devnull, 'w')\n"
+        "class Muted(palm.Server):\n    @palm.function\n    def say(self, x):\n"
+        "        print('lost'); os.write(2, b'by fd\\n')\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    cluster.start("muted:Muted")
+    cluster.client().call("muted.say", 1)
+    said(cluster, "by fd")
+    assert [r.text for r in records(cluster, "muted")] == ["at import", "by fd"]

@@ -7,6 +7,7 @@ A line is a letter and JSON: ``E`` if the reader is to show it on the terminal t
 from __future__ import annotations
 
 import contextlib
+import faulthandler
 import logging
 import os
 import select
@@ -75,7 +76,8 @@ class Handler(logging.Handler):
             shown = record.levelno >= SHOWN and not configured
             if shown and self._shows and self._last_resort is not None:
                 self._last_resort.handle(record)
-            self._send((b"E" if shown and not self._shows else b"Q") + self._line(record, job, path))
+            if self._takes_one():
+                self._send((b"E" if shown and not self._shows else b"Q") + self._line(record, job, path))
         except Exception:
             self.handleError(record)
 
@@ -108,13 +110,17 @@ class Handler(logging.Handler):
 
     # ------------------------------------------------------------------------- the pipe, with the handler's lock
 
+    def _takes_one(self) -> bool:
+        """There may be room for a line; else that is lost, and need not be made."""
+        if self._fd >= 0 and self._has_caught_up():
+            return True
+        self._lost += 1
+        return False
+
     def _send(self, line: bytes) -> None:
-        if self._fd < 0 or not self._has_caught_up():
-            self._lost += 1
-        else:
-            self._rest = line
-            if not self._push() and len(self._rest) == len(line):
-                self._rest, self._lost = b"", 1
+        self._rest = line
+        if not self._push() and len(self._rest) == len(line):
+            self._rest, self._lost = b"", 1
         if (self._rest or self._lost) and not self._waits and self._fd >= 0:
             self._waits = True
             threading.Thread(target=self._wait, name="palm-log", daemon=True).start()
@@ -198,14 +204,20 @@ def introduced(order: Order, directory: Path) -> Iterator[Handler]:
         yield handler
 
 
-def take_prints() -> None:
-    """Fds 1 and 2 are pipes that the owner reads: lines go there as they are printed, and nobody waits for ever if it
-    does not read them."""
+def print_lines() -> None:
+    """What this process prints goes at once, line by line, though 1 and 2 are pipes; and so does why it crashes."""
     from palm._core import space
 
-    for stream in (sys.stdout, sys.stderr):
+    for stream in (sys.__stdout__, sys.__stderr__):
         if stream is not None:
             stream.reconfigure(line_buffering=True)  # type: ignore[union-attr]
     space.buffer_lines()
+    faulthandler.enable(2, all_threads=False)
+
+
+def relieve() -> None:
+    """Who prints does not wait for ever if nobody reads these pipes."""
+    from palm._core import space
+
     for fd in (1, 2):
         space.relieve(fd)

@@ -8,7 +8,6 @@ that came over a socket is ever unpickled (DESIGN 5.11).
 
 from __future__ import annotations
 
-import faulthandler
 import os
 import pickle
 import resource
@@ -301,6 +300,8 @@ def _last_one_out(directory: Path, patience: float) -> None:
 
 
 def main() -> int:
+    from palm import log_handler
+
     order_fd, report_fd, owner_fd, records_fd = map(int, [*sys.argv[1:], "-1"][:4])  # owner -1: it is nobody's
     for fd in (order_fd, report_fd, owner_fd, records_fd):
         if fd >= 0:
@@ -308,6 +309,8 @@ def main() -> int:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the owner, whose end ends us
     report = socket.socket(fileno=report_fd)
     try:
+        if records_fd >= 0:
+            log_handler.print_lines()
         with open(order_fd, "rb") as f:
             sys.path[:], order_bytes, suspects, again = pickle.load(f)
         order = _order_of(order_bytes)
@@ -330,9 +333,7 @@ def _run_and_log(order: Order, report: socket.socket, records: int) -> None:
     from palm import log_handler
 
     core_space.open_space(order.memory)  # it has the pulse
-    log_handler.take_prints()
-    if sys.stderr is not None:
-        faulthandler.enable(all_threads=False)
+    log_handler.relieve()
     with log_handler.installed(log_handler.Handler(records, order)) as handler:
         run(order, lambda: _say_ready(report), handler)
 
