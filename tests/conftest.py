@@ -31,6 +31,8 @@ MINE = os.environ.get("PALM_TESTS_OF") != WHO
 RUNTIME = tempfile.mkdtemp(prefix="pt-", dir="/tmp") if MINE else os.environ["PALM_TESTS_IN"]
 os.environ["PALM_TESTS_OF"] = WHO
 os.environ["PALM_TESTS_IN"] = os.environ["XDG_RUNTIME_DIR"] = RUNTIME
+os.environ["XDG_STATE_HOME"] = f"{RUNTIME}/state"
+LOGS = f"{RUNTIME}/state/"  # the log of a cluster that outlives a test is open when its first server says anything
 os.environ["PALM_CAPSULES"] = f"{RUNTIME}/capsules"
 # A shell that starts tests in the background has them ignore Ctrl-C, which some of them are about.
 signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -123,7 +125,7 @@ def fds() -> dict[str, str]:
             target = os.readlink(f"/proc/self/fd/{fd}")
         except OSError:
             continue
-        if not target.startswith(("/proc", "/dev/")):
+        if not target.startswith(("/proc", "/dev/", LOGS)):
             found[fd] = target
     return found
 

@@ -423,7 +423,7 @@ def test_a_registry_that_knows_nobody_yet_gives_no_numbers(monkeypatch):
     now = time.monotonic()
     monkeypatch.setattr(time, "monotonic", lambda: now)
     registry = Registry()
-    registry.setup("cluster", "address", again=True)
+    registry.setup("cluster", "address", "log", again=True)
     numbers = registry.reserve("a", 2, places.this_process())
     assert next(numbers) is None and not registry.lead("a", places.this_process())
     registry.started(["a/0"])

@@ -404,9 +404,9 @@ def test_a_registry_that_knows_nobody_yet(monkeypatch):
     now = time.monotonic()
     monkeypatch.setattr(time, "monotonic", lambda: now)
     first, second = Registry(), Registry()
-    first.setup("cluster", "address")
+    first.setup("cluster", "address", "log")
     assert first.lookup(["one"])["states"] == {}
-    second.setup("cluster", "address", again=True)
+    second.setup("cluster", "address", "log", again=True)
     assert second.lookup(["one"])["states"] == {"one": "restarting"}
     second.started(["one"])
     assert second.lookup(["one", "other"])["states"] == {"one": "restarting", "other": "restarting"}

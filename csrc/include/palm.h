@@ -583,6 +583,11 @@ void palm_pulse_watch_owner(palm_pulse *pulse, int owner_fd, int grace_ms, const
  * -1: since nobody starts this process again, only what overruns its own limit ends it, and a line on stderr says so. */
 enum { PALM_EXIT_ENDED = 124 };
 void palm_pulse_limit(palm_pulse *pulse, palm_node *node, int grace_ms);
+/* fd: a pipe into which this process prints, opened for reading and writing, and not to wait. If it stays full for a second
+ * it is emptied, so that nobody waits for ever for a reader that does not read; a line "\x1e!N" in it tells of how many
+ * lines. Two at most; the fd is the pulse's own. */
+enum { PALM_MAX_PRINTS = 2 };
+void palm_pulse_relieve(palm_pulse *pulse, int fd);
 void palm_pulse_stop(palm_pulse *pulse);
 
 /* --------------------------------------------------------------------------------------------------------- book */

@@ -3,6 +3,7 @@
  * The thread that keeps time while a function computes, with the GIL or without (R10), and that ends the process when
  * its owner is gone (R15), or a function takes longer than it may. It calls nothing that waits. */
 #include "palm.h"
+#include "spill.h"
 
 #include <errno.h>
 #include <poll.h>
@@ -29,6 +30,8 @@ struct palm_pulse {
     uint64_t end_at_ns; /* 0: the owner lives */
     palm_node *limited; /* whose functions are watched; NULL: none */
     int limit_grace_ms;
+    palmi_spill prints[PALM_MAX_PRINTS];
+    unsigned n_prints;
     char unlink_path[512];
 };
 
@@ -55,8 +58,11 @@ static void end_process(palm_pulse *p, int code)
     _exit(code);
 }
 
-static void say(const char *function)
+/* It may not wait: who does not read what this process prints may be the one that is to be told. */
+static void say(palm_pulse *p, const char *function)
 {
+    for (unsigned i = 0; i < p->n_prints; i++)
+        palmi_spill_empty(&p->prints[i]);
     char line[PALM_NAME_BYTES + 128];
     int n = snprintf(line, sizeof line,
                      "palm: %.*s has overrun its timeout: this process ends, and nobody is there to start it again\n",
@@ -81,7 +87,7 @@ static void end_work(palm_pulse *p, palm_end why, uint64_t since)
     palm_gauge(&work->ended_since, since);
     if (p->limit_grace_ms < 0) {
         uint64_t function = __atomic_load_n(&work->function, __ATOMIC_RELAXED);
-        say(p->counters->functions[function < PALM_MAX_FUNCTIONS ? function : PALM_MAX_FUNCTIONS - 1].name);
+        say(p, p->counters->functions[function < PALM_MAX_FUNCTIONS ? function : PALM_MAX_FUNCTIONS - 1].name);
     }
     end_process(p, PALM_EXIT_ENDED);
 }
@@ -110,6 +116,8 @@ static void beat(palm_pulse *p)
         palm_node_tick(p->nodes[i], &unread);
     palm_gauge(&p->counters->unread.envelopes, unread.envelopes);
     __atomic_store_n(&p->counters->unread.pid, unread.pid, __ATOMIC_RELAXED); /* a glance: the two may not fit */
+    for (unsigned i = 0; i < p->n_prints; i++)
+        palmi_spill_beat(&p->prints[i]);
     if (p->limited)
         judge(p, now);
     if (p->end_at_ns && now >= p->end_at_ns)
@@ -208,6 +216,16 @@ void palm_pulse_watch_owner(palm_pulse *p, int owner_fd, int grace_ms, const cha
     ring(p);
 }
 
+void palm_pulse_relieve(palm_pulse *p, int fd)
+{
+    pthread_mutex_lock(&p->lock);
+    if (p->n_prints < PALM_MAX_PRINTS)
+        p->prints[p->n_prints++] = (palmi_spill){.fd = fd};
+    else
+        close(fd);
+    pthread_mutex_unlock(&p->lock);
+}
+
 void palm_pulse_stop(palm_pulse *p)
 {
     pthread_mutex_lock(&p->lock);
@@ -215,6 +233,8 @@ void palm_pulse_stop(palm_pulse *p)
     pthread_mutex_unlock(&p->lock);
     ring(p);
     pthread_join(p->thread, NULL);
+    for (unsigned i = 0; i < p->n_prints; i++)
+        close(p->prints[i].fd);
     close(p->bell);
     pthread_mutex_destroy(&p->lock);
     free(p);

@@ -20,12 +20,17 @@ import threading
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from palm import nursery
+from palm.log_pipes import Pipes
 from palm.restarts import LIVED, Restarts
 
+if TYPE_CHECKING:
+    from palm.logs import Logs
+
 THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMEXPR_NUM_THREADS")
+NURSERY = "registry/nursery"  # in the log; a name that no server of a user can have
 PID_BYTES = 8  # at the begin of an order: the nursery's fork leaves the pid there
 MOST = 128 << 10  # bytes of a request: what a socket of this kind takes at once
 ANSWER = 1.0  # seconds in which the nursery forks; it may be stopped by a signal
@@ -87,9 +92,16 @@ class Born:
 
 
 class Births:
-    """Of one cluster, whose supervisor calls everything in here, with its lock. Only `born` waits, for milliseconds."""
+    """Of one cluster, whose supervisor calls everything in here, with its lock. Only `born` waits, for milliseconds.
 
-    def __init__(self) -> None:
+    Parameters
+    ----------
+    logs : Logs, optional
+        Hears what the nursery says.
+    """
+
+    def __init__(self, logs: Logs | None = None) -> None:
+        self._logs = logs
         self.settled = threading.Event()  # the first nursery is ready, or will never be
         self.why_none = ""  # what it has said instead of "ready"
         self._restarts = Restarts()
@@ -109,15 +121,17 @@ class Births:
 
     # ------------------------------------------------------------------------------------------------- births
 
-    def born(self, order: int, report: int, owner: int, env: Mapping[str, str]) -> Born | None:
-        """A process of this order, if the nursery has one for this environment."""
+    def born(self, order: int, report: int, owner: int, env: Mapping[str, str], pipes: Pipes | None) -> Born | None:
+        """A process of this order, if the nursery has one for this environment. pipes: those that it is heard by; None:
+        it prints where this process does."""
         if not self._is_ready or _that_matter(env) != _that_matter(self._env):
             return None
-        standard = [fd for fd in (1, 2) if _is_open(fd)]
+        standard = [1, 2] if pipes else [fd for fd in (1, 2) if _is_open(fd)]
+        fds = [order, report, owner, *(pipes.writes if pipes else standard)]
         request = json.dumps({"env": dict(env), "standard": standard, **_circumstances()}).encode()
         if len(request) > MOST:
             return None
-        if not self._has_answered(request, [order, report, owner, *standard]):
+        if not self._has_answered(request, fds):
             self._end()
             self._again(self._restarts.died(self._made_progress()))
         pid = int.from_bytes(os.pread(order, 4, 0), sys.byteorder)
@@ -161,13 +175,22 @@ class Births:
         self._env = {**os.environ, **dict.fromkeys(THREADS, "1")}  # with one thread it can be forked
         self._asks, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         self._asks.settimeout(ANSWER)
-        with theirs:
-            self._process = subprocess.Popen(
-                [sys.executable, "-c", _MAIN, str(theirs.fileno())],
-                pass_fds=(theirs.fileno(),),
-                env=self._env,
-                stdin=subprocess.DEVNULL,
-            )
+        pipes = self._logs.pipes(("stdout", "stderr")) if self._logs else None
+        out, err = pipes.writes if pipes else (None, None)
+        try:
+            with theirs:
+                self._process = subprocess.Popen(
+                    [sys.executable, "-c", _MAIN, str(theirs.fileno())],
+                    pass_fds=(theirs.fileno(),),
+                    env=self._env,
+                    stdin=subprocess.DEVNULL,
+                    stdout=out,
+                    stderr=err,
+                )
+        finally:
+            if self._logs and pipes:
+                pipes.given()
+                self._logs.hear(NURSERY, None, self.pid, pipes)
         self._pidfd = os.pidfd_open(self._process.pid)
         self._asks.send(json.dumps([p for p in sys.path if isinstance(p, str)]).encode())
         self._is_ready, self._bore, self._since = False, False, time.monotonic()

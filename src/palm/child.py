@@ -16,13 +16,17 @@ import subprocess
 import sys
 import time
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from palm._core import space as core_space
 from palm.births import PID_BYTES, Births, Born
+from palm.log_pipes import Pipes
 from palm.process import Order
 from palm.restarts import LIVED, Policy, Restarts
 from palm.suspects import Name, Numbered, Suspect, Suspects
+
+if TYPE_CHECKING:
+    from palm.logs import Logs
 
 MAIN = "from palm.process import main; raise SystemExit(main())"
 
@@ -58,6 +62,8 @@ class Child:
         Where its processes may be born; else they are executed.
     policy : Policy, optional
         After which deaths it is started again.
+    logs : Logs, optional
+        Hears what they say; else that goes where this process's goes.
 
     Raises
     ------
@@ -73,6 +79,7 @@ class Child:
         attempts: int = 1,
         births: Births | None = None,
         policy: Policy | None = None,
+        logs: Logs | None = None,
     ) -> None:
         self.name, self.server, self.timeout = order.process, order.name, timeout
         self.restarts = Restarts(attempts, policy)
@@ -83,7 +90,8 @@ class Child:
         self.end_told: tuple[int, str, str] | None = None  # pid, reason and state; None: it is there
         self.doomed = ""  # why it is ended, and not started again
         self._order, self._env, self._owner_fd = pickled(order), env, order.owner_fd
-        self._births = births
+        self.worker = order.shown_worker
+        self._births, self._logs = births, logs
         self._report: socket.socket | None = None
         self._said = b""
         self._page: core_space.Page | None = None
@@ -111,30 +119,44 @@ class Child:
         again = self.process is not None
         order = os.memfd_create("order")  # a pipe would hold less than some orders have
         ours, theirs = socket.socketpair()
+        pipes = None
         try:
+            pipes = self._logs.pipes() if self._logs else None
             with open(order, "wb", closefd=False) as f:
                 f.write(bytes(PID_BYTES))
                 pickle.dump((sys.path, self._order, list(suspects), again), f)
             os.lseek(order, PID_BYTES, os.SEEK_SET)
-            self.process = self._born(order, theirs.fileno()) or self._executed(order, theirs.fileno())
+            fds = (order, theirs.fileno(), self._owner_fd)
+            self.process = self._born(*fds, pipes) or self._executed(*fds, pipes)
             self.pidfd = self._opened_pidfd()
         except BaseException:
             ours.close()
+            if pipes:
+                pipes.close()
             raise
         finally:
             os.close(order)
             theirs.close()
+        if self._logs and pipes:
+            pipes.given()
+            self._logs.hear(self.server, self.worker, self.process.pid, pipes)
         ours.setblocking(False)
         self._report, self._said, self._page = ours, b"", None
         self._since, self._late, self.spawn_at = time.monotonic(), False, None
 
-    def _born(self, order: int, report: int) -> Born | None:
-        return self._births.born(order, report, self._owner_fd, self._env) if self._births else None
+    def _born(self, order: int, report: int, owner: int, pipes: Pipes | None) -> Born | None:
+        return self._births.born(order, report, owner, self._env, pipes) if self._births else None
 
-    def _executed(self, *fds: int) -> subprocess.Popen[bytes]:
-        fds = (*fds, self._owner_fd)
+    def _executed(self, order: int, report: int, owner: int, pipes: Pipes | None) -> subprocess.Popen[bytes]:
+        out, err, records = pipes.writes if pipes else (None, None, -1)
+        fds = (order, report, owner, records)
         return subprocess.Popen(
-            [sys.executable, "-c", MAIN, *map(str, fds)], pass_fds=fds, env=self._env, stdin=subprocess.DEVNULL
+            [sys.executable, "-c", MAIN, *map(str, fds)],
+            pass_fds=[fd for fd in fds if fd >= 0],
+            env=self._env,
+            stdin=subprocess.DEVNULL,
+            stdout=out,
+            stderr=err,
         )
 
     def _opened_pidfd(self) -> int:

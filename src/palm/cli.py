@@ -183,6 +183,42 @@ def status(cluster: str | None, as_json: bool) -> None:
 
 @palm.command()
 @_cluster
+@click.option("-f", "follow", is_flag=True, help="Go on with what comes, until the cluster ends or Ctrl-C.")
+@click.option("--job", default="", metavar="ID", help="Of one job alone; the begin of its id will do.")
+@click.option(
+    "--level", default="0", metavar="LEVEL", help="debug, info, warning, error, critical: this one and above."
+)
+@click.option(
+    "-n",
+    "last",
+    type=click.IntRange(min=0),
+    default=100,
+    show_default=True,
+    metavar="N",
+    help="The last N records; 0: all that there are.",
+)
+@click.option("--json", "as_json", is_flag=True, help="A JSON object a line, with all that is known of it.")
+@click.argument("server", default="")
+def logs(cluster: str | None, follow: bool, job: str, level: str, last: int, as_json: bool, server: str) -> None:
+    """Show what servers log and print: palm logs -f denoise
+
+    SERVER is a server, or one of its workers: denoise/0. What is printed counts as info, on standard error as warning.
+    With --cluster NAME, also of one that has ended.
+    """
+    from palm import cli_logs
+    from palm.log_record import Wanted, level_of
+
+    try:
+        wanted = Wanted(server, job, level_of(level))
+    except ValueError as e:
+        raise click.UsageError(str(e)) from None
+    with cli_logs.opened(cluster, _client) as log:
+        cli_logs.check(log, server)
+        cli_logs.show(log, wanted, last, follow, as_json)
+
+
+@palm.command()
+@_cluster
 @_timeout
 @click.argument("step")
 @click.argument("file", required=False)

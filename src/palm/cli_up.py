@@ -56,6 +56,8 @@ def up(path: Path, ready_fd: int = -1) -> int:
     try:
         cluster = applying.open_cluster(configuration)
         try:
+            if ready_fd >= 0:
+                cluster._logs.mute()  # that file would grow for ever
             with applying.serve_metrics(configuration, cluster):
                 applying.start(configuration, cluster)
                 with control.Control(cluster, Running(configuration, cluster).apply):
@@ -151,7 +153,7 @@ def up_detached(path: Path) -> int:
     name = said.removeprefix("ready ")
     click.echo(
         f"cluster {name} is up: {', '.join(configuration.servers) or 'no servers'} "
-        f"(pid {child.pid}, log {log}); stop it with: palm down {name}"
+        f"(pid {child.pid}); what it says: palm logs -f --cluster {name}; stop it with: palm down {name}"
     )
     child.returncode = 0  # it is not ours to wait for
     return 0

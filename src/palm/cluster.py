@@ -17,6 +17,7 @@ import weakref
 from collections.abc import Callable, Mapping
 from dataclasses import replace as replace_fields
 from os import PathLike
+from pathlib import Path
 from typing import Any
 
 from palm import addresses, arguments, cache, places, process
@@ -71,9 +72,12 @@ class Cluster:
         self._closed = False
         self._pid = os.getpid()
         self._owner_read, self._owner_write = os.pipe()  # nobody writes: it breaks when this process ends
+        from palm.logs import Logs  # what it imports, a client need not wait for
+
+        self._logs = Logs(self._directory)
         self._reports = Reports(self._ask_registry)
-        self._births = Births()
-        self._supervisor = Supervisor(self._directory, self._reports.put, self._births)
+        self._births = Births(self._logs)
+        self._supervisor = Supervisor(self._directory, self._reports.put, self._births, self._logs.say)
         try:
             if _part_of is None:
                 self._begin_registry()
@@ -201,6 +205,7 @@ class Cluster:
         order.setup = {
             "cluster": self.name,
             "address": self.address,
+            "log": str(self._logs.path),
             "store": str(self._directory / "registry.db"),
         }
         self._launch(order, {}, cores=1, timeout=30.0, attempts=1)
@@ -280,7 +285,7 @@ class Cluster:
         order.owner_fd, order.work_grace = self._owner_read, process.WORK_GRACE
         threads = {k: str(cores) for k in THREADS if k not in os.environ}  # before numpy is imported there (R28)
         births = None if env else self._births  # nobody knows which of the modules there would have read it
-        return Child(order, {**os.environ, **threads, **env}, timeout, attempts, births, policy)
+        return Child(order, {**os.environ, **threads, **env}, timeout, attempts, births, policy, self._logs)
 
     def stop(self, name: str, *, timeout: float = 10.0) -> None:
         """Stop a server in good order: what it has received is worked on first. Its cache ends with it."""
@@ -420,6 +425,7 @@ class Cluster:
                 child.end(max(0.1, end - time.monotonic()))
         for fd in (self._owner_read, self._owner_write):
             os.close(fd)
+        self._logs.close()
         places.remove(self._directory)
         _open.discard(self)
 
@@ -519,6 +525,8 @@ def serve(
     Disconnected
         There is no such cluster.
     """
+    from palm import log_handler
+
     _check_not_imported("serves one")
     cls, setup = load(template), arguments.mapping("setup", setup)
     _check_setup(cls, setup)
@@ -532,7 +540,8 @@ def serve(
     )
     before = [(number, signal.getsignal(number)) for number in (signal.SIGTERM, signal.SIGINT)]
     try:
-        process.run(order, lambda: None)
+        with log_handler.introduced(order, Path(order.directory)) as records:
+            process.run(order, lambda: None, records)
     finally:
         for number, handler in before:
             signal.signal(number, handler)

@@ -23,6 +23,7 @@ from palm.child import MAIN, pickled
 from palm.directory import Directory
 from palm.errors import Crashed, Disconnected, NotFound, PalmError, Timeout
 from palm.leader import JOIN, LEAVE
+from palm.log_pipes import Pipes, introduce
 from palm.membership import JOINS, Enlistment, Membership
 from palm.process import Order
 from palm.template import Server, exposure
@@ -164,15 +165,15 @@ def _text(functions: dict[str, Any]) -> str:
 class Start:
     """Starts leaders that belong to nobody: such a one stays as long as it has workers, whoever has started it.
 
-    What it has to say stands in ``<server>.log`` in the cluster's directory: the terminal, and the pipe of whoever
-    reads what this process says, are not its own.
+    What it has to say goes to the cluster's owner: the terminal, and the pipe of whoever reads what this process says,
+    are not its own.
     """
 
     def __init__(self, order: Order) -> None:
         order.owner_fd, order.worker = -1, None
         self.failure = ""  # why the last one did not get ready
         self._order = pickled(order)
-        self._log = Path(order.directory) / f"{order.name}.log" if order.directory else Path(os.devnull)
+        self._name, self._directory = order.name, Path(order.directory)
 
     def begin(self) -> None:
         self.failure = ""
@@ -194,16 +195,22 @@ class Start:
 
     def _executed(self, *fds: int) -> subprocess.Popen[bytes]:
         env = {**{k: "1" for k in THREADS}, **os.environ}
-        with open(self._log, "ab") as log:
-            return subprocess.Popen(
-                [sys.executable, "-c", MAIN, *map(str, (*fds, -1))],
-                pass_fds=fds,
+        pipes = Pipes()
+        try:
+            out, err, records = pipes.writes
+            process = subprocess.Popen(
+                [sys.executable, "-c", MAIN, *map(str, (*fds, -1, records))],
+                pass_fds=(*fds, records),
                 env=env,
                 start_new_session=True,
                 stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=log,
+                stdout=out,
+                stderr=err,
             )
+            introduce(self._directory, self._name, None, process.pid, pipes)
+            return process
+        finally:
+            pipes.close()
 
     def _watch(self, process: subprocess.Popen[bytes], report: socket.socket) -> None:
         """Hears whether it gets ready, and then waits, so that it does not stay as a zombie."""

@@ -584,6 +584,15 @@ class Host:
             self._message_cache = self.at, self._describe(self._event, self._assignment, self.at)
         return self._message_cache[1]
 
+    def message_at_work(self) -> tuple[str, tuple[int, ...]]:
+        """Its job's id and its path, for the log. Both empty: there is none; the path alone: there are several."""
+        if self._generators.running is None and self.members:
+            return (self._assignment.job.key.hex() if self._assignment else ""), ()
+        if self._generators.running is None and (self._event is None or self._assignment is None or self.at < 0):
+            return "", ()
+        message = self.message()
+        return message.job, message.path
+
     def _describe(self, event: core.Event, a: Assignment, i: int) -> Message:
         name = event.number(i), event.path(i)
         return self._described(a, name, event.deadline(i), a.tried.get(name, 0) + 1)

@@ -56,6 +56,7 @@ def _prepare() -> Callable[[Mapping[str, str]], None]:
     import threadpoolctl  # type: ignore[import-untyped]
 
     import palm.host
+    import palm.log_handler
     import palm.membership
     import palm.registry  # noqa: F401
     from palm._core import birth
@@ -97,7 +98,8 @@ def _live(request: bytes, fds: list[int], set_threads: Callable[[Mapping[str, st
     from palm import process
 
     asked = json.loads(request)
-    directory, order, report, owner, *standard = fds
+    directory, order, report, owner, *more = fds
+    standard, records = more[: len(asked["standard"])], more[len(asked["standard"]) :]
     for fd, number in zip(standard, asked["standard"], strict=True):
         os.dup2(fd, number)
         os.close(fd)
@@ -111,7 +113,7 @@ def _live(request: bytes, fds: list[int], set_threads: Callable[[Mapping[str, st
         sys.stdout.reconfigure(line_buffering=os.isatty(1))  # type: ignore[union-attr]
     importlib.invalidate_caches()
     threading.main_thread()._set_native_id()  # type: ignore[attr-defined]  # Python 3.11 leaves the parent's
-    sys.argv[1:] = map(str, (order, report, owner))
+    sys.argv[1:] = map(str, (order, report, owner, *records))
     return process.main()
 
 

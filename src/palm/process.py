@@ -31,6 +31,7 @@ from palm.template import Reduce, Server, Source, exposure
 if TYPE_CHECKING:
     from palm.host import Host, Post
     from palm.leader import Leader
+    from palm.log_handler import Handler
     from palm.membership import Enlistment
     from palm.registry import Registry
 
@@ -75,6 +76,13 @@ class Order:
         """Its name among the processes of the cluster: that of the server, and the number of the worker."""
         return self.name if self.worker is None else f"{self.name}/{self.worker}"
 
+    @property
+    def shown_worker(self) -> int | None:
+        """In the log: which of those that run functions it is; None: it runs none."""
+        if self.worker is None and not (self.leads or self.is_ours or self.guest):
+            return 0
+        return self.worker
+
 
 def load(template: Any) -> type[Server]:
     """The class that ``"module:Class"`` names, or the class itself."""
@@ -112,8 +120,8 @@ def describe(server: Server, order: Order, address: str, supervised: bool) -> di
     }
 
 
-def run(order: Order, ready: Callable[[], None]) -> None:
-    """Runs the server until it is stopped."""
+def run(order: Order, ready: Callable[[], None], records: Handler | None = None) -> None:
+    """Runs the server until it is stopped. records: where what is logged goes, which has to know of which message."""
     from palm.faults import Faults
     from palm.host import Host, Post
     from palm.registry import Registry
@@ -154,6 +162,8 @@ def run(order: Order, ready: Callable[[], None]) -> None:
     else:
         host = Host(server, post)
     host.cache_bound = order.cache
+    if records:
+        records.attach(host)
     if membership and order.worker is not None and guest is None:
         from palm.leader import JOIN
         from palm.membership import Enlistment
@@ -170,6 +180,8 @@ def run(order: Order, ready: Callable[[], None]) -> None:
         if server._host is not None:  # else nothing of it runs here
             with core_space.arena(shared=False):
                 server.setup(**order.setup, **({"again": order.again} if order.is_registry else {}))
+            if records:
+                records.settle()
         if not order.is_ours:  # to end that for one message that takes long would cost all of them
             host.node.limit(_work_grace(order, time.monotonic() - began))
         if membership:
@@ -305,18 +317,22 @@ def _last_one_out(directory: Path, patience: float) -> None:
 
 
 def main() -> int:
-    order_fd, report_fd, owner_fd = map(int, sys.argv[1:4])  # the last one -1: it is nobody's
-    for fd in (order_fd, report_fd, owner_fd):
+    from palm import log_handler
+
+    order_fd, report_fd, owner_fd, records_fd = map(int, [*sys.argv[1:], "-1"][:4])  # owner -1: it is nobody's
+    for fd in (order_fd, report_fd, owner_fd, records_fd):
         if fd >= 0:
             os.set_inheritable(fd, False)
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the owner, whose end ends us
     report = socket.socket(fileno=report_fd)
     try:
+        if records_fd >= 0:
+            log_handler.print_lines()
         with open(order_fd, "rb") as f:
             sys.path[:], order_bytes, suspects, again = pickle.load(f)
         order = _order_of(order_bytes)
         order.suspects, order.again, order.owner_fd = suspects, again, owner_fd
-        run(order, lambda: _say_ready(report))
+        _run_and_log(order, report, records_fd)
     except BaseException as e:
         if report.fileno() < 0:
             raise
@@ -324,6 +340,19 @@ def main() -> int:
         report.close()
         return 1
     return 0
+
+
+def _run_and_log(order: Order, report: socket.socket, records: int) -> None:
+    """records: where those go that are logged; -1: nobody hears this process."""
+    if records < 0:
+        run(order, lambda: _say_ready(report))
+        return
+    from palm import log_handler
+
+    core_space.open_space(order.memory)  # it has the pulse
+    log_handler.relieve()
+    with log_handler.installed(log_handler.Handler(records, order)) as handler:
+        run(order, lambda: _say_ready(report), handler)
 
 
 def _say_ready(report: socket.socket) -> None:

@@ -9,9 +9,10 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from palm import places
+from palm import log_files, places
 from palm.cache import SERVER as CACHE
 from palm.directory import COMING
+from palm.log_record import Wanted
 from palm.store import Store
 from palm.template import Server, function
 from palm.tenure import LINGER
@@ -25,10 +26,10 @@ JOINING = 1.0  # seconds in which others that have joined its predecessor join i
 class Registry(Server):
     """Names, addresses, functions; a process of its own, supervised by whoever started the cluster."""
 
-    def setup(self, cluster: str, address: str, again: bool = False, store: str = "") -> None:
-        """again: there has been another one before, and those who have joined that one do not know it yet. store: the
-        file in which it has left what it knew."""
-        self.cluster, self.address = cluster, address
+    def setup(self, cluster: str, address: str, log: str, again: bool = False, store: str = "") -> None:
+        """log: where its files are. again: there has been another one before, and those who have joined that one do not
+        know it yet. store: the file in which it has left what it knew."""
+        self.cluster, self.address, self._log_files = cluster, address, Path(log)
         self._began = time.monotonic()
         kinds = ("known", "reasons", "states", "clients", "ends", "numbers")
         self._store = Store(Path(store) if store else None, kinds, again)
@@ -215,6 +216,23 @@ class Registry(Server):
             "clients": [{k: c[k] for k in ("pid", "page")} for c in self._clients_alive()],
         }
 
+    @function
+    def log_names(self) -> dict[str, Any]:
+        """Of the processes that have said anything; and where the files are."""
+        return {"names": log_files.names(self._log_files), "path": str(self._log_files)}
+
+    @function
+    def log_on(self, cursor: str, wanted: tuple[str, str, int]) -> tuple[Any, ...]:
+        """A look at the log from the cursor on (`log_files.look_on`)."""
+        return tuple(log_files.look_on(self._log_files, _text(cursor), _wanted(wanted)))
+
+    @function
+    def log_back(self, cursor: str, wanted: tuple[str, str, int], most: int) -> tuple[Any, ...]:
+        """A look at what is before it."""
+        if type(most) is not int or most < 1:
+            raise ValueError("a look finds a natural number of records at most")
+        return tuple(log_files.look_back(self._log_files, _text(cursor), _wanted(wanted), most))
+
     def _crew(self, server: dict[str, Any], alive: Mapping[str, dict[str, Any]]) -> list[dict[str, Any]]:
         """The processes that run its functions: itself, or its workers."""
         if not server["leads"]:
@@ -271,6 +289,19 @@ class Registry(Server):
                         self._awaited[name.partition("/")[0]] = time.monotonic() + LINGER
                     self._note(name, s["pid"], "nobody has watched it; its standard error may say more (palm.serve)")
         return self.known
+
+
+def _text(value: Any) -> str:
+    if type(value) is not str:
+        raise TypeError("a cursor is a text")
+    return value
+
+
+def _wanted(value: Any) -> Wanted:
+    """Of server, job and level."""
+    if type(value) is not tuple or [type(v) for v in value] != [str, str, int]:
+        raise TypeError("who asks for records names a server, a job and a level")
+    return Wanted(*value)
 
 
 def _lives(process: dict[str, Any]) -> bool:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import logging
 import os
 import select
 import signal
@@ -42,10 +43,18 @@ class Supervisor:
         itself was started again. Must not wait.
     births : Births
         Of all its children; its own from now on.
+    note : callable
+        Called with server, worker, pid, level and text: for the log. Must not wait.
     """
 
-    def __init__(self, directory: Path, tell: Callable[..., object], births: Births) -> None:
-        self._directory, self._tell, self._births = directory, tell, births
+    def __init__(
+        self,
+        directory: Path,
+        tell: Callable[..., object],
+        births: Births,
+        note: Callable[[str, int | None, int, int, str], None],
+    ) -> None:
+        self._directory, self._tell, self._births, self._note = directory, tell, births, note
         self._children: dict[str, Child] = {}
         self._lock = threading.RLock()  # of the children and all that is known of them
         self._suspects = Suspects()
@@ -194,6 +203,7 @@ class Supervisor:
         self._remove_dead_sockets()
         if not child.started.done():
             del self._children[child.name]
+            self._log(child, logging.ERROR, f"did not start: {failure or reason}")
             child.forget()
             child.started.set_exception(PalmError(f"{child.name!r} did not start:\n{failure or reason}"))
             return
@@ -203,6 +213,7 @@ class Supervisor:
         clean = not failure and end is None and child.process.returncode == 0
         delay = child.restarts.failed() if failure else self._blame(child, reason, end, clean)
         self._excused.discard(child.pid)
+        self._log(child, *_in_words(failure, reason, delay))
         child.forget()
         if failure:
             print(f"palm: {child.name!r} did not start:\n{failure}", file=sys.stderr)
@@ -215,6 +226,9 @@ class Supervisor:
             )
         else:
             self._again(child, reason, delay)
+
+    def _log(self, child: Child, level: int, text: str) -> None:
+        self._note(child.server, child.worker, child.pid, level, text)
 
     def _blame(self, child: Child, reason: str, end: EndOfWork | None, clean: bool) -> float | None:
         """The message in which it died, if there is one; returns after how many seconds it is started again, or
@@ -280,6 +294,14 @@ class Supervisor:
         self._births.close()
         with self._lock:
             return [child for name in self.names() if (child := self.remove(name)) is not None]
+
+
+def _in_words(failure: str, reason: str, delay: float | None) -> tuple[int, str]:
+    """Level and text of an end, for the log."""
+    what = f"did not start: {failure}" if failure else f"died: {reason}"
+    if delay is None:
+        return logging.ERROR, f"{what}; it is given up"
+    return logging.WARNING, f"{what}; it is started again{f' in {delay:.1g} s' if delay else ''}"
 
 
 def _readable(fds: list[int], until: float) -> list[int]:

@@ -286,7 +286,9 @@ class Server:
 
     @property
     def log(self) -> logging.Logger:
-        """The logger ``palm.<name>``; standard error is where it goes."""
+        """The logger ``palm.<name>``, whose records ``palm logs`` shows with server, worker, job and message
+        (docs/logs.md): INFO and above, or from the level on that is set by `setLevel` here or, in `setup`, for all
+        loggers. WARNING and above are shown on the terminal too."""
         return logging.getLogger(f"palm.{self.name or type(self).__name__.lower()}")
 
     @property

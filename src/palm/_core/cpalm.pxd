@@ -366,6 +366,7 @@ cdef extern from "palm.h" nogil:
     void palm_pulse_remove(palm_pulse *pulse, palm_node *node)
     void palm_pulse_watch_owner(palm_pulse *pulse, int owner_fd, int grace_ms, const char *unlink_path)
     void palm_pulse_limit(palm_pulse *pulse, palm_node *node, int grace_ms)
+    void palm_pulse_relieve(palm_pulse *pulse, int fd)
     void palm_pulse_stop(palm_pulse *pulse)
 
     ctypedef struct palm_book

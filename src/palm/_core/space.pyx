@@ -6,6 +6,7 @@ import os
 import time
 
 from libc.stdint cimport int32_t, uint32_t, uint64_t
+from libc.stdio cimport _IOLBF, setvbuf, stdout
 from libc.string cimport memcpy
 
 from palm._core.cpalm cimport *
@@ -122,6 +123,18 @@ def watch_owner(int fd, int grace_ms, str unlink_path):
     """End this process when the write end of the pipe `fd` is closed: softly at once, hard after `grace_ms` (R15)."""
     cdef bytes path = os.fsencode(unlink_path)
     palm_pulse_watch_owner(pulse(), fd, grace_ms, path)
+
+
+def relieve(int fd):
+    """`fd` is a pipe into which this process prints, and its number the process's: when it stays full for a second, the
+    pulse empties it, so that nobody waits for ever for who has to read it."""
+    cdef int own = os.open(f"/proc/self/fd/{fd}", os.O_RDWR | os.O_NONBLOCK)
+    palm_pulse_relieve(pulse(), own)
+
+
+def buffer_lines():
+    """C's stdout is to be written line by line, though it is no terminal: what was printed before a crash is there."""
+    setvbuf(stdout, NULL, _IOLBF, 0)
 
 
 def zmq_load(str path):
