@@ -24,7 +24,7 @@ static inline peer peer_open(const char *name, bool frames)
     palm_space_options options = {.bound = 64 << 20};
     snprintf(endpoint, sizeof endpoint, "ipc://%s/%s", directory, name);
     CHECK_OK(palm_space_open(&options, &p.space));
-    CHECK_OK(palm_node_open(&(palm_node_options){endpoint, name, p.space, frames, sockets}, &p.node));
+    CHECK_OK(palm_node_open(&(palm_node_options){endpoint, name, p.space, frames, sockets, false}, &p.node));
     CHECK(!strcmp(palm_node_endpoint(p.node), endpoint));
     return p;
 }

@@ -143,6 +143,35 @@ def status(cluster: str | None, as_json: bool) -> None:
 
 @palm.command()
 @_cluster
+@click.option(
+    "--interval",
+    type=click.FloatRange(min=0.1),
+    default=1.0,
+    show_default=True,
+    metavar="SECONDS",
+    help="Time between two looks, over which rates are taken.",
+)
+@click.option("-n", "--iterations", type=click.IntRange(min=1), metavar="N", help="End after so many intervals.")
+@click.option("--sort", default="name", show_default=True, metavar="COLUMN", help="name, busy, calls, median, ...")
+@click.option("--reverse", is_flag=True, help="The other way round.")
+@click.option("--json", "as_json", is_flag=True, help="Print an object each interval, one a line.")
+def top(cluster: str | None, interval: float, iterations: int | None, sort: str, reverse: bool, as_json: bool) -> int:
+    """Watch a cluster at work: rates, times of calls, what waits, memory, and which server limits.
+
+    In a terminal it is live, and keys sort it: h shows which. In a pipe it prints a table each interval. What is shown
+    is read from the processes' pages: none is asked, or slowed down.
+    """
+    from palm import cli_top, top_view
+
+    if sort not in top_view.NAMES:
+        raise click.UsageError(f"--sort {sort!r}: there is no such column; there are {', '.join(top_view.NAMES)}")
+    view = top_view.View(sort, reverse)
+    with _client(cluster) as client:
+        return cli_top.top(client, interval, iterations, view, as_json)
+
+
+@palm.command()
+@_cluster
 @_timeout
 @click.argument("step")
 @click.argument("file", required=False)

@@ -1,0 +1,78 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""What the processes of a cluster do and have: read off their pages and /proc, so that none of them is asked, or waited
+for (DESIGN 5.10).
+"""
+
+from __future__ import annotations
+
+import re
+import time
+from pathlib import Path
+from typing import Any
+
+from palm import activity
+from palm._core import space as core_space
+
+_HEAP = re.compile(r"^RssAnon:\s+(\d+) kB", re.MULTILINE)
+
+
+def observed(asked: dict[str, Any]) -> dict[str, Any]:
+    """A cluster, as its registry knows it, with what its processes do.
+
+    Parameters
+    ----------
+    asked : dict
+        What the registry's ``status`` has answered; it stays as it is.
+
+    Returns
+    -------
+    dict
+        As ``palm status --json`` prints it. Processes have ``counters`` (empty: they cannot be read from here),
+        ``work`` (`activity.describe`), ``queue``, the messages that lie in front of them, and ``memory`` in bytes:
+        ``arena``, arrays of theirs that somebody has; ``arena_idle``, kept for the next ones for some seconds;
+        ``mapped``, arrays of others that they have; ``heap``, the rest, 0 if that is not known. ``now_ns``: when that
+        was, by CLOCK_MONOTONIC.
+    """
+    status = dict(asked)
+    servers = status["servers"] = [
+        _read(server) | {"workers": [_read(worker) for worker in server["workers"]]} for server in asked["servers"]
+    ]
+    clients = status["clients"] = [_read(client) for client in asked["clients"]]
+    workers = [worker for server in servers for worker in server["workers"]]
+    queues, now = activity.queues_of(servers, clients), time.monotonic_ns()
+    status["now_ns"] = now
+    for process in (*servers, *clients, *workers):
+        process["work"] = activity.describe(process, servers, queues, now)
+    for server in servers:
+        server["queue"] = queues[server["name"]]
+        for worker in server["workers"]:
+            c = worker["counters"]
+            worker["queue"] = c.get("backlog", 0) + c.get("queue_depth", 0)
+    for client in clients:
+        del client["counters"], client["memory"]
+    return status
+
+
+def _read(process: dict[str, Any]) -> dict[str, Any]:
+    """With what stands on its page, and its memory."""
+    found = {k: v for k, v in process.items() if k != "page"}
+    try:
+        c = core_space.read_counters_of(*process["page"])
+    except (OSError, core_space.CoreError):
+        return found | {"counters": {}, "memory": {}}
+    memory = {
+        "arena": c.pop("arena_in_use"),
+        "arena_idle": c.pop("arena_idle"),
+        "mapped": c.pop("mapped"),
+        "heap": _heap(process["pid"]),
+    }
+    return found | {"counters": c, "memory": memory}
+
+
+def _heap(pid: int) -> int:
+    """Bytes of memory that the process shares with no other."""
+    try:
+        found = _HEAP.search(Path(f"/proc/{pid}/status").read_text())
+    except OSError:
+        return 0
+    return int(found[1]) * 1024 if found else 0
