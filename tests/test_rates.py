@@ -24,8 +24,18 @@ def counters(**of: Any) -> dict[str, Any]:
     return {**zero, "busy_seconds": 0.0, "idle_seconds": 0.0, "in_flight": 0, "functions": {"f": f}, **of}
 
 
-def process(pid: int = 1, *, state: str = "running", work: Any = IDLE, queue: int = 0, **of: Any) -> dict[str, Any]:
-    return {"pid": pid, "state": state, "work": work, "queue": queue, "counters": counters(**of), "memory": {"heap": 5}}
+def process(
+    pid: int = 1, *, state: str = "running", work: Any = IDLE, queue: int = 0, cpu: float = 0.0, **of: Any
+) -> dict[str, Any]:
+    return {
+        "pid": pid,
+        "state": state,
+        "work": work,
+        "queue": queue,
+        "counters": counters(**of),
+        "memory": {"heap": 5},
+        "cpu_seconds": cpu,
+    }
 
 
 def server(name: str, *workers: dict[str, Any], **of: Any) -> dict[str, Any]:

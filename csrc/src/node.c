@@ -131,6 +131,8 @@ palm_err palm_node_open(const palm_node_options *options, palm_node **out)
         node_free(node);
         return err;
     }
+    if (node->serves)
+        palm_gauge(&node->counters->serves_since_ns, now_ns());
     *out = node;
     return PALM_OK;
 }

@@ -226,6 +226,12 @@ def call(cluster: str | None, timeout: float | None, step: str, file: str | None
     is_flag=True,
     help="Leave out inputs that have an output; those that were fanned out, or gave nothing, are done again.",
 )
+@click.option(
+    "--report",
+    type=click.Path(path_type=Path, dir_okay=False),
+    metavar="FILE",
+    help="Write where the time went to this HTML file: rates, queues, copies, and which step limits.",
+)
 @click.pass_context
 def submit(
     ctx: click.Context,
@@ -235,6 +241,7 @@ def submit(
     pattern: str,
     output: Path,
     resume: bool,
+    report: Path | None,
 ) -> None:
     """Send files through a pipeline: palm submit denoise.median spectrum.power --input 'in/*.npy' --output out
 
@@ -246,11 +253,29 @@ def submit(
         paths = cli_files.inputs_of(pattern)
     except ValueError as e:
         raise click.UsageError(str(e)) from None
+    if report is not None and not report.absolute().parent.is_dir():
+        raise click.UsageError(f"--report {report}: there is no directory {report.absolute().parent}")
     submission = cli_submit.Submission(_steps(steps), paths, output)
     if resume and (done := submission.skip_done()):
         click.echo(f"{done} inputs are done already, {submission.total} are left", err=True)
     with _client(cluster) as client:
-        ctx.exit(cli_submit.submit(submission, client, timeout))
+        ctx.exit(cli_submit.submit(submission, client, timeout, report))
+
+
+@palm.command()
+@_cluster
+@click.argument("file", type=click.Path(path_type=Path, dir_okay=False), metavar="JOB.toml")
+def explain(cluster: str | None, file: Path) -> None:
+    """Show how the messages of a job would go, from process to process, and what is copied; nothing is run.
+
+    JOB.toml has steps = ["denoise.median", "spectrum.power:gain=2.0"], and input = "in/*.npy" if you like, whose first
+    file is then held against what the first step takes.
+    """
+    from palm import cli_explain
+
+    cli_explain.JobFile.read(file)
+    with _client(cluster) as client:
+        cli_explain.run(file, client)
 
 
 @palm.command()

@@ -5,6 +5,7 @@ for (DESIGN 5.10).
 
 from __future__ import annotations
 
+import os
 import re
 import time
 from pathlib import Path
@@ -30,8 +31,8 @@ def observed(asked: dict[str, Any]) -> dict[str, Any]:
         As ``palm status --json`` prints it. Processes have ``counters`` (empty: they cannot be read from here),
         ``work`` (`activity.describe`), ``queue``, the messages that lie in front of them, and ``memory`` in bytes:
         ``arena``, arrays of theirs that somebody has; ``arena_idle``, kept for the next ones for some seconds;
-        ``mapped``, arrays of others that they have; ``heap``, the rest, 0 if that is not known. ``now_ns``: when that
-        was, by CLOCK_MONOTONIC.
+        ``mapped``, arrays of others that they have; ``heap``, the rest, 0 if that is not known; and ``cpu_seconds``.
+        ``now_ns``: when that was, by CLOCK_MONOTONIC.
     """
     status = dict(asked)
     servers = status["servers"] = [
@@ -49,7 +50,7 @@ def observed(asked: dict[str, Any]) -> dict[str, Any]:
             c = worker["counters"]
             worker["queue"] = c.get("backlog", 0) + c.get("queue_depth", 0)
     for client in clients:
-        del client["counters"], client["memory"]
+        del client["counters"], client["memory"], client["cpu_seconds"]
     return status
 
 
@@ -59,14 +60,23 @@ def _read(process: dict[str, Any]) -> dict[str, Any]:
     try:
         c = core_space.read_counters_of(*process["page"])
     except (OSError, core_space.CoreError):
-        return found | {"counters": {}, "memory": {}}
+        return found | {"counters": {}, "memory": {}, "cpu_seconds": 0.0}
     memory = {
         "arena": c.pop("arena_in_use"),
         "arena_idle": c.pop("arena_idle"),
         "mapped": c.pop("mapped"),
         "heap": _heap(process["pid"]),
     }
-    return found | {"counters": c, "memory": memory}
+    return found | {"counters": c, "memory": memory, "cpu_seconds": _cpu_seconds(process["pid"])}
+
+
+def _cpu_seconds(pid: int) -> float:
+    """That all of its threads have had of cores, in user and kernel mode."""
+    try:
+        after_name = Path(f"/proc/{pid}/stat").read_bytes().rpartition(b")")[2].split()
+    except OSError:
+        return 0.0
+    return (int(after_name[11]) + int(after_name[12])) / os.sysconf("SC_CLK_TCK")
 
 
 def _heap(pid: int) -> int:

@@ -7,13 +7,20 @@ Pure: no I/O, no clock. Looks are what `palm.pages.observed` returns.
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 Counters = Mapping[str, Any]
+Seconds = Callable[[Mapping[str, Any]], float]  # for which a process has been looked at
 OCCUPIED = 0.5  # who is less so limits nobody, though something may wait for it in this moment
-_COUNTED = ("messages_in", "messages_out", "bytes_in", "bytes_out", "bytes_copied", "errors", "retries")
+RATES = ("messages_in", "messages_out", "bytes_in", "bytes_out", "bytes_copied", "errors", "retries")
+COUNTED = (
+    *RATES,
+    *("sent_arena", "sent_inline", "sent_frames", "by_ring", "by_socket", "dropped", "rejected"),
+    *("copied_kept", "copied_foreign", "copied_thread"),
+)
+_NEWBORN = {"busy_seconds": 0.0, "functions": {}}
 
 
 @dataclass(frozen=True)
@@ -30,6 +37,8 @@ class Delta:
     busy, idle : float
         Seconds in functions, those that have not come to their end included; and waiting for messages. What is left of
         their seconds is PALM's own: taking messages in, sending, and waiting for a core.
+    cpu : float
+        Seconds of cores.
     counted : dict
         Increments of the counters of these names.
     times : tuple of int
@@ -43,6 +52,7 @@ class Delta:
     calls: int = 0
     busy: float = 0.0
     idle: float = 0.0
+    cpu: float = 0.0
     counted: Mapping[str, int] = field(default_factory=dict)
     times: tuple[int, ...] = ()
     functions: Mapping[str, tuple[int, float, tuple[int, ...]]] = field(default_factory=dict)
@@ -63,6 +73,11 @@ class Delta:
         """Share of the time that is PALM's own."""
         idle = _share(self.idle, self.seconds * self.processes)
         return max(0.0, 1.0 - self.utilisation - idle) if self.seconds else 0.0
+
+    @property
+    def cores(self) -> float:
+        """How many it has filled, of several processes together."""
+        return self.cpu / self.seconds if self.seconds else 0.0
 
     @property
     def occupied(self) -> float:
@@ -120,9 +135,10 @@ def plain(found: Interval) -> dict[str, Any]:
 def _plain(row: Row) -> dict[str, Any]:
     d, names = row.delta, ("name", "state", "work", "pid", "queue", "in_flight", "memory")
     return {name: getattr(row, name) for name in names} | {
-        "rates": None if d is None else {name: d.rate(name) for name in ("calls", *_COUNTED)},
+        "rates": None if d is None else {name: d.rate(name) for name in ("calls", *RATES)},
         "busy": None if d is None else d.utilisation,
         "own": None if d is None else d.own,
+        "cores": None if d is None else d.cores,
         "median_seconds": None if d is None else quantile(d.times, 0.5),
         "p99_seconds": None if d is None else quantile(d.times, 0.99),
     }
@@ -132,9 +148,27 @@ def between(before: Mapping[str, Any], after: Mapping[str, Any]) -> Interval:
     """What happened from one look to the next."""
     seconds = max(0.0, (after["now_ns"] - before["now_ns"]) / 1e9)
     were = {s["name"]: s for s in before["servers"]}
-    servers = tuple(_server(were.get(s["name"]), s, seconds) for s in after["servers"])
+    servers = tuple(_server(were.get(s["name"]), s, lambda _: seconds) for s in after["servers"])
     queues = {name: max(s["queue"], 0) for name, s in were.items()}
     return Interval(seconds, servers, limiting(servers, queues))
+
+
+def since_start(after: Mapping[str, Any]) -> Interval:
+    """What happened from the start of each process on."""
+
+    def seconds(p: Mapping[str, Any]) -> float:
+        since = p["counters"].get("serves_since_ns", 0)
+        return max(0.0, (after["now_ns"] - since) / 1e9) if since else 0.0
+
+    servers = tuple(_server(_newborn(s), s, seconds) for s in after["servers"])
+    longest = max((s.delta.seconds for s in servers if s.delta is not None), default=0.0)
+    return Interval(longest, servers, limiting(servers))
+
+
+def _newborn(s: Mapping[str, Any]) -> dict[str, Any]:
+    """A server as it was when its processes began."""
+    began = {"counters": _NEWBORN, "work": {"state": "idle"}, "cpu_seconds": 0.0}
+    return {"pid": s["pid"], "workers": [w | began for w in s["workers"]]} | began
 
 
 def limiting(servers: Sequence[ServerRow], queues: Mapping[str, int] | None = None) -> str:
@@ -159,7 +193,7 @@ def most_occupied(server: ServerRow) -> float:
     return max((row.delta.occupied for row in (server, *leader) if row.delta is not None), default=0.0)
 
 
-def _server(was: Mapping[str, Any] | None, s: Mapping[str, Any], seconds: float) -> ServerRow:
+def _server(was: Mapping[str, Any] | None, s: Mapping[str, Any], seconds: Seconds) -> ServerRow:
     were = {w["number"]: w for w in was["workers"]} if was is not None else {}
     workers = [_row(f"{s['name']}/{w['number']}", were.get(w["number"]), w, seconds) for w in s["workers"]]
     itself = _row(s["name"], was, s, seconds)
@@ -196,8 +230,8 @@ def _of_server(leader: Delta | None, workers: list[Delta]) -> Delta | None:
     return Delta(**(vars(together) | {"counted": counted}))
 
 
-def _row(name: str, was: Mapping[str, Any] | None, p: Mapping[str, Any], seconds: float) -> Row:
-    c = p["counters"]
+def _row(name: str, was: Mapping[str, Any] | None, p: Mapping[str, Any], seconds_of: Seconds) -> Row:
+    c, seconds = p["counters"], seconds_of(p)
     is_same = was is not None and was["pid"] == p["pid"] and was["counters"] and c
     return Row(
         name,
@@ -220,7 +254,8 @@ def _delta(was: Mapping[str, Any], p: Mapping[str, Any], seconds: float) -> Delt
         sum(calls for calls, _, _ in functions.values()),
         _grown(_busy(was), _busy(p)),
         _grown(a.get("idle_seconds", 0.0), b.get("idle_seconds", 0.0)),
-        {name: _grown(a.get(name, 0), b.get(name, 0)) for name in _COUNTED},
+        _grown(was["cpu_seconds"], p["cpu_seconds"]),
+        {name: _grown(a.get(name, 0), b.get(name, 0)) for name in COUNTED},
         _sums(times for _, _, times in functions.values()),
         functions,
     )
@@ -260,6 +295,7 @@ def total(deltas: Iterable[Delta]) -> Delta:
         sum(d.calls for d in deltas),
         sum(d.busy for d in deltas),
         sum(d.idle for d in deltas),
+        sum(d.cpu for d in deltas),
         {name: sum(d.counted.get(name, 0) for d in deltas) for name in names},
         _sums(d.times for d in deltas),
         {name: _together([d.functions[name] for d in deltas if name in d.functions]) for name in functions},

@@ -96,10 +96,11 @@ def _memory(kind: str) -> dict[str, Any]:
 
 COLUMNS = (
     Column("name", "server", "n", 18, 0, lambda r: r.name, lambda r: r.name, words=True),
-    Column("state", "state", "", 10, 4, lambda r: r.state, lambda r: r.state, words=True),
+    Column("state", "state", "", 10, 3, lambda r: r.state, lambda r: r.state, words=True),
     Column("does", "does", "", 28, 6, does, lambda r: r.work.get("seconds", 0.0), words=True),
     Column("busy", "busy %", "u", 6, 1, **_of_delta(lambda d: d.utilisation, share_text)),  # type: ignore[arg-type]
     Column("own", "PALM %", "", 6, 9, **_of_delta(lambda d: d.own, share_text)),  # type: ignore[arg-type]
+    Column("cpu", "CPU %", "", 6, 5, **_of_delta(lambda d: d.cores, share_text)),  # type: ignore[arg-type]
     Column("calls", "calls/s", "c", 7, 2, **_rate("calls")),
     Column("in", "in/s", "i", 6, 7, **_rate("messages_in")),
     Column("out", "out/s", "o", 6, 8, **_rate("messages_out")),
@@ -193,7 +194,8 @@ def limit_text(found: Interval) -> str:
     """Which server limits, and why it is that one."""
     limiting = next((s for s in found.servers if s.name == found.limits), None)
     if limiting is None:
-        return "no server limits: where messages wait, servers have time left"
+        queues = any(s.queue for s in found.servers)
+        return f"no server limits: {'where messages wait, servers have time left' if queues else 'no messages wait'}"
     wait = f"{limiting.queue} messages wait"
     if limiting.state == "suspended":
         return f"{limiting.name} limits: it is suspended; {wait}"
