@@ -35,9 +35,7 @@ def observed(asked: dict[str, Any]) -> dict[str, Any]:
         ``now_ns``: when that was, by CLOCK_MONOTONIC.
     """
     status = dict(asked)
-    servers = status["servers"] = [
-        _read(server) | {"workers": [_read(worker) for worker in server["workers"]]} for server in asked["servers"]
-    ]
+    servers = status["servers"] = [_read_server(server) for server in asked["servers"]]
     clients = status["clients"] = [_read(client) for client in asked["clients"]]
     workers = [worker for server in servers for worker in server["workers"]]
     queues, now = activity.queues_of(servers, clients), time.monotonic_ns()
@@ -52,6 +50,16 @@ def observed(asked: dict[str, Any]) -> dict[str, Any]:
     for client in clients:
         del client["counters"], client["memory"], client["cpu_seconds"]
     return status
+
+
+def _read_server(server: dict[str, Any]) -> dict[str, Any]:
+    """With its workers; one that is its own worker is read once."""
+    itself = _read(server)
+    found = {k: itself[k] for k in ("counters", "memory", "cpu_seconds")}
+    workers = [w | found if w["page"] == server["page"] else _read(w) for w in server["workers"]]
+    for worker in workers:
+        worker.pop("page", None)
+    return itself | {"workers": workers}
 
 
 def _read(process: dict[str, Any]) -> dict[str, Any]:
