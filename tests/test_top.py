@@ -19,6 +19,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
+import numpy as np
 import pytest
 from conftest import eventually
 from rich.console import Console
@@ -50,6 +51,10 @@ class Plain(palm.Server):
     @palm.function
     def same(self, x):
         return x
+
+    @palm.function
+    def zeros(self, n):
+        return np.zeros(n)
 
     @palm.function
     def rows(self, n):
@@ -372,25 +377,28 @@ def test_who_waits_for_messages_is_idle(servers):
 def test_memory_is_told_by_kind(servers):
     plain = status_of(servers, "plain")
     assert set(plain["memory"]) == {"arena", "arena_idle", "mapped", "heap"}
-    assert 1 << 20 < plain["memory"]["heap"] < 1 << 30
-
-
-def waits(server: dict[str, Any], queue: int, in_flight: int) -> Any:
-    return server if server["queue"] >= queue and server["counters"]["in_flight"] >= in_flight else None
-
-
-def test_what_waits_at_a_leader_is_seen(servers, tmp_path):
-    there = str(tmp_path / "there")
+    assert 1 << 20 < plain["memory"]["heap"] < 1 << 30 and plain["cpu_seconds"] > 0
     with servers.client() as client:
-        futures = [client.submit("work.until", there) for _ in range(12)]
-        try:
-            found = eventually(lambda: waits(status_of(servers, "work"), 4, 2))
-            assert found["queue"] <= 12
-        finally:
-            (tmp_path / "there").touch()
-        for future in futures:
-            future.result(30)
-    eventually(lambda: (s := status_of(servers, "work"))["queue"] == 0 and s["counters"]["in_flight"] == 0)
+        kept = [client.call("plain.zeros", 1 << 20)]
+        eventually(lambda: status_of(servers, "plain")["memory"]["arena"] >= 8 << 20)
+        kept.clear()
+    eventually(lambda: status_of(servers, "plain")["memory"]["arena"] < 1 << 20)
+    assert status_of(servers, "plain")["memory"]["arena_idle"] >= 8 << 20
+
+
+def test_links_that_have_only_been_opened_are_no_queue(cluster):
+    """Though nobody may ever have said that their HELLO was taken."""
+    cluster.start(Work, workers=2)
+    cluster.start(Plain)
+    client = cluster.client()
+    list(client.job(["work.twice", "plain.same"], range(100)))
+    now = time.monotonic_ns()
+
+    def queues_of_later() -> list[int]:
+        servers = client.status()["servers"]
+        return [s["queue"] for s in servers] if all(s["counters"]["pulse_ns"] > now for s in servers) else []
+
+    eventually(lambda: queues_of_later() == [0, 0])
 
 
 @pytest.mark.parametrize(
