@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from palm.rates import between, plain, quantile
+from palm.rates import between, plain, quantile, since_start
 
 IDLE = {"state": "idle"}
 
@@ -80,6 +80,26 @@ def test_one_that_is_not_the_same_has_no_rates(now):
     found = between(look(0, server("a", calls=1000, messages_in=1000)), look(1, now))
     assert found.servers[0].delta is None
     assert plain(found)["servers"][0]["rates"] is None
+
+
+def test_one_that_has_begun_in_between_has_rates_since_then():
+    now = server("a", pid=2, calls=4, busy_seconds=0.25, serves_since_ns=int(11.5e9))
+    (a,) = between(look(11, server("a", calls=1000)), look(12, now)).servers
+    assert a.delta is not None and (a.delta.rate("calls"), a.delta.utilisation) == (8, 0.5)
+    (a,) = between(look(11.6, server("a", calls=1000)), look(12, now)).servers  # nobody knew of it, but it was there
+    assert a.delta is None
+    # of the others, and of the server, the time in which they were there counts
+    began = process(5, busy_seconds=0.5, serves_since_ns=int(1.5e9))
+    before = look(1, server("a", process(3), process(4), pid=1))
+    (a,) = between(before, look(2, server("a", process(3, busy_seconds=1.0), began, pid=1))).servers
+    assert a.delta is not None and a.delta.utilisation == 1.0
+
+
+def test_since_the_start():
+    found = since_start(look(12, server("a", calls=4, busy_seconds=0.5, idle_seconds=1.0, serves_since_ns=int(10e9))))
+    (a,) = found.servers
+    assert a.delta is not None and found.seconds == a.delta.seconds == 2.0
+    assert (a.delta.calls, a.delta.utilisation, a.delta.own) == (4, 0.25, 0.25)
 
 
 def test_nothing_is_ever_negative():

@@ -28,9 +28,6 @@ HOSTILE = "\"><script>alert(1)</script>&amp;<b a='x"
 class Quick(palm.Butterfly):
     @palm.function
     def half(self, x):
-        end = time.monotonic() + 0.002
-        while time.monotonic() < end:
-            pass
         return x / 2
 
 
@@ -39,7 +36,7 @@ class Slow(palm.Butterfly):
     def sleep(self, x, *, name="none"):
         if x.flat[0] < 0:
             raise ValueError(f"negative, {name}")
-        time.sleep(0.01)
+        time.sleep(0.02)
         return x
 
 
@@ -119,7 +116,7 @@ def test_the_report_has_the_numbers_of_the_stats(client):
     assert [s["calls"] for s in found["steps"].values()] == [100, 100]
     assert [s["workers"] for s in found["steps"].values()] == [1, 2]
     assert found["limits"] == "slow.sleep" and 0 < found["own"]["share"] < 1
-    assert 0.01 <= found["steps"]["slow.sleep"]["mean_seconds"] < 0.1
+    assert 0.02 <= found["steps"]["slow.sleep"]["mean_seconds"] < 1.0
     assert found["steps"]["slow.sleep"]["bytes_in"] >= 100 * 320_000
 
     report = Report(route_of(STEPS), found["seconds"], recording.before, recording.after, vars(job.progress))

@@ -7,12 +7,11 @@ Pure: no I/O, no clock. Looks are what `palm.pages.observed` returns.
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 Counters = Mapping[str, Any]
-Seconds = Callable[[Mapping[str, Any]], float]  # for which a process has been looked at
 OCCUPIED = 0.5  # who is less so limits nobody, though something may wait for it in this moment
 RATES = ("messages_in", "messages_out", "bytes_in", "bytes_out", "bytes_copied", "errors", "retries")
 COUNTED = (
@@ -20,7 +19,11 @@ COUNTED = (
     *("sent_arena", "sent_inline", "sent_frames", "by_ring", "by_socket", "dropped", "rejected"),
     *("copied_kept", "copied_foreign", "copied_thread"),
 )
-_NEWBORN = {"busy_seconds": 0.0, "functions": {}}
+_NEWBORN: Mapping[str, Any] = {  # a process as it begins
+    "counters": {"busy_seconds": 0.0, "functions": {}},
+    "work": {"state": "idle"},
+    "cpu_seconds": 0.0,
+}
 
 
 @dataclass(frozen=True)
@@ -30,8 +33,9 @@ class Delta:
     Attributes
     ----------
     seconds : float
-        Between the looks.
-    processes : int
+        Between the looks; less, if it has begun in between.
+    summed : float
+        The seconds of all the processes.
     calls : int
         Of functions, that came to their end.
     busy, idle : float
@@ -48,7 +52,7 @@ class Delta:
     """
 
     seconds: float = 0.0
-    processes: int = 1
+    summed: float = 0.0
     calls: int = 0
     busy: float = 0.0
     idle: float = 0.0
@@ -66,12 +70,12 @@ class Delta:
     @property
     def utilisation(self) -> float:
         """Share of the time in functions."""
-        return _share(self.busy, self.seconds * self.processes)
+        return _share(self.busy, self.summed)
 
     @property
     def own(self) -> float:
         """Share of the time that is PALM's own."""
-        idle = _share(self.idle, self.seconds * self.processes)
+        idle = _share(self.idle, self.summed)
         return max(0.0, 1.0 - self.utilisation - idle) if self.seconds else 0.0
 
     @property
@@ -91,7 +95,7 @@ class Row:
     Attributes
     ----------
     delta : Delta or None
-        None: it has begun since the look before, or cannot be read.
+        None: it cannot be read, or nobody knew of it at the look before.
     queue, in_flight : int
         Messages that lie before it, and that its workers have.
     """
@@ -146,29 +150,40 @@ def _plain(row: Row) -> dict[str, Any]:
 
 def between(before: Mapping[str, Any], after: Mapping[str, Any]) -> Interval:
     """What happened from one look to the next."""
-    seconds = max(0.0, (after["now_ns"] - before["now_ns"]) / 1e9)
+    span = _Span(before["now_ns"], after["now_ns"])
     were = {s["name"]: s for s in before["servers"]}
-    servers = tuple(_server(were.get(s["name"]), s, lambda _: seconds) for s in after["servers"])
-    queues = {name: max(s["queue"], 0) for name, s in were.items()}
-    return Interval(seconds, servers, limiting(servers, queues))
+    servers = tuple(_server(were.get(s["name"]), s, span) for s in after["servers"])
+    return Interval(span.seconds, servers, limiting(servers, {name: s["queue"] for name, s in were.items()}))
 
 
 def since_start(after: Mapping[str, Any]) -> Interval:
     """What happened from the start of each process on."""
-
-    def seconds(p: Mapping[str, Any]) -> float:
-        since = p["counters"].get("serves_since_ns", 0)
-        return max(0.0, (after["now_ns"] - since) / 1e9) if since else 0.0
-
-    servers = tuple(_server(_newborn(s), s, seconds) for s in after["servers"])
-    longest = max((s.delta.seconds for s in servers if s.delta is not None), default=0.0)
-    return Interval(longest, servers, limiting(servers))
+    found = between({"now_ns": 0, "servers": []}, after)
+    return replace(found, seconds=max((s.delta.seconds for s in found.servers if s.delta is not None), default=0.0))
 
 
-def _newborn(s: Mapping[str, Any]) -> dict[str, Any]:
-    """A server as it was when its processes began."""
-    began = {"counters": _NEWBORN, "work": {"state": "idle"}, "cpu_seconds": 0.0}
-    return {"pid": s["pid"], "workers": [w | began for w in s["workers"]]} | began
+@dataclass(frozen=True)
+class _Span:
+    """Between two looks, by CLOCK_MONOTONIC."""
+
+    before_ns: int
+    after_ns: int
+
+    @property
+    def seconds(self) -> float:
+        return max(0.0, (self.after_ns - self.before_ns) / 1e9)
+
+    def delta(self, was: Mapping[str, Any] | None, p: Mapping[str, Any]) -> Delta | None:
+        """What a process has done; of one that has begun in between, since then. None: that is not known."""
+        c = p["counters"]
+        if not c or not self.seconds:
+            return None
+        if was is not None and was["pid"] == p["pid"] and was["counters"]:
+            return _delta(was, p, self.seconds)
+        began = c.get("serves_since_ns", 0)
+        if 0 < began < self.after_ns and began >= self.before_ns:
+            return _delta(_NEWBORN, p, (self.after_ns - began) / 1e9)
+        return None
 
 
 def limiting(servers: Sequence[ServerRow], queues: Mapping[str, int] | None = None) -> str:
@@ -193,10 +208,10 @@ def most_occupied(server: ServerRow) -> float:
     return max((row.delta.occupied for row in (server, *leader) if row.delta is not None), default=0.0)
 
 
-def _server(was: Mapping[str, Any] | None, s: Mapping[str, Any], seconds: Seconds) -> ServerRow:
+def _server(was: Mapping[str, Any] | None, s: Mapping[str, Any], span: _Span) -> ServerRow:
     were = {w["number"]: w for w in was["workers"]} if was is not None else {}
-    workers = [_row(f"{s['name']}/{w['number']}", were.get(w["number"]), w, seconds) for w in s["workers"]]
-    itself = _row(s["name"], was, s, seconds)
+    workers = [_row(f"{s['name']}/{w['number']}", were.get(w["number"]), w, span) for w in s["workers"]]
+    itself = _row(s["name"], was, s, span)
     is_leader = bool(s["pid"]) and all(w["pid"] != s["pid"] for w in s["workers"])
     if not (is_leader and workers):
         return ServerRow(**vars(itself), processes=())
@@ -215,7 +230,7 @@ def _server(was: Mapping[str, Any] | None, s: Mapping[str, Any], seconds: Second
 
 
 def _renamed(row: Row, name: str) -> Row:
-    return Row(**(vars(row) | {"name": name}))
+    return replace(row, name=name)
 
 
 def _of_server(leader: Delta | None, workers: list[Delta]) -> Delta | None:
@@ -227,22 +242,12 @@ def _of_server(leader: Delta | None, workers: list[Delta]) -> Delta | None:
     for name in ("bytes_copied", "errors", "retries") if leader is not None else ():
         assert leader is not None
         counted[name] = counted.get(name, 0) + leader.counted.get(name, 0)
-    return Delta(**(vars(together) | {"counted": counted}))
+    return replace(together, counted=counted)
 
 
-def _row(name: str, was: Mapping[str, Any] | None, p: Mapping[str, Any], seconds_of: Seconds) -> Row:
-    c, seconds = p["counters"], seconds_of(p)
-    is_same = was is not None and was["pid"] == p["pid"] and was["counters"] and c
-    return Row(
-        name,
-        p["state"],
-        p["work"],
-        p["pid"],
-        _delta(was, p, seconds) if is_same and was is not None and seconds else None,
-        p["queue"],
-        c.get("in_flight", 0),
-        p["memory"],
-    )
+def _row(name: str, was: Mapping[str, Any] | None, p: Mapping[str, Any], span: _Span) -> Row:
+    flight = p["counters"].get("in_flight", 0)
+    return Row(name, p["state"], p["work"], p["pid"], span.delta(was, p), p["queue"], flight, p["memory"])
 
 
 def _delta(was: Mapping[str, Any], p: Mapping[str, Any], seconds: float) -> Delta:
@@ -250,7 +255,7 @@ def _delta(was: Mapping[str, Any], p: Mapping[str, Any], seconds: float) -> Delt
     functions = {name: _of_function(a["functions"].get(name), f) for name, f in b["functions"].items()}
     return Delta(
         seconds,
-        1,
+        seconds,
         sum(calls for calls, _, _ in functions.values()),
         _grown(_busy(was), _busy(p)),
         _grown(a.get("idle_seconds", 0.0), b.get("idle_seconds", 0.0)),
@@ -291,7 +296,7 @@ def total(deltas: Iterable[Delta]) -> Delta:
     functions = sorted({name for d in deltas for name in d.functions})
     return Delta(
         max((d.seconds for d in deltas), default=0.0),
-        sum(d.processes for d in deltas),
+        sum(d.summed for d in deltas),
         sum(d.calls for d in deltas),
         sum(d.busy for d in deltas),
         sum(d.idle for d in deltas),
