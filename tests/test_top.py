@@ -29,7 +29,7 @@ import palm
 import palm.cli
 from palm import cli_top
 from palm.rates import between
-from palm.top_view import COLUMNS, NAMES, View, fitting, limit_text, rate_text, screen, seconds_text
+from palm.top_view import COLUMNS, HELP, NAMES, View, fitting, limit_text, rate_text, screen, seconds_text
 from palm.watch import Watch
 
 MAIN = [sys.executable, "-c", "from palm.cli import main; main()"]
@@ -287,6 +287,7 @@ def test_sorting_by_each_column_works():
 
 
 def test_it_fits_the_terminal():
+    assert max(map(len, HELP)) < 80
     assert [c.name for c in fitting(30)] == ["name", "busy"]
     for width in (60, 80, 120, 200):
         assert all(len(line) <= width for line in drawn(some(), View(), width=width, height=50))

@@ -18,12 +18,13 @@ from palm.rates import Delta, Interval, Row, ServerRow, most_occupied, quantile
 _COLOURS = {"running": "green", "suspended": "yellow"}
 NOTHING = "-"
 HELP = (
-    "sort: n name, u busy, c calls/s, w waiting, t median, l 99 %, i in/s, o out/s,",
-    "      b bytes in/s, y copied/s, m arena, e heap; < > the column beside; r reverse",
+    "sort: n name, u busy, c calls/s, w waiting, f in flight, t median, l 99 %,",
+    "      i in/s, o out/s, b bytes in/s, y copied/s, m arena, e heap,",
+    "      < > the column beside, r reverse",
     "p: workers   up, down, page up, page down: scroll   space: pause   q: end",
     "busy: in functions. PALM: takes in, sends, waits for a core. The rest is idle.",
-    "median, 99 %: of calls that ended, to within a factor of two. waiting: not begun.",
-    "arena: arrays somebody has. kept: free for the next ones. mapped: those of others.",
+    "median, 99 %: of calls that ended, to a factor of two. waiting: not begun.",
+    "arena: arrays somebody has. kept: free for new ones. mapped: arrays of others.",
 )
 
 
@@ -110,6 +111,7 @@ COLUMNS = (
     Column("median", "median", "t", 7, 3, **_of_delta(lambda d: quantile(d.times, 0.5), seconds_text)),
     Column("p99", "99 %", "l", 7, 11, **_of_delta(lambda d: quantile(d.times, 0.99), seconds_text)),
     Column("queue", "waiting", "w", 7, 2, lambda r: str(r.queue), lambda r: r.queue),
+    Column("flight", "in flight", "f", 9, 18, lambda r: str(r.in_flight), lambda r: r.in_flight),
     Column("arena", "arena", "m", 9, 12, **_memory("arena")),
     Column("kept", "kept", "", 9, 16, **_memory("arena_idle")),
     Column("mapped", "mapped", "", 9, 17, **_memory("mapped")),
