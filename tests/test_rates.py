@@ -7,7 +7,8 @@ from typing import Any
 
 import pytest
 
-from palm.rates import between, plain, quantile, since_start
+from palm.delta import quantile
+from palm.rates import between, plain, since_start
 
 IDLE = {"state": "idle"}
 

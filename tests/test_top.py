@@ -29,7 +29,8 @@ import palm
 import palm.cli
 from palm import cli_top
 from palm.rates import between
-from palm.top_view import COLUMNS, HELP, NAMES, View, fitting, limit_text, rate_text, screen, seconds_text
+from palm.top_view import COLUMNS, HELP, NAMES, View, fitting, limit_text, screen
+from palm.units import rate_text, seconds_text
 from palm.watch import Watch
 
 MAIN = [sys.executable, "-c", "from palm.cli import main; main()"]

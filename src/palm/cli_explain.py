@@ -18,12 +18,13 @@ from rich.text import Text
 
 from palm import cli_files, contracts, explain, places, summary
 from palm._core import space as core_space
-from palm.cli_tables import _console, _table, bytes_text
+from palm.cli_tables import _console, _table
 from palm.client import Client
 from palm.directory import check_route, check_step
 from palm.errors import ConfigError, PalmError
 from palm.fitting import Fitting
 from palm.step import Step, one_step
+from palm.units import bytes_text
 
 KEYS = ("steps", "input")
 

@@ -15,10 +15,10 @@ from string import Template
 from typing import Any
 
 from palm import rates, report_graph, stats
-from palm.cli_tables import bytes_text
-from palm.rates import Delta, Interval
+from palm.delta import Delta
+from palm.rates import Interval
 from palm.step import Step
-from palm.top_view import rate_text, seconds_text, share_text
+from palm.units import bytes_text, rate_text, seconds_text, share_text
 
 ERRORS = 50  # of those that failed, how many are shown
 _COPIES = {

@@ -6,8 +6,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from html import escape
 
-from palm.cli_tables import bytes_text
-from palm.top_view import rate_text, seconds_text, share_text
+from palm.units import bytes_text, rate_text, seconds_text, share_text
 
 _BOX, _GAP, _HEIGHT = 170, 90, 96
 _WIDTH, _TALL, _LEFT, _BELOW = 860, 180, 60, 24

@@ -14,7 +14,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from palm import rates
-from palm.rates import OCCUPIED, Delta, ServerRow, quantile
+from palm.delta import Delta, quantile
+from palm.rates import OCCUPIED, ServerRow
 from palm.step import Step
 
 CORES_BUSY = 0.9  # share of all cores from which on one more worker has none

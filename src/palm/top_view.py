@@ -12,11 +12,11 @@ from rich.table import Table
 from rich.text import Text
 
 from palm.activity import text_of
-from palm.cli_tables import bytes_text
-from palm.rates import Delta, Interval, Row, ServerRow, most_occupied, quantile
+from palm.delta import Delta, quantile
+from palm.rates import Interval, Row, ServerRow, most_occupied
+from palm.units import NOTHING, bytes_text, rate_text, seconds_text, share_text
 
 _COLOURS = {"running": "green", "suspended": "yellow"}
-NOTHING = "-"
 HELP = (
     "sort: n name, u busy, c calls/s, w waiting, f in flight, t median, l 99 %,",
     "      i in/s, o out/s, b bytes in/s, y copied/s, m arena, e heap,",
@@ -40,29 +40,6 @@ class Column:
     text: Callable[[Row], str]
     value: Callable[[Row], Any]
     words: bool = False
-
-
-def rate_text(n: float) -> str:
-    """``"12.3k"``."""
-    for unit in ("", "k", "M"):
-        if n < 999.5 or unit == "M":
-            break
-        n /= 1000
-    return f"{n:.0f}{unit}" if n >= 99.95 or (not unit and n == int(n)) else f"{n:.1f}{unit}"
-
-
-def seconds_text(seconds: float | None) -> str:
-    """``"1.2 ms"``."""
-    if seconds is None:
-        return NOTHING
-    for factor, unit in ((1e6, "us"), (1e3, "ms")):
-        if seconds * factor < 999.5:
-            return f"{seconds * factor:.3g} {unit}"
-    return f"{seconds:.3g} s"
-
-
-def share_text(share: float) -> str:
-    return f"{100 * share:.0f}"
 
 
 def does(row: Row) -> str:
