@@ -80,7 +80,7 @@ class Submission:
             try:
                 yield
             except BaseException as e:
-                end = reason_of(e)
+                end = "it was interrupted" if isinstance(e, KeyboardInterrupt) else reason_of(e)
                 raise
             finally:
                 seconds = time.monotonic() - began
