@@ -118,6 +118,7 @@ def test_the_sums_are_what_the_job_has_sent(cluster, exporter):
     assert total(times, "palm_function_seconds_bucket", server="plain", function="odd", le="+Inf") == 1000
     buckets = [s.value for s in times.samples if s.name.endswith("_bucket") and s.labels["function"] == "odd"]
     assert buckets == sorted(buckets) and len(buckets) == 15
+    assert total(found["palm_memory_bytes"], "palm_memory_bytes", server="plain", kind="heap") > 1 << 20
     assert total(found["palm_up"], "palm_up") == 4 and total(found["palm_registry_up"], "palm_registry_up") == 1
 
 

@@ -179,7 +179,10 @@ def server(name: str, pid: int, state: str = "running", **counters: object) -> d
     ("counters", "work"),
     [
         ({}, {"state": "idle"}),
-        ({"running_since_ns": 4 * S, "running": "f"}, {"state": "running", "function": "f", "seconds": 1.0}),
+        (
+            {"running_since_ns": 4 * S, "running": "f", "running_number": 7},
+            {"state": "running", "function": "f", "number": 7, "seconds": 1.0},
+        ),
         ({"waiting_since_ns": int(4.9 * S), "waiting_for": ["b"]}, {"state": "idle"}),
         ({"waiting_since_ns": 2 * S, "waiting_for": ["b"]}, {"state": "waiting", "room_in": "b", "seconds": 3.0}),
         ({"waiting_since_ns": 2 * S, "waiting_for": ["c"]}, {"state": "waiting", "room_in": "", "seconds": 3.0}),
@@ -224,6 +227,9 @@ def test_a_server_that_is_suspended_is_full():
 
 def test_in_words():
     assert activity.text_of({"state": "idle"}) == "idle"
-    assert activity.text_of({"state": "running", "function": "f", "seconds": 1.25}) == "running f 1.2 s"
+    assert (
+        activity.text_of({"state": "running", "function": "f", "number": 812, "seconds": 43.25})
+        == "running f, message 812, 43.2 s"
+    )
     assert activity.text_of({"state": "waiting", "room_in": "b", "seconds": 3.0}) == "waiting for room in b 3.0 s"
     assert "results to be taken" in activity.text_of({"state": "waiting", "room_in": "", "seconds": 3.0})

@@ -324,7 +324,8 @@ enum { PALM_MAX_FUNCTIONS = 64, PALM_HISTOGRAM = 40, PALM_NAME_BYTES = 64 };
 typedef struct palm_function_counters {
     char name[PALM_NAME_BYTES];
     uint64_t calls, busy_ns;
-    uint64_t histogram[PALM_HISTOGRAM]; /* of service times: bucket i counts those below 2^i ns, the last all others */
+    uint64_t histogram[PALM_HISTOGRAM]; /* of service times, of generators those of steps: bucket i counts those below
+                                         * 2^i ns, the last all others */
 } palm_function_counters;
 /* The message at work, by name. Who has the page mapped reads it while we compute, or when this process has died: then
  * the name is that of the message that was running, if one was. Written by the one thread that runs functions. */
@@ -388,6 +389,9 @@ typedef struct palm_counters {
     uint64_t copied_kept, copied_foreign, copied_thread;              /* arrays copied first: kept by the function, not
                                                                        * numpy's memory, made where the arena is not set */
     uint64_t alloc_arena, alloc_small, alloc_full;                    /* numpy's allocations where it is set */
+    uint64_t idle_ns;                                                 /* slept while nothing came; of who serves alone ... */
+    uint64_t serves_since_ns;                                         /* ... gauge: CLOCK_MONOTONIC; 0: does not */
+    uint64_t arena_in_use, arena_idle, mapped;                        /* gauges: bytes, of palm_space_stats, at the last beat */
     uint64_t pulse_ns;                                                /* gauge: CLOCK_MONOTONIC of the last beat */
     uint64_t stale, lost_links;
     palm_unread unread;
@@ -406,6 +410,8 @@ static inline void palm_gauge(uint64_t *gauge, uint64_t value)
     __atomic_store_n(gauge, value, __ATOMIC_RELAXED);
 }
 void palm_count_call(palm_function_counters *function, uint64_t ns);
+/* A step of a generator, whose call has been counted when it was made. */
+void palm_count_step(palm_function_counters *function, uint64_t ns);
 /* Adds a value to the one of this name, which it makes if there is none; name: `size` bytes, no 0 among them. PALM_EINVAL:
  * the name has too many bytes, or is that of the other kind; PALM_ELIMIT: there are PALM_MAX_OWN. */
 palm_err palm_own_add(palm_counters *counters, palm_own_kind kind, const char *name, size_t size, double value);
@@ -501,6 +507,7 @@ typedef struct palm_node_options {
     palm_space *space;
     bool frames;          /* never offer blocks, always send frames: as between hosts */
     bool sockets;         /* no rings: all goes through libzmq. frames implies it */
+    bool serves;          /* that its receiver waits counts as idle_ns of the process: at most one node of a process */
 } palm_node_options;
 palm_err palm_node_open(const palm_node_options *options, palm_node **out);
 /* Whose public keys nodes of this process with keys let in, from now on; at first nobody's. */

@@ -600,8 +600,9 @@ void palm_node_tick(palm_node *node, palm_unread *unread)
     for (uint32_t i = 0; i < node->links.n; i++) {
         palmi_link *link = node->links.at[i];
         palmi_link_settle(node, link);
-        if (link->has_word && link->mapped && link->seq - link->taken > unread->envelopes)
-            *unread = (palm_unread){link->seq - link->taken, link->identity.pid};
+        uint64_t n = link->seq > 1 ? link->seq - link->taken : 0; /* a HELLO alone is no work, and may never be told taken */
+        if (link->has_word && link->mapped && n > unread->envelopes)
+            *unread = (palm_unread){n, link->identity.pid};
     }
     palmi_remote_tick(node);
     pthread_mutex_unlock(&node->lock);

@@ -15,11 +15,16 @@
 enum { MOST_WAIT_MS = 5000 }; /* longer than a socket takes on any host that is not stuck */
 enum { LOOK_EVERY = 16 }; /* messages between two looks at door and pidfds while something always comes */
 
-uint64_t palmi_now_ms(void)
+static uint64_t now_ns(void)
 {
     struct timespec t;
     clock_gettime(CLOCK_MONOTONIC, &t);
-    return (uint64_t)t.tv_sec * 1000 + (uint64_t)t.tv_nsec / 1000000;
+    return (uint64_t)t.tv_sec * 1000000000u + (uint64_t)t.tv_nsec;
+}
+
+uint64_t palmi_now_ms(void)
+{
+    return now_ns() / 1000000;
 }
 
 /* ------------------------------------------------------------------------------------------------- open and close */
@@ -125,6 +130,7 @@ palm_err palm_node_open(const palm_node_options *options, palm_node **out)
     node->has_keys = options->keys != NULL;
     if (options->keys)
         node->keys = *options->keys;
+    node->serves = options->serves;
     node->pid = getpid();
     node->door.read_end = node->door.write_end = node->door.file = node->watch = -1;
     node->socket_ready = true;
@@ -151,6 +157,8 @@ palm_err palm_node_open(const palm_node_options *options, palm_node **out)
         node_free(node);
         return err;
     }
+    if (node->serves)
+        palm_gauge(&node->counters->serves_since_ns, now_ns());
     *out = node;
     return PALM_OK;
 }
@@ -350,6 +358,16 @@ static palm_err last_look(palm_node *node, palm_event *event)
     return given ? PALM_OK : err ? err : PALM_EAGAIN;
 }
 
+/* palmi_node_look by who has nothing to do meanwhile. */
+static palm_err sleep_until(palm_node *node, uint64_t end_ms, uint64_t now_ms)
+{
+    uint64_t began = node->serves ? now_ns() : 0;
+    palm_err err = palmi_node_look(node, (int)(end_ms - now_ms));
+    if (node->serves)
+        palm_count(&node->counters->idle_ns, now_ns() - began);
+    return err;
+}
+
 static palm_err next(palm_node *node, int timeout_ms, palm_event *event)
 {
     uint64_t end = palmi_now_ms() + (uint64_t)timeout_ms;
@@ -368,7 +386,7 @@ static palm_err next(palm_node *node, int timeout_ms, palm_event *event)
             return err;
         uint64_t now = palmi_now_ms();
         if (err && now < end)
-            err = palmi_node_look(node, (int)(end - now));
+            err = sleep_until(node, end, now);
         else if (now >= end)
             return last_look(node, event);
         if (err && err != PALM_EAGAIN)

@@ -92,7 +92,7 @@ struct palm_node {
     char endpoint[PALMI_TEXT], name[PALMI_TEXT];
     uint64_t id;
     pid_t pid;
-    bool frames;
+    bool frames, serves;
     palmi_patience remote;
     int watch;                 /* epoll over the door, libzmq's fds of pull and monitors, and the pidfds of peers */
     palmi_door door;           /* by which others of this host wake it; says itself what guards it */

@@ -106,10 +106,20 @@ static void judge(palm_pulse *p, uint64_t now)
         end_work(p, why, since);
 }
 
+static void show_memory(palm_pulse *p)
+{
+    palm_space_stats s;
+    palm_space_get_stats(p->space, &s);
+    palm_gauge(&p->counters->arena_in_use, s.arena_in_use);
+    palm_gauge(&p->counters->arena_idle, s.arena_idle);
+    palm_gauge(&p->counters->mapped, s.mapped);
+}
+
 static void beat(palm_pulse *p)
 {
     uint64_t now = now_ns();
     palm_space_tick(p->space, now);
+    show_memory(p);
     palm_gauge(&p->counters->pulse_ns, now);
     palm_unread unread = {0};
     for (unsigned i = 0; i < p->n_nodes; i++)

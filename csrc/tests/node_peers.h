@@ -24,7 +24,8 @@ static inline peer peer_open(const char *name, bool frames)
     palm_space_options options = {.bound = 64 << 20};
     snprintf(endpoint, sizeof endpoint, "ipc://%s/%s", directory, name);
     CHECK_OK(palm_space_open(&options, &p.space));
-    CHECK_OK(palm_node_open(&(palm_node_options){.endpoint = endpoint, .name = name, .space = p.space, .frames = frames, .sockets = sockets}, &p.node));
+    palm_node_options node = {.endpoint = endpoint, .name = name, .space = p.space, .frames = frames, .sockets = sockets};
+    CHECK_OK(palm_node_open(&node, &p.node));
     CHECK(!strcmp(palm_node_endpoint(p.node), endpoint));
     return p;
 }

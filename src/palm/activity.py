@@ -35,13 +35,15 @@ def describe(
     Returns
     -------
     dict
-        ``state``: "running", "waiting" or "idle"; unless idle, ``seconds``, for how long; ``function`` that is running;
+        ``state``: "running", "waiting" or "idle"; unless idle, ``seconds``, for how long; ``function`` that is running,
+        and the ``number`` of the input it works on;
         ``room_in``, what is waited for: a server, or "" if the results wait to be taken.
     """
     c = server["counters"]
     if c.get("running_since_ns"):
         seconds = max(0.0, (now_ns - c["running_since_ns"]) / 1e9)
-        return {"state": "running", "function": c.get("running", ""), "seconds": seconds}
+        number = c.get("running_number", 0)
+        return {"state": "running", "function": c.get("running", ""), "number": number, "seconds": seconds}
     if seconds_waiting(c, now_ns) < BRIEF:
         return {"state": "idle"}
     among = [s for s in servers if s["name"] in c["waiting_for"]]
@@ -80,7 +82,7 @@ def fullest(servers: Iterable[Mapping[str, Any]], queues: Counters, now_ns: int)
 def text_of(work: Mapping[str, Any]) -> str:
     """``"waiting for room in spectrum 3.1 s"``."""
     if work["state"] == "running":
-        return f"running {work['function']} {work['seconds']:.1f} s"
+        return f"running {work['function']}, message {work['number']}, {work['seconds']:.1f} s"
     if work["state"] == "waiting":
         what = f"room in {work['room_in']}" if work["room_in"] else "its results to be taken"
         return f"waiting for {what} {work['seconds']:.1f} s"

@@ -73,6 +73,9 @@ class ButterflyLeader(Leader):
         patience = super()._patience()
         return patience if self._line else min(patience, self._stragglers.due(self._crew, time.monotonic()))
 
+    def _n_waiting(self) -> int:
+        return self._line.n_messages
+
     def _has_more(self) -> bool:
         return super()._has_more() or bool(self._line)
 

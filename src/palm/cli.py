@@ -219,6 +219,35 @@ def logs(cluster: str | None, follow: bool, job: str, level: str, last: int, as_
 
 @palm.command()
 @_cluster
+@click.option(
+    "--interval",
+    type=click.FloatRange(min=0.1),
+    default=1.0,
+    show_default=True,
+    metavar="SECONDS",
+    help="Time between two looks, over which rates are taken.",
+)
+@click.option("-n", "--iterations", type=click.IntRange(min=1), metavar="N", help="End after so many intervals.")
+@click.option("--sort", default="name", show_default=True, metavar="COLUMN", help="name, busy, calls, median, ...")
+@click.option("--reverse", is_flag=True, help="The other way round.")
+@click.option("--json", "as_json", is_flag=True, help="Print an object each interval, one a line.")
+def top(cluster: str | None, interval: float, iterations: int | None, sort: str, reverse: bool, as_json: bool) -> int:
+    """Watch a cluster at work: rates, times of calls, what waits, memory, and which server limits.
+
+    In a terminal it is live, and keys sort it: h shows which. In a pipe it prints a table each interval. What is shown
+    is read from the processes' pages: none is asked, or slowed down.
+    """
+    from palm import cli_top, top_view
+
+    if sort not in top_view.NAMES:
+        raise click.UsageError(f"--sort {sort!r}: there is no such column; there are {', '.join(top_view.NAMES)}")
+    view = top_view.View(sort, reverse)
+    with _client(cluster) as client:
+        return cli_top.top(client, interval, iterations, view, as_json)
+
+
+@palm.command()
+@_cluster
 @_timeout
 @click.argument("step")
 @click.argument("file", required=False)
@@ -273,6 +302,12 @@ def call(cluster: str | None, timeout: float | None, step: str, file: str | None
     is_flag=True,
     help="Leave out inputs that have an output; those that were fanned out, or gave nothing, are done again.",
 )
+@click.option(
+    "--report",
+    type=click.Path(path_type=Path, dir_okay=False),
+    metavar="FILE",
+    help="Write where the time went to this HTML file: rates, queues, copies, and which step limits.",
+)
 @click.pass_context
 def submit(
     ctx: click.Context,
@@ -282,6 +317,7 @@ def submit(
     pattern: str,
     output: Path,
     resume: bool,
+    report: Path | None,
 ) -> None:
     """Send files through a pipeline: palm submit denoise.median spectrum.power --input 'in/*.npy' --output out
 
@@ -293,11 +329,29 @@ def submit(
         paths = cli_files.inputs_of(pattern)
     except ValueError as e:
         raise click.UsageError(str(e)) from None
+    if report is not None and not report.absolute().parent.is_dir():
+        raise click.UsageError(f"--report {report}: there is no directory {report.absolute().parent}")
     submission = cli_submit.Submission(_steps(steps), paths, output)
     if resume and (done := submission.skip_done()):
         click.echo(f"{done} inputs are done already, {submission.total} are left", err=True)
     with _client(cluster) as client:
-        ctx.exit(cli_submit.submit(submission, client, timeout))
+        ctx.exit(cli_submit.submit(submission, client, timeout, report))
+
+
+@palm.command()
+@_cluster
+@click.argument("file", type=click.Path(path_type=Path, dir_okay=False), metavar="JOB.toml")
+def explain(cluster: str | None, file: Path) -> None:
+    """Show how the messages of a job would go, from process to process, and what is copied; nothing is run.
+
+    JOB.toml has steps = ["denoise.median", "spectrum.power:gain=2.0"], and input = "in/*.npy" if you like, whose first
+    file is then held against what the first step takes.
+    """
+    from palm import cli_explain
+
+    cli_explain.JobFile.read(file)
+    with _client(cluster) as client:
+        cli_explain.run(file, client)
 
 
 @palm.command()

@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -14,6 +16,7 @@ from palm.client import Client
 from palm.errors import PalmError, RemoteError
 from palm.job import Job
 from palm.message import places
+from palm.recording import Recording
 from palm.step import Step
 
 
@@ -46,6 +49,7 @@ class Submission:
         self._steps, self._paths, self._output = steps, paths, output
         self._files = Files(paths)
         self._job: Job | None = None
+        self._recording: Recording | None = None
         self.written = 0
 
     @property
@@ -63,9 +67,42 @@ class Submission:
             del self._paths[name]
         return len(done)
 
-    def run(self, client: Client, timeout: float | None, progress: bool = True) -> None:
-        """Send all files and save what comes."""
+    def run(self, client: Client, timeout: float | None, report: Path | None = None, progress: bool = True) -> None:
+        """Send all files and save what comes; report: where to write that of the job, whatever becomes of it."""
         self._output.mkdir(parents=True, exist_ok=True)
+        with contextlib.nullcontext() if report is None else self._reported(client, report):
+            self._run(client, timeout, progress)
+
+    @contextlib.contextmanager
+    def _reported(self, client: Client, path: Path) -> Iterator[None]:
+        began, end = time.monotonic(), ""
+        with Recording(client) as recording:
+            try:
+                yield
+            except BaseException as e:
+                end = "it was interrupted" if isinstance(e, KeyboardInterrupt) else reason_of(e)
+                raise
+            finally:
+                seconds = time.monotonic() - began
+                recording.close()
+                self._write(path, recording, seconds, end)
+
+    def _write(self, path: Path, recording: Recording, seconds: float, end: str) -> None:
+        from palm.report import Report, write
+
+        if self._job is None:
+            return
+        about = {
+            "cluster": str(recording.before["cluster"]),
+            "job": self._job.id,
+            "began": time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(time.time() - seconds)),
+        }
+        progress = {k: v for k, v in vars(self._job.progress).items() if k != "total"}
+        errors = [(str(input), why) for input, why in self.failures().items()]
+        before, after, queues = recording.before, recording.after, recording.queues
+        write(path, Report(self._steps, seconds, before, after, progress, queues, errors, about, end))
+
+    def _run(self, client: Client, timeout: float | None, progress: bool) -> None:
         with client.job(self._steps, self._files, on_error="skip", timeout=timeout, progress=progress) as self._job:
             for number, path, value in self._job._results():
                 self._save(self._files.sent[number], places(path), value)
@@ -93,10 +130,10 @@ def reason_of(error: BaseException) -> str:
     return " ".join(lines) if isinstance(error, RemoteError) else f"{lines[0]} {lines[-1]}" if lines[1:] else lines[0]
 
 
-def submit(submission: Submission, client: Client, timeout: float | None) -> int:
+def submit(submission: Submission, client: Client, timeout: float | None, report: Path | None = None) -> int:
     """Run, list what failed; returns the exit code."""
     try:
-        submission.run(client, timeout)
+        submission.run(client, timeout, report)
     except (PalmError, OSError, KeyboardInterrupt) as e:
         _list(submission.failures(but=e))
         if submission.began:

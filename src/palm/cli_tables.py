@@ -12,17 +12,9 @@ from rich.text import Text
 
 from palm.activity import text_of
 from palm.doctor import Finding
+from palm.units import bytes_text
 
 _COLOURS = {"OK": "green", "WARN": "yellow", "FAIL": "red", "running": "green"}
-
-
-def bytes_text(n: float) -> str:
-    """``"1.5 MiB"``."""
-    for unit in ("B", "KiB", "MiB", "GiB"):
-        if n < 1024 or unit == "GiB":
-            break
-        n /= 1024
-    return f"{n:.0f} B" if unit == "B" else f"{n:.1f} {unit}"
 
 
 def status_report(status: dict[str, Any]) -> None:

@@ -14,8 +14,7 @@ from collections.abc import AsyncIterable, Iterable, Iterator, Mapping, Sequence
 from os import PathLike
 from typing import Any, Literal
 
-from palm import activity, arguments, places
-from palm._core import space as core_space
+from palm import arguments, pages, places
 from palm._core.lock import Lock
 from palm.cache import Cache, ServerCaches
 from palm.calls import Calls, Retired
@@ -273,21 +272,7 @@ class Client(concurrent.futures.Executor):
 
     def status(self) -> dict[str, Any]:
         """The cluster, as ``palm status --json`` prints it."""
-        status: dict[str, Any] = self._directory.ask("status")
-        servers, clients = status["servers"], status["clients"]
-        workers = [worker for server in servers for worker in server["workers"]]
-        for process in (*servers, *clients, *workers):
-            where = process.pop("page")
-            try:
-                process["counters"] = core_space.read_counters_of(*where)
-            except (OSError, core_space.CoreError):
-                process["counters"] = {}
-        queues, now = activity.queues_of(servers, clients), time.monotonic_ns()
-        for process in (*servers, *clients, *workers):
-            process["work"] = activity.describe(process, servers, queues, now)
-        for client in clients:
-            del client["counters"]
-        return status
+        return pages.observed(self._directory.ask("status"))
 
     def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
         if wait and not cancel_futures:

@@ -33,6 +33,7 @@ COUNTERS = {  # by our names: theirs, and what they are
     "rejected": ("palm_rejected", "Envelopes that were malformed, or came from nobody"),
     "dropped": ("palm_dropped", "Messages for which a branch that may not hold up the job had no room"),
     "busy_seconds": ("palm_busy_seconds", "Seconds in functions"),
+    "idle_seconds": ("palm_idle_seconds", "Seconds in which nothing came; what is left is PALM's own"),
 }
 OWN_BUCKETS = slice(0, 41, 4)  # of those: 2^-20 to 2^20, by factors of 16
 BUCKETS = slice(10, 38, 2)  # of the 40 there are: 1 us to 69 s, by factors of 4
@@ -112,6 +113,11 @@ def _metrics(processes: list[tuple[list[str], dict[str, Any]]]) -> Iterator[Metr
         "palm_running_seconds", "How long the function at work has run; 0: none is", labels=LABELS
     )
     queued = GaugeMetricFamily("palm_queued_messages", "That have come, and have not been begun", labels=LABELS)
+    memory = GaugeMetricFamily(
+        "palm_memory_bytes",
+        "Of arrays of its own, kept for new ones, of others, and of the rest",
+        labels=[*LABELS, "kind"],
+    )
     counters = {k: CounterMetricFamily(name, what, labels=LABELS) for k, (name, what) in COUNTERS.items()}
     own = CounterMetricFamily(
         "palm_user", "Counters of the functions themselves (self.count)", labels=[*LABELS, "name"]
@@ -128,6 +134,8 @@ def _metrics(processes: list[tuple[list[str], dict[str, Any]]]) -> Iterator[Metr
         work = process["work"]
         running.add_metric(labels, work["seconds"] if work["state"] == "running" else 0.0)
         queued.add_metric(labels, c["backlog"] + c["queue_depth"])
+        for kind, n in process["memory"].items():
+            memory.add_metric([*labels, kind], n)
         for key, family in counters.items():
             family.add_metric(labels, c[key])
         for function, f in c["functions"].items():
@@ -141,7 +149,7 @@ def _metrics(processes: list[tuple[list[str], dict[str, Any]]]) -> Iterator[Metr
                 observed.add_metric([*labels, name], buckets, value["sum"])
             else:
                 own.add_metric([*labels, name], value)
-    yield from (up, running, queued, *counters.values(), times, own, observed)
+    yield from (up, running, queued, memory, *counters.values(), times, own, observed)
 
 
 def _buckets(bounds: list[float | None], counts: list[int], some: slice) -> list[tuple[str, float]]:

@@ -88,7 +88,7 @@ class Host:
 
     def __init__(self, server: Server, post: Post) -> None:
         self.server, self.name, self._membership, self._suspects = server, post.name, post.membership, post.suspects
-        self.node = ways.open_node(post.endpoint, post.name)
+        self.node = ways.open_node(post.endpoint, post.name, serves=True)
         self._functions = list(type(server)._exposed)
         self.node.name_functions(self._functions)
         self._outlets = Outlets(self.node, post.membership)

@@ -54,6 +54,7 @@ class Job:
     def __init__(self, client: Client, work: JobWork, *, progress: bool) -> None:
         self._client, self._work = client, work
         self._began = time.monotonic()
+        self._before: dict[str, Any] | None = None  # the cluster as it was then, if somebody has looked
         self._taken: collections.deque[Result] = collections.deque()
         self._groups = None if work.journal is None else Groups(work.journal)
         self._bar: Any = None
@@ -261,24 +262,20 @@ class Job:
         Returns
         -------
         dict
-            ``seconds`` since the job began; ``steps``, by step: calls, seconds and mean_seconds in the function,
-            bytes_copied by its server, all since the server started; ``limits``: the step with the longest mean.
+            ``seconds`` since the job began. ``steps``, by step: ``calls``; ``seconds`` in the function,
+            ``mean_seconds``, ``median_seconds`` and ``p99_seconds`` (to within a factor of two; None without calls);
+            of its server ``workers``, ``queue`` (messages that wait there now), ``busy`` (share of the time in
+            functions), ``own_seconds`` (PALM's: neither there nor idle), ``bytes_in``, ``bytes_out``, ``bytes_copied``,
+            ``errors``; all since the server started, other jobs included. ``limits``: the step whose server has most
+            to do for each of its workers. ``own``: PALM's own ``seconds``, at all of them, and their ``share`` of
+            what is not idle. ``one_more``: ``gain``, the factor by which one more worker of the step that limits would
+            raise the throughput, and ``why``.
         """
-        counters = {s["name"]: s["counters"] for s in self._client.status()["servers"]}
-        steps = {}
-        for s in self._work.route.steps:
-            c = counters.get(s.server, {})
-            f = c.get("functions", {}).get(s.function, {"calls": 0, "busy_seconds": 0.0})
-            steps[str(s)] = {
-                "calls": f["calls"],
-                "seconds": f["busy_seconds"],
-                "mean_seconds": f["busy_seconds"] / max(1, f["calls"]),
-                "bytes_copied": c.get("bytes_copied", 0),
-            }
+        from palm import stats
+
         return {
             "seconds": time.monotonic() - self._began,
-            "steps": steps,
-            "limits": max(steps, key=lambda name: steps[name]["mean_seconds"]),
+            **stats.between(self._work.route.steps, self._before, self._client.status()),
         }
 
     def __enter__(self) -> Job:

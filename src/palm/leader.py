@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("palm")
 JOIN, LEAVE = "_join", "_leave"  # the leader's own functions
+SHOW_EVERY = 0.05  # seconds between two looks at what waits, for the page
 PATIENCE = 1.0  # seconds for the supervisor to find out of what a worker has died
 
 
@@ -59,6 +60,7 @@ class Leader(Host):
         self._template = template
         self._crew = Crew()
         self._pages: dict[int, core_space.Page] = {}  # of workers, by link: they can be read after their deaths
+        self._shown = 0.0  # when the page was last told what waits
         self._blamed = Suspects()
         for suspect in post.suspects:
             self._blamed.recall(post.name, suspect)
@@ -183,6 +185,18 @@ class Leader(Host):
             return
         for busy, _, _, done, _ in event.releases():
             worker.reported(event.handle, done, busy)
+
+    def _next_event(self) -> core.Event | None:
+        now = time.monotonic()
+        if now >= self._shown + SHOW_EVERY:
+            self._shown = now
+            self.node.count("queue_depth", self._n_waiting())
+            self.node.count("in_flight", self._crew.outstanding())
+        return super()._next_event()
+
+    def _n_waiting(self) -> int:
+        """How many messages wait here for a worker."""
+        return 0
 
     def _go_on(self, others: bool) -> None:
         super()._go_on(others)

@@ -115,6 +115,8 @@ def describe(server: Server, order: Order, address: str, supervised: bool) -> di
         "live": issubclass(cls, Source) and cls.live,
         "address": address,
         "page": list(core_space.identity()),
+        "arena": core_space.has_arena(),
+        "link": os.environ.get("PALM_LINK", ""),
         "cache": order.cache,
         **exposure(cls),
     }

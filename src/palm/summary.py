@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from palm._core.payload import NOTHING
-from palm.cli_tables import bytes_text
+from palm.units import bytes_text
 
 ENTRIES = 20  # of a list, tuple or dict
 DEPTH = 4

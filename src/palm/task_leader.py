@@ -41,6 +41,9 @@ class TaskLeader(Leader):
         """Nobody wants these any more; those that are at work come to their end for nothing."""
         self._tasks.drop(tasks.__contains__)
 
+    def _n_waiting(self) -> int:
+        return len(self._tasks)
+
     def _room(self, function: str) -> int:
         """How many more tasks of this function may wait, so that no worker has to; best made as late as that."""
         return 2 * self._crew.appetite(function) - len(self._tasks)

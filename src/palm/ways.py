@@ -14,8 +14,9 @@ from palm._core import node as core
 from palm.errors import ConfigError
 
 
-def open_node(endpoint: str, name: str) -> core.Node:
-    """A node that receives at this endpoint, which is encrypted if it has a key, ours.
+def open_node(endpoint: str, name: str, *, serves: bool = False) -> core.Node:
+    """A node that receives at this endpoint, which is encrypted if it has a key, ours. serves: to wait there is to be
+    idle.
 
     Raises
     ------
@@ -31,4 +32,4 @@ def open_node(endpoint: str, name: str) -> core.Node:
     if addresses.has_key(endpoint):
         core.allow(keys.allowed())
         endpoint, pair = str(addresses.Place.of(endpoint)._replace(key="")), keys.own()
-    return core.Node(endpoint, name, frames=link == "frames", sockets=link == "sockets", keys=pair)
+    return core.Node(endpoint, name, frames=link == "frames", sockets=link == "sockets", keys=pair, serves=serves)

@@ -272,6 +272,11 @@ cdef extern from "palm.h" nogil:
         uint64_t alloc_arena
         uint64_t alloc_small
         uint64_t alloc_full
+        uint64_t idle_ns
+        uint64_t serves_since_ns
+        uint64_t arena_in_use
+        uint64_t arena_idle
+        uint64_t mapped
         uint64_t pulse_ns
         uint64_t stale
         uint64_t lost_links
@@ -282,6 +287,7 @@ cdef extern from "palm.h" nogil:
     void palm_count(uint64_t *counter, uint64_t n)
     void palm_gauge(uint64_t *gauge, uint64_t value)
     void palm_count_call(palm_function_counters *function, uint64_t ns)
+    void palm_count_step(palm_function_counters *function, uint64_t ns)
     int PALM_TRACKED
     void palm_work_on(palm_at_work *work, const uint8_t *job, uint32_t hop, uint32_t function, uint32_t together,
                       uint32_t client)
@@ -316,6 +322,7 @@ cdef extern from "palm.h" nogil:
         palm_space *space
         bint frames
         bint sockets
+        bint serves
     palm_err palm_node_open(const palm_node_options *options, palm_node **out)
     void palm_node_shut(palm_node *node)
     void palm_node_close(palm_node *node, int linger_ms, uint32_t *unsent)

@@ -73,6 +73,7 @@ class Node:
         frames: bool = False,
         sockets: bool = False,
         keys: tuple[bytes, bytes] | None = None,
+        serves: bool = False,
     ) -> Self: ...
     def close(self, linger_ms: int = 1000) -> int: ...
     @property

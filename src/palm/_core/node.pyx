@@ -207,12 +207,14 @@ cdef class Node:
         Send through libzmq's sockets alone, even to processes of this host.
     keys : tuple of bytes, optional
         Public and secret CURVE key, 32 bytes each: TCP is encrypted with them, and connects to no one without.
+    serves : bool
+        To wait here is to be idle, and counted as such: of one node in a process.
 
     Any thread may close it at any time. With the GIL held, `inside` counts the threads that are in a call of the core
     without it; once `closing` is set nobody goes in, and the node is freed when all have left.
     """
 
-    def __cinit__(self, str endpoint, str name="", bint frames=False, bint sockets=False, keys=None):
+    def __cinit__(self, str endpoint, str name="", bint frames=False, bint sockets=False, keys=None, bint serves=False):
         cdef palm_node_options options
         cdef palm_keys pair
         cdef bytes e = endpoint.encode()
@@ -228,6 +230,7 @@ cdef class Node:
             copy_key(pair.public_key, keys[0])
             copy_key(pair.secret_key, keys[1])
             options.keys = &pair
+        options.serves = serves
         with nogil:
             err = palm_node_open(&options, &self.node)
         check(err)
@@ -777,6 +780,7 @@ def advance(generator, Batch out not None, uint64_t number, tuple path not None,
     """
     cdef palm_counters *c = node.c
     cdef uint64_t[PALM_MAX_PATH] parent
+    cdef uint64_t began
     cdef Py_ssize_t k, n = len(path) - 1
     if not 0 <= n <= PALM_MAX_PATH:
         raise ValueError(f"a path of {len(path)} components")
@@ -784,14 +788,22 @@ def advance(generator, Batch out not None, uint64_t number, tuple path not None,
         parent[k] = path[k]
     work.on(c)
     palm_work_terms(&c.at_work, attempt, work.limit_ns, spent_ns, deadline)
-    palm_work_begin(&c.at_work, number, parent, <uint32_t> n, now_ns())
+    began = now_ns()
+    palm_work_begin(&c.at_work, number, parent, <uint32_t> n, began)
     try:
         value = next(generator)
         if value is not None and type(value) is not special:
             put_value(out.batch, value, 1, number, deadline, path, 0)
             value = True
     except Exception:
-        palm_work_end(&c.at_work, True)
+        step_ended(c, work, began)
         raise
-    palm_work_end(&c.at_work, True)
+    step_ended(c, work, began)
     return value
+
+
+cdef void step_ended(palm_counters *c, Work work, uint64_t began) noexcept:
+    cdef uint64_t took = now_ns() - began
+    palm_count(&c.busy_ns, took)
+    palm_count_step(&c.functions[min(work.index, PALM_MAX_FUNCTIONS - 1)], took)  # the last is for all others
+    palm_work_end(&c.at_work, True)

@@ -222,11 +222,13 @@ cdef dict counters_dict(const palm_counters *c):
         "messages_in": c.messages_in, "messages_out": c.messages_out, "bytes_in": c.bytes_in, "bytes_out": c.bytes_out,
         "bytes_copied": c.bytes_copied, "batches": c.batches, "errors": c.errors, "retries": c.retries,
         "rejected": c.rejected, "dropped": c.dropped, "queue_depth": c.queue_depth, "in_flight": c.in_flight, "busy_seconds": c.busy_ns / 1e9,
+        "idle_seconds": c.idle_ns / 1e9, "serves_since_ns": c.serves_since_ns,
         "sent_arena": c.sent_arena, "sent_inline": c.sent_inline, "sent_frames": c.sent_frames,
         "by_ring": c.by_ring, "by_socket": c.by_socket,
         "copied_kept": c.copied_kept, "copied_foreign": c.copied_foreign, "copied_thread": c.copied_thread,
         "alloc_arena": c.alloc_arena, "alloc_small": c.alloc_small, "alloc_full": c.alloc_full,
         "stale": c.stale, "lost_links": c.lost_links, "pulse_ns": c.pulse_ns,
+        "arena_in_use": c.arena_in_use, "arena_idle": c.arena_idle, "mapped": c.mapped,
         "backlog": c.backlog + c.held, "unread": c.unread.envelopes, "unread_pid": c.unread.pid,
         "running_since_ns": c.at_work.since_ns, "running_number": c.at_work.number, "completed": c.at_work.completed,
     }
