@@ -8,15 +8,15 @@ _Static_assert(sizeof(palm_counters) <= PALM_PAGE_BYTES, "the counters fit their
 
 void palm_count_call(palm_function_counters *function, uint64_t ns)
 {
-    palm_count(&function->calls, 1);
+    palm_tally(&function->calls, 1);
     palm_count_step(function, ns);
 }
 
 void palm_count_step(palm_function_counters *function, uint64_t ns)
 {
     unsigned bucket = ns ? 64 - (unsigned)__builtin_clzll(ns) : 0;
-    palm_count(&function->busy_ns, ns);
-    palm_count(&function->histogram[bucket < PALM_HISTOGRAM ? bucket : PALM_HISTOGRAM - 1], 1);
+    palm_tally(&function->busy_ns, ns);
+    palm_tally(&function->histogram[bucket < PALM_HISTOGRAM ? bucket : PALM_HISTOGRAM - 1], 1);
 }
 
 /* Which has this name, or the first that has none; NULL: others have all. */

@@ -15,7 +15,7 @@
 #include <time.h>
 #include <unistd.h>
 
-enum { BEAT_MS = 100, MAX_NODES = 64 };
+enum { BEAT_MS = PALM_COUNTED ? 100 : 10000, MAX_NODES = 64 };
 
 struct palm_pulse {
     palm_space *space;

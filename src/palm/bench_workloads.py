@@ -38,7 +38,7 @@ class Workload:
 
 
 FLOOR, BY_HAND, BATCHED, PYLM = "C floor", "pyzmq by hand", "pyzmq batched", "pylm"
-BYPASSED, NUMPY = "tracking bypassed", "numpy"
+BYPASSED, UNCOUNTED, NUMPY = "tracking bypassed", "counters left out", "numpy"
 _ROUNDTRIP = tuple(
     Peer(name, f"{program}.py", "roundtrip")
     for name, program in ((FLOOR, "floor"), (BY_HAND, "by_hand"), (PYLM, "pylm_peer"))
@@ -97,6 +97,17 @@ WORKLOADS = (
             Case("8 KiB", "/s", 60_000, 500, 8192, targets={BYPASSED: 0.95}),
         ),
         (Peer(BYPASSED, "bypassed.py", "tracking"),),
+    ),
+    Workload(
+        "counters",
+        "what counters and pulse cost: rates beside a build of PALM that counts nothing, and has hardly a pulse",
+        "tracking",
+        (
+            Case("1 server", "/s", 1_000_000, 2000, targets={UNCOUNTED: 0.99}),
+            Case("3 servers", "/s", 500_000, 2000, targets={UNCOUNTED: 0.99}),
+            Case("8 KiB", "/s", 60_000, 500, 8192, targets={UNCOUNTED: 0.99}),
+        ),
+        (Peer(UNCOUNTED, "uncounted.py", "tracking"),),
     ),
     Workload(
         "batch",
