@@ -47,7 +47,8 @@ class Restarts:
     """
 
     def __init__(self, attempts: int = 1, policy: Policy | None = None) -> None:
-        self._attempts, self.policy = attempts, policy or Policy()
+        self.policy = policy or Policy()
+        self._most = max(self._limit(DEATHS), attempts + 2)
         self._deaths = 0
         self._failures = 0
 
@@ -57,7 +58,7 @@ class Restarts:
     def died(self, progress: bool, clean: bool = False) -> float | None:
         """Killed, or ended by itself; `progress`: once ready, it has completed a message or lived long enough."""
         self._deaths = 0 if progress else self._deaths + 1
-        if self.policy.forbids(clean) or self._deaths >= max(self._limit(DEATHS), self._attempts + 2):
+        if self.policy.forbids(clean) or self._deaths >= self._most:
             return None
         return self._delay()
 
