@@ -210,7 +210,7 @@ def print_lines() -> None:
 
     for stream in (sys.__stdout__, sys.__stderr__):
         if stream is not None:
-            stream.reconfigure(line_buffering=True)  # type: ignore[union-attr]
+            stream.reconfigure(line_buffering=True)
     space.buffer_lines()
     faulthandler.enable(2, all_threads=False)
 
