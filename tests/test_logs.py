@@ -523,7 +523,7 @@ def test_a_server_that_serves(cluster, template, tmp_path):
             assert record.pid == printed.pid != process.pid
         process.send_signal(signal.SIGINT)
         out, err = process.communicate(timeout=30)
-    assert process.returncode == 0 and out.endswith("done\n"), err
+    assert process.returncode == 0 and "done\n" in out, err
     if template == "Talk":
         assert "by print 8" in out and "warning 3\n" in err
         assert not [r for r in records(cluster) if "by print" in r.text]
@@ -967,9 +967,9 @@ def test_the_last_turn(tmp_path, monkeypatch):
     log = logs.Logs(directory)
     pipes = log.pipes()
     out, _, to_records = pipes.writes
-    log.hear("a", 0, 1, pipes)
     os.write(out, b"first\n")
-    eventually(lambda: everything(log.path))
+    log.hear("a", 0, 1, pipes)
+    eventually(lambda: everything(log.path))  # then it rests
     os.write(out, b"unended")
     os.write(to_records, b"Q" + record("a record"))
     log.close()
