@@ -523,7 +523,7 @@ def test_a_server_that_serves(cluster, template, tmp_path):
             assert record.pid == printed.pid != process.pid
         process.send_signal(signal.SIGINT)
         out, err = process.communicate(timeout=30)
-    assert process.returncode == 0 and out.endswith("done\n"), err
+    assert process.returncode == 0 and "done\n" in out, err
     if template == "Talk":
         assert "by print 8" in out and "warning 3\n" in err
         assert not [r for r in records(cluster) if "by print" in r.text]
@@ -595,7 +595,8 @@ def test_files_rotate_and_are_read_in_pages(writer):
     some = [f"text {k}" for k in range(begin, 1000) if k % 7 == 3]
     assert backwards(writer.path, Wanted(job="3job"), 10**6) == some
     assert backwards(writer.path, Wanted(job="3job"), 3) == some[-3:]
-    assert [stat.S_IMODE(p.stat().st_mode) for p in (writer.path, files[0])] == [0o700, 0o600]
+    assert stat.S_IMODE(writer.path.stat().st_mode) == 0o700
+    assert {stat.S_IMODE(p.stat().st_mode) for p in writer.path.iterdir()} == {0o600}
     page = look_back(writer.path, "", Wanted(), 1)
     writer.write("a", [record("later")])
     assert decoded(look_on(writer.path, page.follow, Wanted()).lines.strip()).text == "later"
@@ -966,9 +967,9 @@ def test_the_last_turn(tmp_path, monkeypatch):
     log = logs.Logs(directory)
     pipes = log.pipes()
     out, _, to_records = pipes.writes
-    log.hear("a", 0, 1, pipes)
     os.write(out, b"first\n")
-    eventually(lambda: everything(log.path))
+    log.hear("a", 0, 1, pipes)
+    eventually(lambda: everything(log.path))  # then it rests
     os.write(out, b"unended")
     os.write(to_records, b"Q" + record("a record"))
     log.close()

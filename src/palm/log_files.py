@@ -122,6 +122,7 @@ class Writer:
         if (self.path / "owner").exists() and self._names:
             return
         self.path.mkdir(mode=0o700, exist_ok=True)
+        (self.path / "owner").touch(mode=0o600)
         (self.path / "owner").write_text(f"{os.getpid()} {places.start_time(os.getpid())}")
         if self.path != self._instead:
             _remove_old(self.path)

@@ -17,7 +17,6 @@ import select
 import socket
 import threading
 import time
-from dataclasses import dataclass, field
 from pathlib import Path
 
 from palm import log_pipes
@@ -26,6 +25,7 @@ from palm.log_files import Writer
 from palm.log_flood import Flood
 from palm.log_pipes import STREAMS, Pipes
 from palm.log_record import MARK, Record, abridged, decoded, encoded, process_of
+from palm.log_source import LEVELS, Source
 
 log = logging.getLogger("palm")
 MOST = 256 << 10  # bytes of one read
@@ -33,32 +33,6 @@ MOST_GUESTS = 64  # that have not brought their pipes yet
 MOST_LINE = 16384  # bytes; a longer one becomes several
 PAUSE = 0.02  # seconds in which more may come: one turn for many lines
 STOP = 2.0  # seconds for the thread to end: files may be on a disk that does not answer
-_LEVELS = {"stdout": logging.INFO, "stderr": logging.WARNING}  # of what is printed
-
-
-@dataclass
-class Source:
-    """A process that is heard. `unended`: by stream, what no newline has followed yet."""
-
-    server: str
-    worker: int | None
-    pid: int
-    flood: Flood
-    fds: dict[str, int] = field(default_factory=dict)
-    unended: dict[str, bytes] = field(default_factory=dict)
-
-    def record(self, level: int, text: str, stream: str = "", dropped: int = 0) -> Record:
-        return Record(
-            time=round(time.time(), 6),
-            level=logging.getLevelName(level),
-            number=level,
-            server=self.server,
-            worker=self.worker,
-            pid=self.pid,
-            text=text,
-            stream=stream,
-            dropped=dropped,
-        )
 
 
 class Logs:
@@ -212,7 +186,7 @@ class Logs:
             data = os.read(fd, MOST)
         except BlockingIOError:  # its writer has emptied it
             return False
-        if stream in _LEVELS:
+        if stream in LEVELS:
             self._echo.put(stream, MARK.sub(b"", data) if b"\x1e" in data else data)
         if data:
             self._take(source, stream, data)
@@ -245,7 +219,7 @@ class Logs:
                 self._echo.put("stderr", _shown(record))
             return [record]
         parts = [line[k : k + MOST_LINE] for k in range(0, len(line), MOST_LINE)] or [b""]
-        return [source.record(_LEVELS[stream], p.decode(errors="backslashreplace"), stream) for p in parts]
+        return [source.record(LEVELS[stream], p.decode(errors="backslashreplace"), stream) for p in parts]
 
     def _keep(self, source: Source, records: list[Record]) -> None:
         if not records:
@@ -305,7 +279,7 @@ class Logs:
 
 def _order(stream: str) -> int:
     """A program that says something in both ways has mostly made the record first."""
-    return ("records", *_LEVELS).index(stream)
+    return ("records", *LEVELS).index(stream)
 
 
 def _shown(record: Record) -> bytes:
