@@ -416,6 +416,10 @@ static inline void palm_tally(uint64_t *counter, uint64_t n)
     if (PALM_COUNTED)
         __atomic_store_n(counter, __atomic_load_n(counter, __ATOMIC_RELAXED) + n, __ATOMIC_RELAXED);
 }
+static inline uint64_t palm_seen(const uint64_t *counter)
+{
+    return __atomic_load_n(counter, __ATOMIC_RELAXED);
+}
 static inline void palm_gauge(uint64_t *gauge, uint64_t value)
 {
     __atomic_store_n(gauge, value, __ATOMIC_RELAXED);
@@ -530,6 +534,9 @@ void palm_node_shut(palm_node *node);
  * call of this node or begin one: shut it first, and wait until they have left. *unsent: envelopes that were given up. */
 void palm_node_close(palm_node *node, int linger_ms, uint32_t *unsent);
 const char *palm_node_endpoint(const palm_node *node);
+/* A pipe's end, without waiting: who writes a byte other than 0 there makes palm_node_next return PALM_EINTR, as a handler of
+ * signals may, so that none is missed that comes just before a wait. */
+int palm_node_door(const palm_node *node);
 uint64_t palm_node_id(const palm_node *node);
 
 /* A link to who receives at `endpoint`; returns at once, the same number for the same endpoint while it stands. What is
@@ -583,6 +590,10 @@ const char *palm_node_rejected(palm_node *node);
 /* What a pulse does for a node: gives back blocks that peers have taken. *unread: replaced if a peer of this node has left
  * more. */
 void palm_node_tick(palm_node *node, palm_unread *unread);
+/* Nothing is on its way that the pulse would have to see to soon. */
+bool palm_node_is_quiet(palm_node *node);
+/* What the node does from now on is told to a pulse by its eventfd `bell`, while *rests (an atomic_bool). */
+void palm_node_rest(palm_node *node, const void *rests, int bell);
 /* While a function runs, nobody is in palm_node_next: the pulse receives what has come, to be given out later, and sees
  * whether the execution that began at `since_ns` is unwanted: by a CANCEL or FORGET, or since its client is gone. */
 void palm_node_attend(palm_node *node, palm_at_work *work, uint64_t since_ns, uint64_t now_ns);

@@ -591,7 +591,20 @@ palm_err palm_node_send(palm_node *node, uint32_t number, palm_kind kind, uint32
     palmi_link *link = palmi_link_get(node, number);
     err = link ? palmi_link_send(node, link, kind, handle, hop, batch) : PALM_ECLOSED;
     pthread_mutex_unlock(&node->lock);
+    palmi_node_stir(node);
     return err;
+}
+
+bool palm_node_is_quiet(palm_node *node)
+{
+    bool quiet = true;
+    pthread_mutex_lock(&node->lock);
+    for (uint32_t i = 0; i < node->links.n; i++) {
+        const palmi_link *link = node->links.at[i];
+        quiet &= link->flight_first == link->flight.n && !palmi_is_remote(link);
+    }
+    pthread_mutex_unlock(&node->lock);
+    return quiet;
 }
 
 void palm_node_tick(palm_node *node, palm_unread *unread)

@@ -111,11 +111,14 @@ void palmi_door_ring(const palm_node *node)
     (void)written;
 }
 
-void palmi_door_answer(const palm_node *node)
+bool palmi_door_answer(const palm_node *node)
 {
     char rings[256];
+    bool signal = false;
     ssize_t got = read(node->door.read_end, rings, sizeof rings);
-    (void)got;
+    for (ssize_t i = 0; i < got; i++)
+        signal |= rings[i] != 0;
+    return signal;
 }
 
 static bool has_early(const palmi_local *local)

@@ -265,7 +265,7 @@ static void attend_to(palm_node *node, uint64_t key)
     if (key == SOCKET)
         node->socket_ready = true;
     else if (key == DOOR)
-        palmi_door_answer(node);
+        node->signalled |= palmi_door_answer(node);
     else if (key == REFUSED)
         palmi_monitor_refused(node);
     else if (key >= PALMI_MONITOR_KEY)
@@ -377,6 +377,10 @@ static palm_err next(palm_node *node, int timeout_ms, palm_event *event)
             return PALM_ECLOSED;
         if (++node->since_look > LOOK_EVERY)
             palmi_node_look(node, 0);
+        if (node->signalled) {
+            node->signalled = false;
+            return PALM_EINTR;
+        }
         if (next_note(node, event) || palmi_node_held(node, event))
             return PALM_OK;
         palm_err err = palmi_receive(node, event, &given);
@@ -402,5 +406,23 @@ palm_err palm_node_next(palm_node *node, int timeout_ms, palm_event *event)
     pthread_mutex_lock(&node->receiving);
     palm_err err = next(node, timeout_ms, event);
     pthread_mutex_unlock(&node->receiving);
+    if (!err)
+        palmi_node_stir(node);
     return err;
+}
+
+int palm_node_door(const palm_node *node) { return node->door.write_end; }
+
+void palm_node_rest(palm_node *node, const void *rests, int bell)
+{
+    node->rest = (palmi_rest){rests, bell};
+}
+
+void palmi_node_stir(const palm_node *node)
+{
+    uint64_t one = 1;
+    if (!node->rest.rests || !atomic_load_explicit(node->rest.rests, memory_order_relaxed))
+        return; /* a pulse that begins to rest in this moment sees in a second what was done here */
+    ssize_t written = write(node->rest.bell, &one, sizeof one);
+    (void)written;
 }

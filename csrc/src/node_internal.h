@@ -82,6 +82,11 @@ typedef struct palmi_patience { /* with peers on other hosts, in ms */
 } palmi_patience;
 extern const palmi_patience palmi_remote_patience;
 
+typedef struct palmi_rest { /* of the pulse that a node belongs to */
+    const atomic_bool *rests;  /* it beats but once a second; NULL: there is none */
+    int bell;                  /* an eventfd: wakes it */
+} palmi_rest;
+
 struct palm_node {
     palm_space *space;
     palm_counters *counters;
@@ -96,6 +101,7 @@ struct palm_node {
     palmi_patience remote;
     int watch;                 /* epoll over the door, libzmq's fds of pull and monitors, and the pidfds of peers */
     palmi_door door;           /* by which others of this host wake it; says itself what guards it */
+    palmi_rest rest;
     atomic_bool woken, stopped, closed;
     atomic_bool is_waiting;    /* for something to receive: there is nothing */
     atomic_uint_least64_t dry_ms; /* when the socket was last found to be empty */
@@ -107,6 +113,7 @@ struct palm_node {
     bool ring_was_last;        /* where the last message came from */
     uint32_t patience_ms;      /* with what a ring waits for from the socket */
     bool stop_told;
+    bool signalled;            /* who is in palm_node_next has to look for signals */
     char rejected[160];
     PALMI_VECTOR(palm_event) held; /* what the pulse has received */
     uint32_t held_first;
@@ -126,6 +133,9 @@ palm_err palmi_node_look(palm_node *node, int ms);
 /* The oldest of what the pulse has received. */
 bool palmi_node_held(palm_node *node, palm_event *event);
 void palmi_node_drop_held(palm_node *node);
+
+/* There is something to do: a pulse that rests beats. */
+void palmi_node_stir(const palm_node *node);
 
 /* All with the lock held. */
 palmi_link *palmi_link_get(palm_node *node, uint32_t number);
@@ -176,7 +186,8 @@ palm_err palmi_receive(palm_node *node, palm_event *event, bool *given);
 palm_err palmi_door_open(palm_node *node, bool rings);
 void palmi_door_close(palm_node *node);
 void palmi_door_ring(const palm_node *node); /* any thread, signal handlers too */
-void palmi_door_answer(const palm_node *node);
+/* True: one of those who rang was a signal, as who handles signals may do by its number (palm_node_door). */
+bool palmi_door_answer(const palm_node *node);
 /* With the lock held. Adds our door to a HELLO, and a ring to send in. */
 void palmi_local_hello(palm_node *node, palmi_link *link, palm_hello *hello);
 /* What the peer has told of its own is opened; before it is answered. */

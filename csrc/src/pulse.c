@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: BSD-3-Clause
  *
  * The thread that keeps time while a function computes, with the GIL or without (R10), and that ends the process when
- * its owner is gone (R15), or a function takes longer than it may. It calls nothing that waits. */
+ * its owner is gone (R15), or a function takes longer than it may. It calls nothing that waits. While there is nothing to do
+ * for it, it beats but once a second: hundreds of servers on one host may be idle. */
 #include "palm.h"
 #include "spill.h"
 
@@ -9,19 +10,24 @@
 #include <poll.h>
 #include <pthread.h>
 #include <signal.h>
+#include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <sys/eventfd.h>
 #include <time.h>
 #include <unistd.h>
 
-enum { BEAT_MS = PALM_COUNTED ? 100 : 10000, MAX_NODES = 64 };
+enum { BEAT_MS = PALM_COUNTED ? 100 : 10000, REST_MS = 10 * BEAT_MS, MAX_NODES = 64 };
+enum { QUIET_BEATS = 20 }; /* before it rests */
 
 struct palm_pulse {
     palm_space *space;
     palm_counters *counters;
     pthread_t thread;
     int bell;
+    atomic_bool rests;
+    uint64_t seen; /* of what the process has done, at the last beat */
+    unsigned quiet_beats;
     pthread_mutex_t lock; /* what follows; held during a beat, so that remove() waits for its end */
     palm_node *nodes[MAX_NODES];
     unsigned n_nodes;
@@ -134,6 +140,23 @@ static void beat(palm_pulse *p)
         end_process(p, 1);
 }
 
+static bool is_quiet(palm_pulse *p)
+{
+    const palm_counters *c = p->counters;
+    uint64_t done = palm_seen(&c->by_ring) + palm_seen(&c->by_socket) + palm_seen(&c->batches) + palm_seen(&c->rejected);
+    bool quiet = done == p->seen && !palm_seen(&c->at_work.since_ns) && !p->end_at_ns;
+    p->seen = done;
+    for (unsigned i = 0; i < p->n_nodes && quiet; i++)
+        quiet = palm_node_is_quiet(p->nodes[i]);
+    return quiet;
+}
+
+static void rest_or_not(palm_pulse *p)
+{
+    p->quiet_beats = is_quiet(p) ? p->quiet_beats + 1 : 0;
+    atomic_store(&p->rests, p->quiet_beats > QUIET_BEATS);
+}
+
 static void *run(void *arg)
 {
     palm_pulse *p = arg;
@@ -142,7 +165,7 @@ static void *run(void *arg)
         pthread_mutex_lock(&p->lock);
         struct pollfd fds[] = {{.fd = p->bell, .events = POLLIN}, {.fd = p->owner_fd, .events = POLLIN}};
         pthread_mutex_unlock(&p->lock);
-        int n = poll(fds, 2, BEAT_MS);
+        int n = poll(fds, 2, atomic_load(&p->rests) ? REST_MS : BEAT_MS);
         pthread_mutex_lock(&p->lock);
         uint64_t rings;
         if (n > 0 && fds[0].revents && read(p->bell, &rings, sizeof rings) < 0)
@@ -150,6 +173,9 @@ static void *run(void *arg)
         if (n > 0 && fds[1].revents && p->owner_fd >= 0)
             owner_is_gone(p);
         beat(p);
+        if (n > 0)
+            p->quiet_beats = 0;
+        rest_or_not(p);
         stop = p->stop;
         pthread_mutex_unlock(&p->lock);
     }
@@ -194,6 +220,7 @@ void palm_pulse_add(palm_pulse *p, palm_node *node)
     pthread_mutex_lock(&p->lock);
     if (p->n_nodes < MAX_NODES)
         p->nodes[p->n_nodes++] = node;
+    palm_node_rest(node, &p->rests, p->bell);
     pthread_mutex_unlock(&p->lock);
 }
 
@@ -203,6 +230,7 @@ void palm_pulse_remove(palm_pulse *p, palm_node *node)
     for (unsigned i = 0; i < p->n_nodes; i++)
         if (p->nodes[i] == node)
             p->nodes[i--] = p->nodes[--p->n_nodes];
+    palm_node_rest(node, NULL, -1);
     if (p->limited == node)
         p->limited = NULL;
     pthread_mutex_unlock(&p->lock);

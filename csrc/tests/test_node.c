@@ -811,6 +811,47 @@ static void test_attend_beside_next(void)
     peer_close(&b);
 }
 
+/* The pulse rests while there is nothing to do, and beats as soon as there is. */
+static void test_rest(void)
+{
+    peer a = peer_open("a", false), b = peer_open("b", false);
+    palm_pulse *pulse;
+    palm_batch *batch;
+    uint32_t link = connect_to(&b, &a);
+    CHECK_OK(palm_batch_new(&batch));
+    CHECK_OK(palm_pulse_start(a.space, &pulse));
+    palm_pulse_add(pulse, a.node);
+    const atomic_bool *rests = a.node->rest.rests;
+    for (int i = 0; i < 1000 && !atomic_load(rests); i++)
+        usleep(10000);
+    CHECK(atomic_load(rests));
+    put_bytes(batch, 1, "work");
+    send_all(b.node, link, 1, 0, batch);
+    palm_event event = next_message(&a, &b);
+    for (int i = 0; i < 50 && atomic_load(rests); i++) /* less than a rest */
+        usleep(10000);
+    CHECK(!atomic_load(rests));
+    palm_event_done(a.node, &event);
+    palm_pulse_remove(pulse, a.node);
+    palm_pulse_stop(pulse);
+    palm_batch_free(batch);
+    peer_close(&a);
+    peer_close(&b);
+}
+
+/* A byte other than 0 at the door is a signal's: who waits looks for it, also if it came before. */
+static void test_signal_at_the_door(void)
+{
+    peer a = peer_open("a", false);
+    palm_event event;
+    CHECK(write(palm_node_door(a.node), "\0", 1) == 1);
+    CHECK_ERR(palm_node_next(a.node, 20, &event), PALM_EAGAIN);
+    CHECK(write(palm_node_door(a.node), "\2", 1) == 1);
+    CHECK_ERR(palm_node_next(a.node, 60000, &event), PALM_EINTR);
+    CHECK_ERR(palm_node_next(a.node, 20, &event), PALM_EAGAIN);
+    peer_close(&a);
+}
+
 int main(int argc, char **argv)
 {
     const char *missing;
@@ -849,6 +890,8 @@ int main(int argc, char **argv)
     test_attend_to_several();
     test_attend_without_a_client();
     test_attend_beside_next();
+    test_rest();
+    test_signal_at_the_door();
     CHECK(!rmdir(directory));
     return 0;
 }

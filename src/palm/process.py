@@ -177,6 +177,8 @@ def run(order: Order, ready: Callable[[], None], records: Handler | None = None)
         host.faults = Faults(Path(order.directory), order.name)
     is_served = not (supervised or order.leads)
     _stop_on_signals(guest.leave if guest else host.node.stop, host.node.stop, is_served=is_served)
+    if not is_served:  # else the process is the user's
+        signal.set_wakeup_fd(host.node.hear_signals(), warn_on_full_buffer=False)
     try:
         began = time.monotonic()
         if server._host is not None:  # else nothing of it runs here
@@ -205,6 +207,8 @@ def run(order: Order, ready: Callable[[], None], records: Handler | None = None)
             membership.leave("failed" if why else "removed", why or "stopped")
         if enlistment:
             enlistment.close()
+        if not is_served:
+            signal.set_wakeup_fd(-1)
         host.close(GRACE / 4 if orphan else 2.0)
         if membership:
             membership.close()

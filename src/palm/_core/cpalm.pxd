@@ -327,6 +327,7 @@ cdef extern from "palm.h" nogil:
     void palm_node_shut(palm_node *node)
     void palm_node_close(palm_node *node, int linger_ms, uint32_t *unsent)
     const char *palm_node_endpoint(const palm_node *node)
+    int palm_node_door(const palm_node *node)
     uint64_t palm_node_id(const palm_node *node)
     palm_err palm_node_link(palm_node *node, const char *endpoint, int32_t pid, uint32_t *link)
     palm_err palm_node_link_named(palm_node *node, const char *endpoint, int32_t pid, uint32_t *link)

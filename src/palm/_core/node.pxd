@@ -42,6 +42,7 @@ cdef class Node:
     cdef long pid
     cdef int inside
     cdef bint closing
+    cdef bint hears_signals
 
     cdef palm_node *live(self) except NULL
 

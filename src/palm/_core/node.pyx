@@ -342,7 +342,7 @@ cdef class Node:
         cdef uint64_t now = now_ns()
         cdef uint64_t end = now + <uint64_t> (timeout * 1e9)
         cdef int ms
-        cdef uint64_t slice_ms = SLICE_MS if get_ident() == main_ident else 1000
+        cdef uint64_t slice_ms = 1000 if self.hears_signals or get_ident() != main_ident else SLICE_MS
         event.node = self
         while True:
             ms = <int> slice_ms if end > now + slice_ms * 1000000 else 0 if end <= now else <int> ((end - now + 999999) // 1000000)
@@ -365,6 +365,12 @@ cdef class Node:
             now = now_ns()
             if now >= end:
                 return None
+
+    def hear_signals(self):
+        """From now on who handles signals wakes this node, so that its waits need not be cut into slices: returns the fd
+        for `signal.set_wakeup_fd`."""
+        self.hears_signals = True
+        return palm_node_door(self.live())
 
     def wake(self):
         """Make `next` return a WAKE event; any thread."""
