@@ -8,6 +8,7 @@ pipeline; and whatever happens in it, each result comes once, and nothing is lef
 from __future__ import annotations
 
 import collections
+import contextlib
 import os
 import signal
 import subprocess
@@ -168,10 +169,19 @@ def test_stopped_for_a_while(world, client, where, shape):
     assert world.pids() == pids
 
 
+def watched(pid: int) -> set[int]:
+    """The processes that one has links to."""
+    found = set()
+    for info in Path(f"/proc/{pid}/fdinfo").iterdir():
+        with contextlib.suppress(FileNotFoundError):  # closed meanwhile
+            found |= {int(line.split()[1]) for line in info.read_text().splitlines() if line.startswith("Pid:")}
+    return found
+
+
 @shapes
 @wheres
 def test_the_registry_is_gone(world, client, where, shape):
-    """It has no part in a job that is under way, and comes back."""
+    """It has no part in a job that is under way, and comes back; all join it again."""
     pids, halves = world.pids(), Halves(client, shape)
     world.hold(where, halves.go_on)
     os.kill(pids["registry"], signal.SIGKILL)
@@ -179,6 +189,8 @@ def test_the_registry_is_gone(world, client, where, shape):
     assert halves.all() == expected(shape, range(INPUTS)) and halves.is_conserved()
     now = world.pids()
     assert {name for name in now if now[name] != pids[name]} == {"registry"}
+    servers = {pid for name, pid in now.items() if name != "registry"}
+    eventually(lambda: servers <= watched(now["registry"]))
     assert client.call("a.inside")
 
 

@@ -728,7 +728,7 @@ def test_a_handler_never_waits(capsys, monkeypatch):
     os.set_blocking(write, False)
     logger = logging.getLogger("palm.some")
     monkeypatch.setattr(logging.getLogger("palm"), "propagate", False)
-    handler = Handler(write, Order(Talk, "some", ""))
+    handler = Handler(write, Order(Talk, "some", "", ""))
     with installed(handler):
         for k in range(2000):
             logger.info("%s %s", k, "x" * 300)

@@ -97,7 +97,7 @@ def test_an_endpoint_has_a_path_that_fits():
     made = places.endpoint(long, "s" * 31)
     assert len(made.removeprefix("ipc://")) <= 107
     assert made != places.endpoint(long, "s" * 31)
-    assert places.endpoint("tcp://host:5000", "client").startswith("tcp://")
+    assert places.endpoint("tcp://127.0.0.1:5000", "client") == "tcp://127.0.0.1:*"
 
 
 def test_start_time():
