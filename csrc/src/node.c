@@ -422,7 +422,7 @@ void palmi_node_stir(const palm_node *node)
 {
     uint64_t one = 1;
     if (!node->rest.rests || !atomic_load_explicit(node->rest.rests, memory_order_relaxed))
-        return; /* a pulse that begins to rest in this moment sees in a second what was done here */
+        return; /* a pulse that begins to rest in this moment sees it when it beats again */
     ssize_t written = write(node->rest.bell, &one, sizeof one);
     (void)written;
 }

@@ -83,7 +83,7 @@ typedef struct palmi_patience { /* with peers on other hosts, in ms */
 extern const palmi_patience palmi_remote_patience;
 
 typedef struct palmi_rest { /* of the pulse that a node belongs to */
-    const atomic_bool *rests;  /* it beats but once a second; NULL: there is none */
+    const atomic_bool *rests;  /* it beats but once in 2 s; NULL: there is none */
     int bell;                  /* an eventfd: wakes it */
 } palmi_rest;
 

@@ -2,7 +2,7 @@
  *
  * The thread that keeps time while a function computes, with the GIL or without (R10), and that ends the process when
  * its owner is gone (R15), or a function takes longer than it may. It calls nothing that waits. While there is nothing to do
- * for it, it beats but once a second: hundreds of servers on one host may be idle. */
+ * for it, it beats but once in two seconds: hundreds of servers on one host may be idle. */
 #include "palm.h"
 #include "spill.h"
 
@@ -17,7 +17,7 @@
 #include <time.h>
 #include <unistd.h>
 
-enum { BEAT_MS = PALM_COUNTED ? 100 : 10000, REST_MS = 10 * BEAT_MS, MAX_NODES = 64 };
+enum { BEAT_MS = PALM_COUNTED ? 100 : 10000, REST_MS = 20 * BEAT_MS, MAX_NODES = 64 };
 enum { QUIET_BEATS = 20 }; /* before it rests */
 
 struct palm_pulse {

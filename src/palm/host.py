@@ -47,7 +47,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("palm")
 LOOK_AHEAD = 64  # envelopes taken off the queue while a batch is worked on
-IDLE = 1.0  # seconds between two looks at what no event announces
+IDLE = 2.0  # seconds between two looks at what no event announces
 REJECTED_EVERY = 10.0  # seconds between two lines about rejected messages
 
 

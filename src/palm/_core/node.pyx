@@ -32,8 +32,10 @@ MAX_RECORDS, MAX_PATH, MAX_STEPS = PALM_MAX_RECORDS, PALM_MAX_PATH, PALM_MAX_STE
 TRACKED = bool(PALM_TRACKED)  # False: a build to measure against, which keeps nothing
 
 # A wait is cut into slices of this length, so that a signal that comes just before one is seen within it.
+# Who need not look for signals, since it is not the main thread or they wake it, waits longer: each time costs 0.1 ms.
 cdef enum:
     SLICE_MS = 50
+    LONG_SLICE_MS = 5000
 # An iterator that takes so long over an input makes no stream of small messages: what it gave goes at once.
 cdef enum:
     SLOW_NS = 50000
@@ -342,7 +344,7 @@ cdef class Node:
         cdef uint64_t now = now_ns()
         cdef uint64_t end = now + <uint64_t> (timeout * 1e9)
         cdef int ms
-        cdef uint64_t slice_ms = 1000 if self.hears_signals or get_ident() != main_ident else SLICE_MS
+        cdef uint64_t slice_ms = LONG_SLICE_MS if self.hears_signals or get_ident() != main_ident else SLICE_MS
         event.node = self
         while True:
             ms = <int> slice_ms if end > now + slice_ms * 1000000 else 0 if end <= now else <int> ((end - now + 999999) // 1000000)
