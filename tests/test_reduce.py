@@ -272,7 +272,8 @@ def test_a_total_that_kills_the_leader_is_set_aside(tmp_path):
     with palm.Cluster() as cluster:
         cluster.start(Mod, workers=1, setup={"told": str(told)})
         job = cluster.client().job("mod.add", range(100), on_error="skip")
-        assert [value[0] for value in job] in ([0, 1, 2, 4, 5], [])  # those before it, if they were sent before
+        values = [value[0] for value in job]
+        assert values == [0, 1, 2, 4, 5][: len(values)]  # those before it that were sent before
         [error] = job.errors
         assert isinstance(error, palm.Crashed) and error.reason == "SIGKILL"
     assert told.read_text() == "xxx"

@@ -391,6 +391,7 @@ typedef struct palm_counters {
     uint64_t alloc_arena, alloc_small, alloc_full;                    /* numpy's allocations where it is set */
     uint64_t idle_ns;                                                 /* slept while nothing came; of who serves alone ... */
     uint64_t serves_since_ns;                                         /* ... gauge: CLOCK_MONOTONIC; 0: does not */
+    uint64_t sleeps_since_ns;                                         /* gauge likewise: idle_ns lacks what it has slept since; 0: it does not */
     uint64_t arena_in_use, arena_idle, mapped;                        /* gauges: bytes, of palm_space_stats, at the last beat */
     uint64_t pulse_ns;                                                /* gauge: CLOCK_MONOTONIC of the last beat */
     uint64_t stale, lost_links;

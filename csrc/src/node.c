@@ -361,10 +361,13 @@ static palm_err last_look(palm_node *node, palm_event *event)
 /* palmi_node_look by who has nothing to do meanwhile. */
 static palm_err sleep_until(palm_node *node, uint64_t end_ms, uint64_t now_ms)
 {
-    uint64_t began = node->serves ? now_ns() : 0;
+    if (!node->serves)
+        return palmi_node_look(node, (int)(end_ms - now_ms));
+    uint64_t began = now_ns();
+    palm_gauge(&node->counters->sleeps_since_ns, began);
     palm_err err = palmi_node_look(node, (int)(end_ms - now_ms));
-    if (node->serves)
-        palm_count(&node->counters->idle_ns, now_ns() - began);
+    palm_gauge(&node->counters->sleeps_since_ns, 0);
+    palm_count(&node->counters->idle_ns, now_ns() - began);
     return err;
 }
 

@@ -274,6 +274,7 @@ cdef extern from "palm.h" nogil:
         uint64_t alloc_full
         uint64_t idle_ns
         uint64_t serves_since_ns
+        uint64_t sleeps_since_ns
         uint64_t arena_in_use
         uint64_t arena_idle
         uint64_t mapped
