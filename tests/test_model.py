@@ -20,14 +20,19 @@ def names(cases):
     return [f"{cfg.name}{', book' if fits(cfg) else ''}" for cfg in cases]
 
 
-MODEL_ALONE = "fan-out, reduce, fan-out"  # 40 s of a Reduce between two fan-outs, in which nothing of PALM itself runs
+LONG = (  # 20 s or more each; the other cases are their parts
+    "fan-out, reduce, fan-out",
+    "fan-out and filter, 2 inputs",
+    "fan-out, 2 deaths after it",
+    "fan-out of fan-out",
+)
 
 
 @pytest.mark.timeout(900)
 @pytest.mark.parametrize("cfg", configs(), ids=names(configs()))
 def test_every_interleaving(cfg):
-    if cfg.name == MODEL_ALONE and "PALM_SLOW" not in os.environ:
-        pytest.skip("40 s of the model alone; PALM_SLOW=1")
+    if cfg.name in LONG and "PALM_SLOW" not in os.environ:
+        pytest.skip("20 s or more; PALM_SLOW=1")
     _, _, finished, why, trace = explore(cfg)
     assert why is None, told(why, trace)
     assert finished
