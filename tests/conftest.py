@@ -20,7 +20,7 @@ import pytest
 
 import palm
 from palm import cluster as cluster_module
-from palm import places
+from palm import nurseries, places
 from palm._core import space
 
 # Clusters of this run alone, so that runs beside each other do not see each other's. Short: paths of sockets are.
@@ -34,6 +34,9 @@ os.environ["PALM_TESTS_IN"] = os.environ["XDG_RUNTIME_DIR"] = RUNTIME
 os.environ["XDG_STATE_HOME"] = f"{RUNTIME}/state"
 LOGS = f"{RUNTIME}/state/"  # the log of a cluster that outlives a test is open when its first server says anything
 os.environ["PALM_CAPSULES"] = f"{RUNTIME}/capsules"
+# Else each server would import pytest, and compile its test's module: half of the time of all tests.
+os.environ["PALM_PRELOAD"] = "pytest"
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 # A shell that starts tests in the background has them ignore Ctrl-C, which some of them are about.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 TOOLS_THREADS = ("pytest_timeout", "pymonitor")
@@ -99,14 +102,17 @@ def first_module(text: str) -> str:
 
 
 def children(of: int | None = None) -> set[int]:
-    """Pids of the living children of a process, zombies not counted."""
+    """Pids of the living children of a process, zombies not counted. Of this one: but for the nursery that is kept for
+    the next cluster."""
+    kept = nurseries.spare()
+    mine = {kept.pid} if kept and of is None else set()
     while True:
         tasks = [*Path(f"/proc/{of or os.getpid()}/task").iterdir()]
         try:
             texts = [(task / "children").read_text() for task in tasks]
         except FileNotFoundError:  # a thread has ended, and others have its children now
             continue
-        return {pid for text in texts for pid in map(int, text.split()) if places.start_time(pid)}
+        return {pid for text in texts for pid in map(int, text.split()) if places.start_time(pid)} - mine
 
 
 def of_clusters() -> set[int]:
@@ -119,13 +125,14 @@ def of_clusters() -> set[int]:
 
 
 def fds() -> dict[str, str]:
-    found = {}
+    """But for those of the nursery that is kept for the next cluster."""
+    kept, found = nurseries.spare(), {}
     for fd in os.listdir("/proc/self/fd"):
         try:
             target = os.readlink(f"/proc/self/fd/{fd}")
         except OSError:
             continue
-        if not target.startswith(("/proc", "/dev/", LOGS)):
+        if not target.startswith(("/proc", "/dev/", LOGS)) and not (kept and kept.has(int(fd))):
             found[fd] = target
     return found
 

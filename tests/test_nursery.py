@@ -10,6 +10,7 @@ import multiprocessing
 import os
 import platform
 import random
+import re
 import resource
 import signal
 import subprocess
@@ -24,8 +25,9 @@ import threadpoolctl
 from conftest import children, eventually
 
 import palm
-from palm import places
-from palm.births import Births, Born
+from palm import nurseries, places
+from palm.births import Born
+from palm.nurseries import Nursery
 
 MADE_HERE = ("socket:", "pipe:", "anon_inode:", "/memfd:palm", "/proc")  # by PALM and libzmq in each process
 GET_ROBUST_LIST = {"x86_64": 274, "aarch64": 100}
@@ -338,7 +340,7 @@ def test_a_nursery_that_cannot_begin(tmp_path, monkeypatch):
 
 
 def is_ready(births):
-    return births.pid and births._is_ready
+    return births.is_ready
 
 
 def test_the_nursery_is_killed(cluster):
@@ -357,7 +359,7 @@ def test_killed_and_nobody_has_noticed(cluster, monkeypatch):
     monkeypatch.setattr(births, "look", lambda: None)
     with cluster._supervisor._lock:
         os.kill(births.pid, signal.SIGKILL)
-        births._process.wait()
+        births._nursery._process.wait()
         told = threading.Thread(target=facts, args=(cluster,))
         told.start()
     told.join()
@@ -390,8 +392,8 @@ def test_a_nursery_that_is_stopped_is_replaced(cluster):
 
 def test_its_death_after_the_birth_loses_nobody(cluster, monkeypatch):
     """The pid is in the order, even if the nursery never comes to tell it."""
-    answered = Births._has_answered
-    monkeypatch.setattr(Births, "_has_answered", lambda *args: answered(*args) and False)
+    answered = Nursery.has_answered
+    monkeypatch.setattr(Nursery, "has_answered", lambda *args: answered(*args) and False)
     told = facts(cluster)
     assert told["born"] and cluster._supervisor._children["told"].pid == told["pid"]
 
@@ -420,11 +422,98 @@ def test_killed_at_any_moment(cluster):
 # -------------------------------------------------------------------------------------------------------------- the end
 
 
-def test_the_nursery_ends_with_the_cluster():
+def test_the_next_cluster_has_it_too():
     with palm.Cluster() as cluster:
-        pid = cluster._births.pid
-        assert places.start_time(pid)
-    assert not places.start_time(pid) and not cluster._births.pid
+        kept = cluster._births.pid
+    assert nurseries.spare().pid == kept
+    assert not any(t.startswith("pipe:") for t in fds_of(kept)), "nobody reads there any more"
+    with palm.Cluster() as cluster:
+        assert cluster._births.pid == kept and not nurseries.spare()
+        assert facts(cluster)["born"]
+        with palm.Cluster() as other:
+            assert other._births.pid != kept and facts(other)["born"]
+    assert nurseries.spare().pid == other._births.pid or nurseries.spare().pid != kept
+
+
+def test_one_is_kept():
+    with palm.Cluster() as first, palm.Cluster() as second:
+        pids = {first._births.pid, second._births.pid}
+    assert {nurseries.spare().pid} < pids
+    assert sum(bool(places.start_time(pid)) for pid in pids) == 1
+
+
+def test_what_it_prints_goes_where_the_next_cluster_is_heard(tmp_path, monkeypatch):
+    """And an import of the next one's path."""
+    with palm.Cluster():
+        pass
+    with palm.Cluster() as cluster:
+        pipes = {t for t in fds_of(cluster._births.pid) if t.startswith("pipe:")}
+        assert len(pipes) == 2 and pipes <= {*fds_of("self")}
+
+
+@pytest.mark.parametrize("what", ["dead", "stopped", "another environment", "another identity", "ended"])
+def test_it_is_kept_in_vain(what, monkeypatch):
+    with palm.Cluster():
+        pass
+    kept = nurseries.spare().pid
+    match what:
+        case "dead":
+            os.kill(kept, signal.SIGKILL)
+        case "stopped":
+            os.kill(kept, signal.SIGSTOP)
+        case "another environment":
+            monkeypatch.setenv("PALM_LINK", "sockets")
+        case "another identity":
+            monkeypatch.setattr(os, "getresuid", lambda: (1, 1, 1))
+        case "ended":
+            nurseries.end()
+    with palm.Cluster() as cluster:
+        assert facts(cluster)["born"] and cluster._births.pid != kept
+    assert not places.start_time(kept)
+
+
+def test_a_forked_owner_has_a_nursery_of_its_own():
+    """What the other one bore would be children of its parent."""
+    with palm.Cluster():
+        pass
+    kept = nurseries.spare().pid
+    pid = os.fork()
+    if pid == 0:
+        code = 1
+        try:
+            own = nurseries.taken([1, 2])
+            code = int(own.pid == kept)
+            own.end()
+        finally:
+            os._exit(code)
+    assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
+    assert nurseries.spare().pid == kept and places.start_time(kept)
+
+
+SLOW = """
+import os, palm
+print("imported by", os.getpid())
+
+class Slow(palm.Server):
+    @palm.function
+    def who(self, x):
+        return x
+"""
+
+
+def test_modules_that_it_imports_for_a_user(tmp_path, monkeypatch, capfd):
+    (tmp_path / "slow.py").write_text(SLOW)
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setenv("PALM_PRELOAD", "slow, no_such_module")
+    with palm.Cluster() as cluster:
+        for name in ("a", "b"):
+            cluster.start("slow:Slow", name)
+            assert is_born(cluster._supervisor._children[name].pid)
+        assert cluster.client().call("b.who", 3) == 3
+        here = {os.getpid(), cluster._births.pid}
+    out, err = capfd.readouterr()
+    assert set(map(int, re.findall("imported by (.*)", out + err))) == here, "not by the servers"
+    assert "PALM_PRELOAD: no_such_module: ModuleNotFoundError" in out + err
 
 
 OWNER = """

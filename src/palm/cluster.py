@@ -18,16 +18,17 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace as replace_fields
 from os import PathLike
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from palm import addresses, arguments, cache, places, process
 from palm._core import space as core_space
 from palm.amounts import parse_memory
-from palm.births import THREADS, Births
+from palm.births import Births
 from palm.child import Child
 from palm.client import Client
 from palm.directory import REGISTRY
 from palm.errors import Disconnected, PalmError
+from palm.nurseries import THREADS
 from palm.options import Options, Prepared
 from palm.process import Order, load
 from palm.reports import Reports
@@ -37,6 +38,18 @@ from palm.template import Server, iterate_exposed
 
 LOADS = 60.0  # seconds for a cache to be read from its file
 STOPS = 10.0  # seconds for workers that go to do what they have
+STARTS = 30.0  # seconds until a server has to be ready
+
+
+class _Start(NamedTuple):
+    """Of a process."""
+
+    order: Order
+    env: Mapping[str, str] = {}  # noqa: RUF012
+    cores: int = 1
+    timeout: float = STARTS
+    attempts: int = 1
+    policy: Policy | None = None
 
 
 class Cluster:
@@ -118,7 +131,7 @@ class Cluster:
         memory: str | None = None,
         env: Mapping[str, str] | None = None,
         replace: bool = False,
-        timeout: float = 30.0,
+        timeout: float = STARTS,
     ) -> str:
         """Start a server; returns its name when it is ready.
 
@@ -161,7 +174,7 @@ class Cluster:
         memory: str | None,
         env: Mapping[str, str] | None,
         replace: bool,
-        timeout: float = 30.0,
+        timeout: float = STARTS,
         is_led: bool = False,
     ) -> str:
         """is_led: there is a leader somewhere else, which gets more workers."""
@@ -179,18 +192,20 @@ class Cluster:
         order.setup, order.memory, order.cache = setup, parse_memory(memory), options.cache
         cores = cores or max(1, (os.cpu_count() or 1) // (len(there) or 1))
         attempts = max((f.attempts for _, f in iterate_exposed(cls)), default=1)
+        start = _Start(order, env, cores, timeout, attempts, options.restart)
         try:
             if name in there:
                 self._stop(name, STOPS, successor=name)
-            first, of_first = replace_fields(order, leads=cls._is_parallel), 1 if cls._is_parallel else cores
             if not is_led:
-                self._launch(first, env, of_first, timeout, attempts, options.restart)
+                leads = cls._is_parallel
+                first = start._replace(order=replace_fields(order, leads=leads), cores=1 if leads else cores)
+                self._launch(first)
         except BaseException as e:
             if name in there:  # jobs need wait no longer
                 self._reports.put("left", name, 0, str(e), "removed").wait()
             raise
         if cls._is_parallel:
-            self._crews[name] = functools.partial(self._hire, order, env, cores, timeout, attempts, options.restart)
+            self._crews[name] = functools.partial(self._hire, start)
             try:
                 self.scale(name, workers)
             except BaseException:
@@ -208,7 +223,7 @@ class Cluster:
             "log": str(self._logs.path),
             "store": str(self._directory / "registry.db"),
         }
-        self._launch(order, {}, cores=1, timeout=30.0, attempts=1)
+        self._launch(_Start(order))
 
     def _order(self, template: type[Server] | str, name: str) -> Order:
         return Order(template, name, self.address, str(self._directory))
@@ -217,7 +232,7 @@ class Cluster:
         """Nobody need wait for it: the registry knows that it is on its way."""
         order = self._order("palm.cache_server:CacheServer", cache.SERVER)
         order.setup = {"directory": str(self._directory)}
-        child = self._child(order, {}, 1, 30.0, 3)
+        child = self._child(_Start(order, attempts=3))
         child.started.add_done_callback(self._have_begun_caches)
         self._supervisor.begin(child)
 
@@ -239,49 +254,25 @@ class Cluster:
         with contextlib.suppress(PalmError):
             self._own_client().call(cache.DROP, name, timeout=1.0)
 
-    def _hire(
-        self,
-        order: Order,
-        env: dict[str, str],
-        cores: int,
-        timeout: float,
-        attempts: int,
-        policy: Policy,
-        numbers: list[int],
-    ) -> None:
+    def _hire(self, start: _Start, numbers: list[int]) -> None:
         """Starts workers with these numbers, all at the same time."""
 
         def launch(number: int) -> None:
-            self._launch(replace_fields(order, worker=number), env, cores, timeout, attempts, policy)
+            self._launch(start._replace(order=replace_fields(start.order, worker=number)))
 
         with concurrent.futures.ThreadPoolExecutor(len(numbers), "palm-hire") as threads:
             hired = {number: threads.submit(launch, number) for number in numbers}
         for number, future in hired.items():
             if future.exception() is not None:  # its number is free again
-                self._reports.put("left", f"{order.name}/{number}", 0, "did not start", "removed")
+                self._reports.put("left", f"{start.order.name}/{number}", 0, "did not start", "removed")
         for future in hired.values():
             future.result()
 
-    def _launch(
-        self,
-        order: Order,
-        env: dict[str, str],
-        cores: int,
-        timeout: float,
-        attempts: int,
-        policy: Policy | None = None,
-    ) -> None:
-        self._supervisor.start(self._child(order, env, cores, timeout, attempts, policy))
+    def _launch(self, start: _Start) -> None:
+        self._supervisor.start(self._child(start))
 
-    def _child(
-        self,
-        order: Order,
-        env: dict[str, str],
-        cores: int,
-        timeout: float,
-        attempts: int,
-        policy: Policy | None = None,
-    ) -> Child:
+    def _child(self, start: _Start) -> Child:
+        order, env, cores, timeout, attempts, policy = start
         order.owner_fd, order.work_grace = self._owner_read, process.WORK_GRACE
         threads = {k: str(cores) for k in THREADS if k not in os.environ}  # before numpy is imported there (R28)
         births = None if env else self._births  # nobody knows which of the modules there would have read it

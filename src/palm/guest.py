@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from palm import places
-from palm.births import PID_BYTES, THREADS
+from palm.births import PID_BYTES
 from palm.calls import Calls, Retired
 from palm.child import MAIN, pickled
 from palm.directory import Directory
@@ -25,6 +25,7 @@ from palm.errors import Crashed, Disconnected, NotFound, PalmError, Timeout
 from palm.leader import JOIN, LEAVE
 from palm.log_pipes import Pipes, introduce
 from palm.membership import JOINS, Enlistment, Membership
+from palm.nurseries import THREADS
 from palm.process import Order
 from palm.template import Server, exposure
 

@@ -16,6 +16,7 @@ from palm.cluster import Cluster
 from palm.config import Configuration
 from palm.directory import AWAY
 from palm.errors import Disconnected, Timeout
+from palm.process import load
 
 
 class Part:
@@ -59,8 +60,8 @@ class Part:
             applying.start_one(configuration, self._cluster, name)
             self._servers.append(name)
             return "runs here"
-        if running["template"] in ("Server", "Source"):
-            return f"runs on {running['host'] or 'another host'} already"
+        if not _is_parallel(configuration, name, running):
+            return f"is {running['state']} on {running['host'] or 'another host'} already"
         applying.start_one(configuration, self._cluster, name, is_led=True)
         self._servers.append(name)
         workers = configuration.servers[name].workers
@@ -93,3 +94,11 @@ class Part:
 
     def __exit__(self, *exc: object) -> None:
         self.close()
+
+
+def _is_parallel(configuration: Configuration, name: str, running: dict[str, Any]) -> bool:
+    """Nobody but the file knows it of a server that is restarting or unreachable."""
+    if running["template"]:
+        return running["template"] not in ("Server", "Source")
+    configuration.check_class(name)
+    return load(configuration.servers[name].template)._is_parallel

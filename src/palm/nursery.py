@@ -2,7 +2,7 @@
 """A process that has imported what servers need, and forks on request: a server is there in a tenth of the time.
 
 It has one thread, and makes no space, no node and no socket but the one on which it is asked. What it forks is a child
-of its own parent. `palm.births` is the parent's side.
+of its own parent. `palm.nurseries` is the parent's side.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from collections.abc import Callable, Mapping
 from contextlib import suppress
 from typing import Any
 
+SERVE = b"serve "  # a request: this path, these outputs, from now on
 READY = b"ready"
 NONE = b"none"  # there can be no process
 MOST = 1 << 20  # bytes of a request
@@ -39,6 +40,7 @@ def main() -> int:
     asks.set_inheritable(False)
     try:
         sys.path[:] = json.loads(asks.recv(MOST))
+        _preload(os.environ.get("PALM_PRELOAD", ""))
         set_threads = _prepare()
     except Exception as e:  # a server that is executed will say it to whom it concerns
         asks.send(f"{type(e).__name__}: {e}".encode(errors="backslashreplace"))
@@ -48,6 +50,15 @@ def main() -> int:
         return 0
     asks.close()
     return _live(*born, set_threads)
+
+
+def _preload(names: str) -> None:
+    """Modules of a user, whom it saves their imports at each start of a server."""
+    for name in filter(None, map(str.strip, names.split(","))):
+        try:
+            importlib.import_module(name)
+        except Exception as e:
+            print(f"PALM_PRELOAD: {name}: {type(e).__name__}: {e}", file=sys.stderr, flush=True)
 
 
 def _prepare() -> Callable[[Mapping[str, str]], None]:
@@ -81,6 +92,10 @@ def _serve(asks: socket.socket) -> tuple[bytes, list[int]] | None:
             request, fds, flags, _ = socket.recv_fds(asks, MOST, FDS, socket.MSG_CMSG_CLOEXEC)
             if not request:
                 break
+            if request.startswith(SERVE):
+                _serve_another(request, fds)
+                asks.send(READY)
+                continue
             pid = -1
             if not flags & socket.MSG_CTRUNC:  # else fds are missing: there were too many open
                 with suppress(OSError):
@@ -91,6 +106,13 @@ def _serve(asks: socket.socket) -> tuple[bytes, list[int]] | None:
                 os.close(fd)
             asks.send(b"%d" % pid if pid > 0 else NONE)
     return None
+
+
+def _serve_another(request: bytes, fds: list[int]) -> None:
+    sys.path[:] = json.loads(request.removeprefix(SERVE))
+    for number, fd in enumerate(fds, 1):
+        os.dup2(fd, number)
+        os.close(fd)
 
 
 def _live(request: bytes, fds: list[int], set_threads: Callable[[Mapping[str, str]], None]) -> int:
