@@ -10,7 +10,6 @@ import threading
 import pytest
 from conftest import eventually
 
-import palm
 from palm.config import Configuration
 from palm.joining import Part
 from palm.options import Options
