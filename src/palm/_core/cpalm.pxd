@@ -286,6 +286,7 @@ cdef extern from "palm.h" nogil:
         palm_at_work at_work
         palm_function_counters functions[64]
     void palm_count(uint64_t *counter, uint64_t n)
+    void palm_tally(uint64_t *counter, uint64_t n)
     void palm_gauge(uint64_t *gauge, uint64_t value)
     void palm_count_call(palm_function_counters *function, uint64_t ns)
     void palm_count_step(palm_function_counters *function, uint64_t ns)

@@ -724,7 +724,7 @@ def run(Event event not None, uint32_t first, uint32_t end, function, int parame
             host.fail(i, e)
         value = None
         ended = now_ns()
-        palm_count(&c.busy_ns, ended - began)
+        palm_tally(&c.busy_ns, ended - began)
         palm_count_call(f, ended - began)
         if fine:
             if result is None:
@@ -812,6 +812,6 @@ def advance(generator, Batch out not None, uint64_t number, tuple path not None,
 
 cdef void step_ended(palm_counters *c, Work work, uint64_t began) noexcept:
     cdef uint64_t took = now_ns() - began
-    palm_count(&c.busy_ns, took)
+    palm_tally(&c.busy_ns, took)
     palm_count_step(&c.functions[min(work.index, PALM_MAX_FUNCTIONS - 1)], took)  # the last is for all others
     palm_work_end(&c.at_work, True)

@@ -169,7 +169,7 @@ cdef class Calls:
     cdef int count(self, list members, uint64_t took, bint fine) except -1:
         """A call of several is as many calls, each of its share of the time."""
         cdef Py_ssize_t k = len(members)
-        palm_count(&self.c.busy_ns, took)
+        palm_tally(&self.c.busy_ns, took)
         if fine or k == 1:
             for _ in range(k):
                 palm_count_call(self.f, took // <uint64_t> k)
