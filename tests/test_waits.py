@@ -181,7 +181,7 @@ def server(name: str, pid: int, state: str = "running", **counters: object) -> d
         ({}, {"state": "idle"}),
         (
             {"running_since_ns": 4 * S, "running": "f", "running_number": 7},
-            {"state": "running", "function": "f", "number": 7, "seconds": 1.0},
+            {"state": "running", "function": "f", "number": 7, "seconds": 1.0, "holds_gil": False},
         ),
         ({"waiting_since_ns": int(4.9 * S), "waiting_for": ["b"]}, {"state": "idle"}),
         ({"waiting_since_ns": 2 * S, "waiting_for": ["b"]}, {"state": "waiting", "room_in": "b", "seconds": 3.0}),

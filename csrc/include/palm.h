@@ -394,6 +394,9 @@ typedef struct palm_counters {
     uint64_t sleeps_since_ns;                                         /* gauge likewise: idle_ns lacks what it has slept since; 0: it does not */
     uint64_t arena_in_use, arena_idle, mapped;                        /* gauges: bytes, of palm_space_stats, at the last beat */
     uint64_t pulse_ns;                                                /* gauge: CLOCK_MONOTONIC of the last beat */
+    uint64_t gil_asked_ns, gil_had_ns;                                /* gauges likewise: when the pulse last asked whether a
+                                                                       * function that runs for long holds the GIL, and
+                                                                       * when a thread that has to take it for that had it */
     uint64_t stale, lost_links;
     palm_unread unread;
     palm_waiting waiting;
@@ -614,6 +617,9 @@ void palm_pulse_watch_owner(palm_pulse *pulse, int owner_fd, int grace_ms, const
  * -1: since nobody starts this process again, only what overruns its own limit ends it, and a line on stderr says so. */
 enum { PALM_EXIT_ENDED = 124 };
 void palm_pulse_limit(palm_pulse *pulse, palm_node *node, int grace_ms);
+/* Each second of a function that has run for one, this eventfd is written to, unless that was not answered the last time
+ * (gil_asked_ns is then greater than gil_had_ns). -1: no longer. */
+void palm_pulse_ask(palm_pulse *pulse, int fd);
 /* fd: a pipe into which this process prints, opened for reading and writing, and not to wait. If it stays full for a second
  * it is emptied, so that nobody waits for ever for a reader that does not read; a line "\x1e!N" in it tells of how many
  * lines. Two at most; the fd is the pulse's own. */

@@ -19,6 +19,7 @@
 
 enum { BEAT_MS = PALM_COUNTED ? 100 : 10000, REST_MS = 20 * BEAT_MS, MAX_NODES = 64 };
 enum { QUIET_BEATS = 20 }; /* before it rests */
+static const uint64_t ASK_NS = 1000000000; /* how long a function runs before it is asked who has the GIL, and again */
 
 struct palm_pulse {
     palm_space *space;
@@ -36,6 +37,7 @@ struct palm_pulse {
     uint64_t end_at_ns; /* 0: the owner lives */
     palm_node *limited; /* whose functions are watched; NULL: none */
     int limit_grace_ms;
+    int asks; /* -1: nobody would answer */
     palmi_spill prints[PALM_MAX_PRINTS];
     unsigned n_prints;
     char unlink_path[512];
@@ -46,6 +48,13 @@ static uint64_t now_ns(void)
     struct timespec t;
     clock_gettime(CLOCK_MONOTONIC, &t);
     return (uint64_t)t.tv_sec * 1000000000u + (uint64_t)t.tv_nsec;
+}
+
+static void ring(int eventfd)
+{
+    uint64_t one = 1;
+    ssize_t written = write(eventfd, &one, sizeof one);
+    (void)written;
 }
 
 /* The owner alone holds the write end and never writes: readable or hung up, it is gone. */
@@ -112,6 +121,16 @@ static void judge(palm_pulse *p, uint64_t now)
         end_work(p, why, since);
 }
 
+static void ask_for_gil(palm_pulse *p, uint64_t now)
+{
+    palm_counters *c = p->counters;
+    uint64_t since = __atomic_load_n(&c->at_work.since_ns, __ATOMIC_RELAXED), asked = palm_seen(&c->gil_asked_ns);
+    if (!since || now < since + ASK_NS || now < asked + ASK_NS || asked > palm_seen(&c->gil_had_ns))
+        return;
+    palm_gauge(&c->gil_asked_ns, now);
+    ring(p->asks);
+}
+
 static void show_memory(palm_pulse *p)
 {
     palm_space_stats s;
@@ -136,6 +155,8 @@ static void beat(palm_pulse *p)
         palmi_spill_beat(&p->prints[i]);
     if (p->limited)
         judge(p, now);
+    if (p->asks >= 0)
+        ask_for_gil(p, now);
     if (p->end_at_ns && now >= p->end_at_ns)
         end_process(p, 1);
 }
@@ -189,7 +210,7 @@ palm_err palm_pulse_start(palm_space *space, palm_pulse **out)
         return PALM_ENOMEM;
     p->space = space;
     p->counters = palm_space_page(space);
-    p->owner_fd = -1;
+    p->owner_fd = p->asks = -1;
     pthread_mutex_init(&p->lock, NULL);
     p->bell = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
     /* Signals are for the user's threads. */
@@ -206,13 +227,6 @@ palm_err palm_pulse_start(palm_space *space, palm_pulse **out)
     }
     *out = p;
     return PALM_OK;
-}
-
-static void ring(palm_pulse *p)
-{
-    uint64_t one = 1;
-    ssize_t written = write(p->bell, &one, sizeof one);
-    (void)written;
 }
 
 void palm_pulse_add(palm_pulse *p, palm_node *node)
@@ -244,6 +258,13 @@ void palm_pulse_limit(palm_pulse *p, palm_node *node, int grace_ms)
     pthread_mutex_unlock(&p->lock);
 }
 
+void palm_pulse_ask(palm_pulse *p, int fd)
+{
+    pthread_mutex_lock(&p->lock);
+    p->asks = fd;
+    pthread_mutex_unlock(&p->lock);
+}
+
 void palm_pulse_watch_owner(palm_pulse *p, int owner_fd, int grace_ms, const char *unlink_path)
 {
     pthread_mutex_lock(&p->lock);
@@ -251,7 +272,7 @@ void palm_pulse_watch_owner(palm_pulse *p, int owner_fd, int grace_ms, const cha
     p->grace_ms = grace_ms;
     snprintf(p->unlink_path, sizeof p->unlink_path, "%s", unlink_path ? unlink_path : "");
     pthread_mutex_unlock(&p->lock);
-    ring(p);
+    ring(p->bell);
 }
 
 void palm_pulse_relieve(palm_pulse *p, int fd)
@@ -269,7 +290,7 @@ void palm_pulse_stop(palm_pulse *p)
     pthread_mutex_lock(&p->lock);
     p->stop = true;
     pthread_mutex_unlock(&p->lock);
-    ring(p);
+    ring(p->bell);
     pthread_join(p->thread, NULL);
     for (unsigned i = 0; i < p->n_prints; i++)
         close(p->prints[i].fd);

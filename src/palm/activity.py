@@ -14,6 +14,7 @@ from typing import Any
 
 Counters = Mapping[str, Any]
 BRIEF = 0.2  # seconds: who waits no longer is on the point of going on
+HELD = 1.0  # seconds for which nobody gets the GIL: with threads that compute, or on a busy machine, some may pass
 
 
 def describe(
@@ -36,14 +37,15 @@ def describe(
     -------
     dict
         ``state``: "running", "waiting" or "idle"; unless idle, ``seconds``, for how long; ``function`` that is running,
-        and the ``number`` of the input it works on;
+        the ``number`` of the input it works on, and ``holds_gil`` (bool), known after 2 s;
         ``room_in``, what is waited for: a server, or "" if the results wait to be taken.
     """
     c = server["counters"]
     if c.get("running_since_ns"):
         seconds = max(0.0, (now_ns - c["running_since_ns"]) / 1e9)
         number = c.get("running_number", 0)
-        return {"state": "running", "function": c.get("running", ""), "number": number, "seconds": seconds}
+        function, held = c.get("running", ""), seconds_held(c, now_ns) > HELD
+        return {"state": "running", "function": function, "number": number, "seconds": seconds, "holds_gil": held}
     if seconds_waiting(c, now_ns) < BRIEF:
         return {"state": "idle"}
     among = [s for s in servers if s["name"] in c["waiting_for"]]
@@ -54,6 +56,12 @@ def seconds_waiting(c: Counters, now_ns: int) -> float:
     """Of the process that has these counters; 0: it does not wait for room."""
     since = c.get("waiting_since_ns", 0)
     return max(0.0, (now_ns - since) / 1e9) if since else 0.0
+
+
+def seconds_held(c: Counters, now_ns: int) -> float:
+    """For how long somebody has asked for the GIL of the process that has these counters; 0: it was had."""
+    asked = c.get("gil_asked_ns", 0)
+    return max(0.0, (now_ns - asked) / 1e9) if asked > c.get("gil_had_ns", 0) else 0.0
 
 
 def queues_of(servers: Iterable[Mapping[str, Any]], clients: Iterable[Mapping[str, Any]]) -> dict[str, int]:
@@ -82,7 +90,8 @@ def fullest(servers: Iterable[Mapping[str, Any]], queues: Counters, now_ns: int)
 def text_of(work: Mapping[str, Any]) -> str:
     """``"waiting for room in spectrum 3.1 s"``."""
     if work["state"] == "running":
-        return f"running {work['function']}, message {work['number']}, {work['seconds']:.1f} s"
+        held = ", holds the GIL" if work.get("holds_gil") else ""
+        return f"running {work['function']}, message {work['number']}, {work['seconds']:.1f} s{held}"
     if work["state"] == "waiting":
         what = f"room in {work['room_in']}" if work["room_in"] else "its results to be taken"
         return f"waiting for {what} {work['seconds']:.1f} s"

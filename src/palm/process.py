@@ -23,7 +23,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from palm import cache, places
+from palm import cache, gil, places
 from palm._core import space as core_space
 from palm.suspects import Suspect
 from palm.template import Reduce, Server, Source, exposure
@@ -282,7 +282,8 @@ def _serve(host: Any, order: Order) -> None:
     """A child of a cluster that is ended by its own function (sys.exit, Ctrl-C) dies at once: peers are not told BYE,
     so that they see a death, with the reason that the supervisor finds."""
     try:
-        host.serve()
+        with gil.watched():
+            host.serve()
     except BaseException as e:
         if order.owner_fd < 0:
             raise

@@ -279,6 +279,7 @@ cdef extern from "palm.h" nogil:
         uint64_t arena_idle
         uint64_t mapped
         uint64_t pulse_ns
+        uint64_t gil_asked_ns, gil_had_ns
         uint64_t stale
         uint64_t lost_links
         palm_unread unread
@@ -375,6 +376,7 @@ cdef extern from "palm.h" nogil:
     void palm_pulse_add(palm_pulse *pulse, palm_node *node)
     void palm_pulse_remove(palm_pulse *pulse, palm_node *node)
     void palm_pulse_watch_owner(palm_pulse *pulse, int owner_fd, int grace_ms, const char *unlink_path)
+    void palm_pulse_ask(palm_pulse *pulse, int fd)
     void palm_pulse_limit(palm_pulse *pulse, palm_node *node, int grace_ms)
     void palm_pulse_relieve(palm_pulse *pulse, int fd)
     void palm_pulse_stop(palm_pulse *pulse)

@@ -125,6 +125,16 @@ def watch_owner(int fd, int grace_ms, str unlink_path):
     palm_pulse_watch_owner(pulse(), fd, grace_ms, path)
 
 
+def ask_for_gil(int fd):
+    """Write to this eventfd while a function runs for long, so that somebody takes the GIL, and then calls `had_gil`. -1:
+    no longer."""
+    palm_pulse_ask(pulse(), fd)
+
+
+def had_gil():
+    palm_gauge(&counters().gil_had_ns, <uint64_t> time.monotonic_ns())
+
+
 def relieve(int fd):
     """`fd` is a pipe into which this process prints, and its number the process's: when it stays full for a second, the
     pulse empties it, so that nobody waits for ever for who has to read it."""
@@ -234,6 +244,7 @@ cdef dict counters_dict(const palm_counters *c):
         "copied_kept": c.copied_kept, "copied_foreign": c.copied_foreign, "copied_thread": c.copied_thread,
         "alloc_arena": c.alloc_arena, "alloc_small": c.alloc_small, "alloc_full": c.alloc_full,
         "stale": c.stale, "lost_links": c.lost_links, "pulse_ns": c.pulse_ns,
+        "gil_asked_ns": c.gil_asked_ns, "gil_had_ns": c.gil_had_ns,
         "arena_in_use": c.arena_in_use, "arena_idle": c.arena_idle, "mapped": c.mapped,
         "backlog": c.backlog + c.held, "unread": c.unread.envelopes, "unread_pid": c.unread.pid,
         "running_since_ns": c.at_work.since_ns, "running_number": c.at_work.number, "completed": c.at_work.completed,
