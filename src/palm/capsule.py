@@ -25,7 +25,6 @@ import logging
 import operator
 import os
 import pickle
-import platform
 import re
 import struct
 import sys
@@ -36,12 +35,11 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from palm._core.frame import pack, unpack
 from palm.errors import PayloadError
 from palm.message import Message
 from palm.template import Server
+from palm.versions import versions
 
 log = logging.getLogger("palm")
 FILES = 16  # of a job, by one process
@@ -141,7 +139,7 @@ class Capsule:
             raise Unusable(f"the capsule lacks what a replay needs: {self.unpicklable}")
 
     def _cannot(self, what: str, e: Exception) -> str:
-        now = _versions()
+        now = versions()
         other = {k: v for k, v in self.versions.items() if now.get(k) != v}
         hint = f"; it was written with {_words(other)}, here is {_words({k: now[k] for k in other if k in now})}"
         return f"{what} of {self.template} cannot be loaded: {type(e).__name__}: {e}{hint if other else ''}"
@@ -156,12 +154,6 @@ def _imported(name: str) -> Any:
 
     module, _, path = name.partition(":")
     return operator.attrgetter(path)(importlib.import_module(module))
-
-
-def _versions() -> dict[str, str]:
-    from palm import __version__
-
-    return {"python": platform.python_version(), "numpy": np.__version__, "palm": __version__}
 
 
 # ---------------------------------------------------------------------------------------------------------- the file
@@ -425,7 +417,7 @@ class Store:
     def _where(self) -> dict[str, Any]:
         """What is the same in all capsules of this process."""
         if self._origin is None:
-            origin = {"search": self._search, "versions": _versions()}
+            origin = {"search": self._search, "versions": versions()}
             self._origin = origin | _named(self._template) | _recorded(self._setup)
         return self._origin
 

@@ -166,19 +166,23 @@ def scale(cluster: str | None, timeout: float | None, server: str, workers: int)
 
 @palm.command()
 @_cluster
-@click.option("--json", "as_json", is_flag=True, help="Print the object of Client.status().")
-def status(cluster: str | None, as_json: bool) -> None:
-    """Show the servers of a cluster and their counters."""
+@click.option("--json", "as_json", is_flag=True, help="Print what Client.status() returns, or what SERVER has told.")
+@click.argument("server", default="")
+def status(cluster: str | None, as_json: bool, server: str) -> None:
+    """Show the servers of a cluster and their counters.
+
+    Of SERVER: its functions, with signatures and docstrings, where it runs and with which versions.
+    """
     with _client(cluster) as client:
-        found = client.status()
+        found = client._directory.find([server])[server] if server else client.status()
     if as_json:
         from palm.cli_files import to_json
 
         click.echo(to_json(found, indent=2))
     else:
-        from palm.cli_tables import status_report
+        from palm.cli_tables import server_report, status_report
 
-        status_report(found)
+        server_report(found) if server else status_report(found)
 
 
 @palm.command()

@@ -3,13 +3,16 @@
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Iterable
 from typing import Any
 
+import click
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from palm import contracts
 from palm.activity import text_of
 from palm.doctor import Finding
 from palm.units import bytes_text
@@ -34,6 +37,17 @@ def status_report(status: dict[str, Any]) -> None:
     for client in status["clients"]:
         if client["work"]["state"] == "waiting":
             console.print(f"client (pid {client['pid']}): {text_of(client['work'])}", highlight=False)
+
+
+def server_report(server: dict[str, Any]) -> None:
+    """What it can do, as it has told the registry."""
+    versions = ", ".join(f"{name} {version}" for name, version in server["versions"].items())
+    click.echo(f"{server['name']}: a palm.{server['template']}, {server['module']}:{server['class']}")
+    click.echo(f"on {server['host']}, pid {server['pid']}, at {server['address']}; {versions}")
+    click.echo(server["doc"])
+    for name, function in server["functions"].items():
+        click.echo(f"\n{name}{contracts.abridged(function['text'])}")
+        click.echo(textwrap.indent(server["docs"][name], "    "))
 
 
 def _cells(process: dict[str, Any]) -> list[str | Text]:

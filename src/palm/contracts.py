@@ -34,6 +34,7 @@ _GIVEN: dict[str, tuple[type, ...]] = {  # what is given by who gives these: a n
 }
 
 
+_QUOTED = re.compile(r"""(: |-> )'([^']+)'""")
 _NDARRAY = re.compile(r"numpy\.ndarray\[tuple\[typing\.Any, \.\.\.\], numpy\.dtype\[([^][]+)\]\]")
 
 
@@ -100,7 +101,8 @@ def text(hint: Hint) -> str:
 
 def abridged(signature: str) -> str:
     """The text of a signature with its hints as they are written."""
-    return _NDARRAY.sub(r"NDArray[\1]", signature).replace("typing.Annotated", "Annotated")
+    bare = _QUOTED.sub(r"\1\2", signature)  # under `from __future__ import annotations` hints are texts
+    return _NDARRAY.sub(r"NDArray[\1]", bare).replace("typing.Annotated", "Annotated")
 
 
 def names_in(hints: Iterable[Hint]) -> list[str]:

@@ -27,6 +27,7 @@ from palm import cache, gil, places
 from palm._core import space as core_space
 from palm.suspects import Suspect
 from palm.template import Reduce, Server, Source, exposure
+from palm.versions import versions
 
 if TYPE_CHECKING:
     from palm.host import Host, Post
@@ -107,6 +108,8 @@ def describe(server: Server, order: Order, address: str, supervised: bool) -> di
         "worker": order.worker,
         "template": base,
         "class": cls.__qualname__,
+        "module": cls.__module__,
+        "versions": versions(),
         "host": socket.gethostname(),
         "where": places.pid_namespace(),
         "pid": os.getpid(),

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from palm.client import Client
 
 F = TypeVar("F", bound=Callable[..., Any])
+MOST_DOC = 4096  # characters of a docstring that others can read
 _MARK = "_palm_function"
 
 
@@ -465,7 +466,8 @@ def exposure(template: type[Server]) -> dict[str, Any]:
         functions = {n: s.describe_of_reduce(finish) for n, s in template._exposed.items()}
     else:
         functions = {n: s.describe() for n in template._exposed if (s := template._step(n)) is not None}
-    return {"functions": functions, "hidden": hidden}
+    docs = {n: (inspect.getdoc(getattr(template, n)) or "")[:MOST_DOC] for n in functions}
+    return {"functions": functions, "hidden": hidden, "docs": docs, "doc": (inspect.getdoc(template) or "")[:MOST_DOC]}
 
 
 def iterate_exposed(template: type[Server]) -> Iterator[tuple[str, Signature]]:
