@@ -7,6 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from palm._core import loop
 from palm._core import node as core
 from palm.errors import Crashed, PalmError, PayloadError
 from palm.pace import Pace
@@ -113,7 +114,7 @@ class Assignment:
     index: int = 0
     parameters: int = 1
     refusal: PalmError | None = None
-    work: core.Work | None = None  # what its executions have in common
+    work: loop.Work | None = None  # what its executions have in common
     signature: Signature | None = None
     tried: dict[Name, int] = field(default_factory=dict)  # the job's, at this hop
     refused: dict[Name, Blame] | None = None  # those that are not run again

@@ -10,6 +10,7 @@ from __future__ import annotations
 import time
 from typing import Any
 
+from palm._core import loop
 from palm._core import node as core
 from palm.assignment import Assignment, JobHere, Outlet
 from palm.crew import Load, Worker
@@ -85,7 +86,7 @@ class ButterflyLeader(Leader):
         outlet, load = self._to_worker(a, worker)
         self._event, self._assignment, first = w.event, a, w.first
         try:
-            end = core.forward(w.event, first, most, outlet.batch, self, a.refused, a.job.given_up)
+            end = loop.forward(w.event, first, most, outlet.batch, self, a.refused, a.job.given_up)
             load.sent += len(outlet.batch)
             if len(outlet.batch) and _may_run_twice(a):
                 self._send_kept(outlet, worker)

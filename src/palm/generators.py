@@ -14,6 +14,7 @@ from collections.abc import Callable
 from types import GeneratorType
 from typing import Any, Literal
 
+from palm._core import loop
 from palm._core import node as core
 from palm.assignment import Assignment, JobHere
 from palm.branch import Queued
@@ -219,7 +220,7 @@ class Generators:
         assert a.work is not None and a.signature is not None
         began = time.monotonic_ns() if a.signature.timeout else 0
         try:
-            value = core.advance(
+            value = loop.advance(
                 m.generator, out, m.number, path, m.deadline, To, self._node, a.work, m.message.attempt, m.spent
             )
         except ChildEnded as e:

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: BSD-3-Clause
 """A running server: takes batches from its node, runs the functions, and sends on what they make.
 
-The loop is `serve`; the calls themselves are in `palm._core.node.run`, once a batch. A message's way through here:
+The loop is `serve`; the calls themselves are in `palm._core.loop.run`, once a batch. A message's way through here:
 `_message` finds what its handle means (`Assignment`), `run` calls the function, and the result goes into the batch of
 the next step's `Outlet` (`palm.outlets`). What has no result is told to the client (`palm.outcomes`); what functions
 yield is made by `palm.generators`.
@@ -19,6 +19,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from palm import waits, ways
+from palm._core import loop
 from palm._core import node as core
 from palm._core import space as core_space
 from palm._core.payload import BlockLost
@@ -287,7 +288,7 @@ class Host:
         if self.faults is not None:
             a.function = self.faults.around(a.function, a.job.key, a.hop, self._names_at_work)
         a.signature, a.parameters = signature, len(signature.parameters)
-        a.work = core.Work(a.job.key, a.hop, self._functions.index(counted), a.job.report.link, signature.timeout)
+        a.work = loop.Work(a.job.key, a.hop, self._functions.index(counted), a.job.report.link, signature.timeout)
         a.tried = a.job.tried.setdefault(a.hop, {})
         a.alone, a.pace = together_of(self._suspects, a.job.key, a.hop), Pace(signature.batch, signature.timeout)
         for suspect, blame in self._find_refused(a).items():
@@ -426,7 +427,7 @@ class Host:
         assert a.function is not None and a.work is not None and a.signature is not None
         out, job = self._outlets.onward(a).batch, a.job
         if not a.signature.batch:
-            core.run(
+            loop.run(
                 *(event, first, end, a.function, a.parameters, a.work, out, self, To),
                 *(job.making, a.refused, a.tried, job.given_up),
             )

@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 
+from palm._core import loop
 from palm._core import node as core
 from palm._core.payload import BlockLost
 from palm.assignment import Assignment, JobHere
@@ -127,7 +128,7 @@ class ReduceLeader(TaskLeader):
             a.refusal = e
             return
         a.signature, a.parameters, a.fitting = quiet, 1, fitting
-        a.work = core.Work(a.job.key, a.hop, self._functions.index(name), a.job.report.link, 0)
+        a.work = loop.Work(a.job.key, a.hop, self._functions.index(name), a.job.report.link, 0)
         self._find_refused(a)
 
     def _open(self, event: core.Event) -> None:
@@ -200,7 +201,7 @@ class ReduceLeader(TaskLeader):
             return
         assert a.function is not None and a.work is not None
         out, job = self._outlets.onward(a).batch, a.job
-        core.run(
+        loop.run(
             *(event, first, end, a.function, 1, a.work, out, self, Absorbed),
             *(job.making, a.refused, a.tried, job.given_up),
         )

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from palm._core import node as core
+from palm._core import loop
 from palm.assignment import Assignment
 from palm.host import Host
 from palm.message import Message, places
@@ -38,7 +38,7 @@ class Folder(Host):
             assert a.function is not None
             a.function, a.parameters = functools.partial(self._fold, a, a.function), 1
             index = self._functions.index(counted)
-            a.work = core.Work(a.job.key, a.hop | COMBINING, index, a.job.report.link, signature.timeout)
+            a.work = loop.Work(a.job.key, a.hop | COMBINING, index, a.job.report.link, signature.timeout)
 
     def _fold(self, a: Assignment, function: Callable[..., Any], task: tuple[Any, ...]) -> Any:
         program, names, *operands = task

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: BSD-3-Clause
 """The leader of a `palm.ScatterGather`: scatters messages, has workers compute the parts, and gathers these.
 
-The user's `scatter` and `gather` are called by `palm._core.node.run` as any function is, each with the record of the
+The user's `scatter` and `gather` are called by `palm._core.loop.run` as any function is, each with the record of the
 message: so what is late, given up, or has killed too often is not begun, and deaths in them are the message's.
 """
 
@@ -14,6 +14,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from palm._core import loop
 from palm._core import node as core
 from palm._core.payload import BlockLost
 from palm.assignment import Assignment, JobHere, Name
@@ -109,7 +110,7 @@ class ScatterLeader(TaskLeader):
         function, work = a.function, a.work
         if self._now is not None:
             function, work = self._gathered(self._now), self._work_of_gather(a)
-        core.run(
+        loop.run(
             *(event, first, end, function, a.parameters, work, self._outlets.onward(a).batch, self),
             To if self._now is not None else Gathering,
             *(a.job.making, a.refused, a.tried, a.job.given_up),
@@ -207,9 +208,9 @@ class ScatterLeader(TaskLeader):
 
         return gather
 
-    def _work_of_gather(self, a: Assignment) -> core.Work:
+    def _work_of_gather(self, a: Assignment) -> loop.Work:
         index = self._functions.index(self._gather.name)
-        return core.Work(a.job.key, a.hop, index, a.job.report.link)
+        return loop.Work(a.job.key, a.hop, index, a.job.report.link)
 
     def _capsule(self, i: int, error: Exception) -> str | None:
         """Of the method that has failed, which is what is replayed."""

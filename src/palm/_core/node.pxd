@@ -19,17 +19,6 @@ cdef inline uint64_t now_ns() noexcept nogil:
 
 
 cdef tuple path_of(const palm_event *event, const palm_record *r)
-cdef bint is_to_run(Event event, uint32_t i, host, kept, dict refused, given_up) except -1
-
-
-cdef class Work:
-    cdef bytes job
-    cdef uint32_t hop
-    cdef uint32_t index
-    cdef uint32_t client
-    cdef uint64_t limit_ns
-
-    cdef void on(self, palm_counters *c, uint32_t together=*) noexcept
 
 
 cdef class Batch:

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: BSD-3-Clause
-from collections.abc import Callable, Container, Generator, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager
-from typing import Any, Final, Literal, Protocol, Self
+from typing import Any, Final, Self
 
 from palm._core.book import Book
 
@@ -128,55 +128,3 @@ class Event:
     def releases(self) -> list[tuple[int, tuple[int, ...], list[tuple[int, int]], int, bool]]: ...
     @property
     def nbytes(self) -> int: ...
-
-class Work:
-    def __new__(cls, job: bytes, hop: int, index: int, client: int = 0, limit: float = 0) -> Self: ...
-    def begin(self, node: Node, number: int, path: tuple[int, ...]) -> None: ...
-
-class _Host(Protocol):
-    at: int
-    def spread(self, function: Callable[..., Any], parameters: int, value: Any, /) -> Any: ...
-    def make(self, i: int, result: Any, /) -> None: ...
-    def drop(self, i: int, /) -> None: ...
-    def fail(self, i: int, error: Exception, /) -> None: ...
-    def again(self, i: int, /) -> bool: ...
-    def late(self, i: int, /) -> None: ...
-    def refuse(self, i: int, /) -> None: ...
-    def flush(self) -> Any: ...
-
-def run(
-    event: Event,
-    first: int,
-    end: int,
-    function: Callable[..., Any],
-    parameters: int,
-    work: Work,
-    out: Batch,
-    host: _Host,
-    special: type[Any],
-    kept: Container[tuple[int, tuple[int, ...]]],
-    refused: dict[tuple[int, tuple[int, ...]], Any] | None,
-    tried: dict[tuple[int, tuple[int, ...]], int] | None,
-    given_up: Container[int],
-) -> None: ...
-def forward(
-    event: Event,
-    first: int,
-    most: int,
-    out: Batch,
-    host: Any,
-    refused: dict[tuple[int, tuple[int, ...]], Any] | None,
-    given_up: Container[int],
-) -> int: ...
-def advance(
-    generator: Generator[Any, Any, Any],
-    out: Batch,
-    number: int,
-    path: tuple[int, ...],
-    deadline: int,
-    special: type[Any],
-    node: Node,
-    work: Work,
-    attempt: int,
-    spent_ns: int,
-) -> Literal[True] | Any: ...

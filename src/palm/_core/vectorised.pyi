@@ -2,7 +2,8 @@
 from collections.abc import Callable, Container, Sequence
 from typing import Any, Protocol
 
-from palm._core.node import Batch, Event, Work, _Host
+from palm._core.loop import Work, _Host
+from palm._core.node import Batch, Event
 
 _Name = tuple[int, tuple[int, ...]]
 

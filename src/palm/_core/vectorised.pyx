@@ -7,7 +7,8 @@ from cpython.object cimport PyObject
 from libc.stdint cimport uint32_t, uint64_t
 
 from palm._core.cpalm cimport *
-from palm._core.node cimport FLUSH_NS, Batch, Event, Work, is_to_run, now_ns, path_of
+from palm._core.loop cimport Work, is_to_run
+from palm._core.node cimport FLUSH_NS, Batch, Event, now_ns, path_of
 from palm._core.payload cimport NOBODY_ELSE, get_value, put_value
 from palm._core.stack cimport Rows, alike, get_stacked, is_let_go
 

@@ -1,0 +1,19 @@
+# SPDX-License-Identifier: BSD-3-Clause
+# cython: language_level=3
+from libc.stdint cimport uint32_t, uint64_t
+
+from palm._core.cpalm cimport palm_counters
+from palm._core.node cimport Event
+
+
+cdef bint is_to_run(Event event, uint32_t i, host, kept, dict refused, given_up) except -1
+
+
+cdef class Work:
+    cdef bytes job
+    cdef uint32_t hop
+    cdef uint32_t index
+    cdef uint32_t client
+    cdef uint64_t limit_ns
+
+    cdef void on(self, palm_counters *c, uint32_t together=*) noexcept

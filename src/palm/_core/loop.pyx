@@ -1,0 +1,218 @@
+# SPDX-License-Identifier: BSD-3-Clause
+# cython: language_level=3, embedsignature=True, boundscheck=False, wraparound=False
+"""The loop in which a server runs a function over the messages of an event, and what stands on its page meanwhile."""
+
+import types
+
+from libc.stdint cimport uint8_t, uint32_t, uint64_t
+from posix.time cimport CLOCK_REALTIME, clock_gettime, timespec
+
+from palm._core.cpalm cimport *
+from palm._core.node cimport FLUSH_NS, Batch, Event, Node, now_ns, path_of
+from palm._core.payload cimport get_value, put_value
+
+from palm._core.payload import NOTHING
+
+cdef object Generator = types.GeneratorType
+
+
+cdef inline bint is_late(uint64_t deadline) noexcept nogil:
+    cdef timespec t
+    if deadline == 0:
+        return False
+    clock_gettime(CLOCK_REALTIME, &t)
+    return <uint64_t> t.tv_sec * 1000000000 + <uint64_t> t.tv_nsec > deadline
+
+
+cdef class Work:
+    """What executions of one step of a job have in common.
+
+    Parameters
+    ----------
+    job : bytes
+        16 of them.
+    hop, index : int
+        The step's, and the function's number, by which it is counted.
+    client : int
+        The link to who waits for it; 0: nobody knows.
+    limit : float
+        Seconds that an execution may take; 0: any time.
+    """
+
+    def __cinit__(self, bytes job not None, uint32_t hop, uint32_t index, uint32_t client=0, double limit=0):
+        if len(job) != 16:
+            raise ValueError(f"a job's name has 16 bytes, not {len(job)}")
+        self.job, self.hop, self.index, self.client = job, hop, index, client
+        self.limit_ns = <uint64_t> (limit * 1e9)
+
+    def begin(self, Node node not None, uint64_t number, tuple path not None):
+        """From now on the message of this name is at work, in place of the one that was."""
+        cdef uint64_t[PALM_MAX_PATH] components
+        cdef Py_ssize_t k, n = len(path)
+        if n > PALM_MAX_PATH:
+            raise ValueError(f"a path of {n} components")
+        for k in range(n):
+            components[k] = path[k]
+        palm_work_begin(&node.c.at_work, number, components, <uint32_t> n, now_ns())
+
+    cdef void on(self, palm_counters *c, uint32_t together=1) noexcept:
+        palm_work_on(&c.at_work, <const uint8_t *> <const char *> self.job, self.hop, self.index, together, self.client)
+
+
+cdef bint is_to_run(Event event, uint32_t i, host, kept, dict refused, given_up) except -1:
+    """False if record i is no message, or one that is not run, as `run` says; then the host has been told."""
+    cdef const palm_record *r = &event.event.envelope.records[i]
+    if r.form > PALM_TREE:
+        return False
+    if given_up and r.number in given_up:
+        return False
+    if kept and (r.number, path_of(&event.event, r)) in kept and host.again(i):
+        return False
+    if is_late(r.deadline):
+        host.late(i)
+        return False
+    if refused is not None and (r.number, path_of(&event.event, r)) in refused:
+        host.refuse(i)
+        palm_work_end(&event.node.c.at_work, True)  # a message less that kills: the server gets on
+        return False
+    return True
+
+
+def run(Event event not None, uint32_t first, uint32_t end, function, int parameters, Work work not None,
+        Batch out not None, host, special, kept, dict refused, dict tried, given_up):
+    """Call `function` with the messages `first` to `end` - 1 of the event and put what it returns into `out`.
+
+    What is not simple is the host's: ``host.make(i, generator or instance of special)``, ``host.drop(i)``,
+    ``host.fail(i, exception)``, ``host.late(i)`` where the deadline has passed before it was begun; the host's `at` is
+    the number of the record while its function runs. ``host.flush()`` is called when `out` should go; False: the rest is
+    not wanted any more. Messages whose (number, path) is in `kept`, since this server may have made many of them already,
+    are not run if ``host.again(i)`` says so; those in `refused` are ``host.refuse(i)``'s. `tried`: how often a message has
+    been run before, by (number, path), where that is not never. Inputs whose number is in `given_up` are passed over.
+
+    While a message is at work, its name stands in the page of counters: job, hop, number and path. It stays there
+    when the process dies of it, by an exception too that is none of Exception.
+    """
+    cdef palm_counters *c = event.node.c
+    cdef palm_function_counters *f = &c.functions[min(work.index, PALM_MAX_FUNCTIONS - 1)]  # the last is for all others
+    cdef const palm_record *r
+    cdef uint32_t i, attempt
+    cdef uint64_t began, ended, flushed = now_ns()
+    cdef bint fine, completed
+    if end > event.event.envelope.n_records:
+        raise IndexError(f"record {end} of {event.event.envelope.n_records}")
+    work.on(c)
+    for i in range(first, end):
+        r = &event.event.envelope.records[i]
+        host.at = i
+        if not is_to_run(event, i, host, kept, refused, given_up):
+            continue
+        attempt = 1 + tried.get((r.number, path_of(&event.event, r)), 0) if tried else 1
+        palm_work_terms(&c.at_work, attempt, work.limit_ns, 0, r.deadline)
+        began = now_ns()
+        palm_work_begin(&c.at_work, r.number, event.event.envelope.paths + r.path_at if r.path_count else NULL,
+                        r.path_count, began)
+        palm_gauge(&c.queue_depth, end - i - 1)
+        value = result = None
+        fine, completed = False, True
+        try:
+            value = get_value(&event.event, i, event.holders)
+            if parameters == 1 and value is not NOTHING:
+                result = function(value)
+            else:
+                result = host.spread(function, parameters, value)
+            fine = True
+        except Exception as e:
+            host.fail(i, e)
+        value = None
+        ended = now_ns()
+        palm_tally(&c.busy_ns, ended - began)
+        palm_count_call(f, ended - began)
+        if fine:
+            if result is None:
+                host.drop(i)
+            elif type(result) is Generator or type(result) is special:
+                completed = type(result) is not Generator  # nothing of it has run yet
+                host.make(i, result)
+            else:
+                try:
+                    put_value(out.batch, result, 1, r.number, r.deadline,
+                              path_of(&event.event, r) if r.path_count else None, 0)
+                except Exception as e:
+                    host.fail(i, e)
+        result = None
+        palm_work_end(&c.at_work, completed)
+        if ended - flushed > FLUSH_NS or palm_batch_full(out.batch):
+            if not host.flush():
+                break
+            flushed = ended
+    host.at = -1
+
+
+def forward(Event event not None, uint32_t first, uint32_t most, Batch out not None, host, dict refused, given_up):
+    """Put the messages from `first` on into `out` as they are, for another process to work on; returns the number of the
+    first one that is not dealt with: `most` were added, or `out` is full, or that was the last.
+
+    ``host.late(i)``, ``host.refuse(i)``, ``host.fail(i, exception)`` (a block cannot be taken), `refused` and `given_up`
+    are as in `run`.
+    """
+    cdef const palm_record *r
+    cdef uint32_t i = first, n = 0
+    while i < event.event.envelope.n_records and n < most and not palm_batch_full(out.batch):
+        r = &event.event.envelope.records[i]
+        host.at = i
+        i += 1
+        if r.form > PALM_TREE or (given_up and r.number in given_up):
+            continue
+        if is_late(r.deadline):
+            host.late(i - 1)
+        elif refused is not None and (r.number, path_of(&event.event, r)) in refused:
+            host.refuse(i - 1)
+        else:
+            try:
+                value = get_value(&event.event, i - 1, event.holders)
+                put_value(out.batch, value, 0, r.number, r.deadline, path_of(&event.event, r) if r.path_count else None, 0)
+                n += 1
+            except Exception as e:
+                host.fail(i - 1, e)
+            value = None
+    host.at = -1
+    return i
+
+
+def advance(generator, Batch out not None, uint64_t number, tuple path not None, uint64_t deadline, special,
+            Node node not None, Work work not None, uint32_t attempt, uint64_t spent_ns):
+    """Add what the generator yields next, under `path`; StopIteration when it ends. Returns what it yielded instead if
+    that is None or an instance of `special`, which the caller has to deal with; else True.
+
+    The message at work, as `run` has it, is the generator's own: its path is `path` without the last component. `spent_ns`:
+    of the time that its execution may take.
+    """
+    cdef palm_counters *c = node.c
+    cdef uint64_t[PALM_MAX_PATH] parent
+    cdef uint64_t began
+    cdef Py_ssize_t k, n = len(path) - 1
+    if not 0 <= n <= PALM_MAX_PATH:
+        raise ValueError(f"a path of {len(path)} components")
+    for k in range(n):
+        parent[k] = path[k]
+    work.on(c)
+    palm_work_terms(&c.at_work, attempt, work.limit_ns, spent_ns, deadline)
+    began = now_ns()
+    palm_work_begin(&c.at_work, number, parent, <uint32_t> n, began)
+    try:
+        value = next(generator)
+        if value is not None and type(value) is not special:
+            put_value(out.batch, value, 1, number, deadline, path, 0)
+            value = True
+    except Exception:
+        step_ended(c, work, began)
+        raise
+    step_ended(c, work, began)
+    return value
+
+
+cdef void step_ended(palm_counters *c, Work work, uint64_t began) noexcept:
+    cdef uint64_t took = now_ns() - began
+    palm_tally(&c.busy_ns, took)
+    palm_count_step(&c.functions[min(work.index, PALM_MAX_FUNCTIONS - 1)], took)  # the last is for all others
+    palm_work_end(&c.at_work, True)
