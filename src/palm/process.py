@@ -21,7 +21,7 @@ import traceback
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from palm import cache, gil, places
 from palm._core import space as core_space
@@ -126,7 +126,6 @@ def run(order: Order, ready: Callable[[], None], records: Handler | None = None)
     """Runs the server until it is stopped. records: where what is logged goes, which has to know of which message."""
     from palm.faults import Faults
     from palm.host import Host, Post
-    from palm.registry import Registry
 
     cls = load(order.template)
     _allow_many_files()
@@ -171,8 +170,8 @@ def run(order: Order, ready: Callable[[], None], records: Handler | None = None)
         from palm.membership import Enlistment
 
         enlistment = Enlistment(membership, order.name, JOIN)
-    if isinstance(server, Registry):  # all have a link to it: it sees who is gone
-        host.on_gone = functools.partial(_note_gone, server, Path(order.directory))
+    if order.is_registry:  # all have a link to it: it sees who is gone
+        host.on_gone = functools.partial(_note_gone, cast("Registry", server), Path(order.directory))
     if order.owner_fd >= 0 and not order.is_ours:  # else nobody would start it again
         host.faults = Faults(Path(order.directory), order.name)
     is_served = not (supervised or order.leads)
