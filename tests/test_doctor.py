@@ -9,7 +9,7 @@ import sys
 
 import pytest
 import threadpoolctl
-from test_cli import Shell
+from helpers_shell import Shell
 
 from palm import doctor
 

@@ -16,7 +16,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from test_cli import Shell
+from helpers_shell import Shell
 
 from palm import demo
 
