@@ -32,7 +32,7 @@ def base() -> Path:
     runtime = os.environ.get("XDG_RUNTIME_DIR")
     path = (
         Path(runtime) / "palm"
-        if runtime and len(runtime) < 40 and os.access(runtime, os.W_OK)
+        if runtime and runtime.startswith("/") and len(runtime) < 40 and os.access(runtime, os.W_OK)
         else Path(f"/tmp/palm-{os.getuid()}")
     )
     path.mkdir(mode=0o700, exist_ok=True)
