@@ -12,7 +12,6 @@ import functools
 import os
 import pickle
 import resource
-import select
 import signal
 import socket
 import sys
@@ -25,6 +24,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 from palm import cache, gil, places
 from palm._core import space as core_space
+from palm.polling import readable
 from palm.suspects import Suspect
 from palm.template import Reduce, Server, Source, exposure
 
@@ -305,7 +305,7 @@ def _exit_code(e: BaseException) -> int:
 
 def _owner_is_gone(fd: int) -> bool:
     """The owner alone has the write end of this pipe, which closes a moment before it is dead."""
-    return fd >= 0 and bool(select.select([fd], [], [], 0)[0])
+    return fd >= 0 and bool(readable([fd], 0.0))
 
 
 def _last_one_out(directory: Path, patience: float) -> None:
