@@ -58,8 +58,7 @@ def test_wrong_usage(args, capsys, monkeypatch):
 
 
 def test_status(shop):
-    out, _ = shop.run("status", "--json")
-    status = json.loads(out)
+    status = shop.status()
     assert status["cluster"] == "shop"
     [server] = status["servers"]
     assert server["name"] == "tasks" and server["state"] == "running" and server["pid"] in shop.inhabitants()
@@ -141,7 +140,7 @@ def test_call_stops_at_ctrl_c(shop):
     process = shop.start("call", "tasks.hold", "x1.npy")
     try:
         eventually(lambda: holding.exists() or process.poll() is not None, 30)
-        assert "running" in json.loads(shop.run("status", "--json")[0])["servers"][0]["counters"]
+        assert "running" in shop.status()["servers"][0]["counters"]
         process.send_signal(signal.SIGINT)
         began = time.monotonic()
         _, err = process.communicate(timeout=10)

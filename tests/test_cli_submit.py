@@ -80,7 +80,7 @@ def test_submit_when_a_server_dies(shop):
     assert process.returncode == 1
     assert all(f"x{n}.npy: 3 processes have died" in err for n in range(3)), err
     assert "failed" in err.splitlines()[-1], err
-    eventually(lambda: json.loads(shop.run("status", "--json")[0])["servers"][0]["state"] == "running")
+    eventually(lambda: shop.status()["servers"][0]["state"] == "running")
 
 
 def test_submit_stops_at_ctrl_c(shop):

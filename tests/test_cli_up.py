@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import signal
 import socket
@@ -35,7 +34,8 @@ def test_up_and_down(shell):
     assert out == "cluster shop is down\n"
     assert not shell.clusters()
     eventually(lambda: not any(map(places.start_time, before)))
-    for args in (["down"], ["status"], ["call", "tasks.nothing"], ["down", "shop"]):
+    assert "no running cluster" in shell.run("down", code=3)[1]
+    for args in (["status"], ["call", "tasks.nothing"], ["down", "shop"]):
         _, reason = shell.run(*args, code=3)
         assert "no running cluster" in reason
 
@@ -54,12 +54,11 @@ if __name__ == "__main__":
 
 
 def crew(shell: Shell, name: str = "crew") -> list[int]:
-    servers = json.loads(shell.run("status", "--json")[0])["servers"]
-    return [w["number"] for s in servers if s["name"] == name for w in s["workers"]]
+    return [w["number"] for s in shell.status()["servers"] if s["name"] == name for w in s["workers"]]
 
 
 def pids(shell: Shell) -> dict[str, int]:
-    return {s["name"]: s["pid"] for s in json.loads(shell.run("status", "--json")[0])["servers"]}
+    return {s["name"]: s["pid"] for s in shell.status()["servers"]}
 
 
 def test_up_again_applies_what_differs(shell):
@@ -178,12 +177,17 @@ def test_scale(shell):
 
 
 def test_scale_has_no_more_patience_than_it_is_told(shell):
-    slow = PARALLEL.replace('if self.worker == 3: raise ValueError("no such device")', "while self.worker: pass")
+    slow = "import os, time\n" + PARALLEL.replace(
+        'if self.worker == 3: raise ValueError("no such device")',
+        'while self.worker and not os.path.exists("go"): time.sleep(0.01)',
+    )
     (shell.directory / "parallel.py").write_text(slow)
     (shell.directory / "cluster.toml").write_text(CONFIGURATION + '[servers.crew]\nclass = "parallel:Crew"\n')
     shell.run("up", "-d")
     _, reason = shell.run("scale", "crew", "2", "--timeout", "0.2", code=124)
     assert "not done within 0.2 s" in reason and "goes on with it" in reason
+    (shell.directory / "go").touch()
+    eventually(lambda: crew(shell) == [0, 1])
     shell.run("down")
 
 

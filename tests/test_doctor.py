@@ -13,10 +13,12 @@ from helpers_shell import Shell
 
 from palm import doctor
 
+pytest_plugins = "helpers_shell"  # its fixtures
+
 
 @pytest.fixture
-def shell(tmp_path):
-    shell = Shell(tmp_path)
+def shell(tmp_path, forks):
+    shell = Shell(tmp_path, forks)
     yield shell
     shell.close()
 
