@@ -169,7 +169,8 @@ def hears_of_loss(stranger: Stranger, handle: int) -> bool:
     while True:
         assert stranger.pull.poll(10_000), "nothing said"
         e = wire.Envelope.GetRootAs(stranger.pull.recv_multipart()[0], 4)
-        if e.Kind() == stranger.wire.golden.DATA and e.Handle() == handle and e.Records(0).Form() == wire.Form.Lost:
+        is_of_it = e.Kind() == stranger.wire.golden.DATA and e.Handle() == handle
+        if is_of_it and e.RecordsLength() and e.Records(0).Form() == wire.Form.Lost:  # a beat has no records
             return True
 
 
