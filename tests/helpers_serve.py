@@ -6,6 +6,7 @@ from __future__ import annotations
 import sys
 
 import helpers_butterfly
+import helpers_impatient
 
 import palm
 import palm.process
@@ -59,5 +60,6 @@ def fail():
 
 if __name__ == "__main__":
     address, template, name = sys.argv[1:]
-    palm.serve(globals().get(template) or getattr(helpers_butterfly, template), name, address=address)
+    found = vars(helpers_butterfly) | vars(helpers_impatient) | globals()
+    palm.serve(found[template], name, address=address)
     print("done")

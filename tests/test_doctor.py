@@ -9,14 +9,16 @@ import sys
 
 import pytest
 import threadpoolctl
-from test_cli import Shell
+from helpers_shell import Shell
 
 from palm import doctor
 
+pytest_plugins = "helpers_shell"  # its fixtures
+
 
 @pytest.fixture
-def shell(tmp_path):
-    shell = Shell(tmp_path)
+def shell(tmp_path, forks):
+    shell = Shell(tmp_path, forks)
     yield shell
     shell.close()
 

@@ -453,6 +453,19 @@ def test_wrong_addresses(address):
     assert address[:20] in str(caught.value), "it says which address"
 
 
+def test_an_address_that_leads_nowhere_leaves_nothing(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for address, why in [
+        ("ipc://" + "x" * 200, "begins with /"),
+        ("ipc://registry", "begins with /"),
+        (f"ipc://{tmp_path}/" + "x" * 200, "cannot be connected to"),
+        (f"ipc://{tmp_path}/registry", "nobody answers"),
+    ]:
+        with pytest.raises(palm.Disconnected, match=why):
+            palm.Client(address, timeout=0.1)
+    assert not os.listdir(tmp_path)
+
+
 def test_a_name_in_use(servers):
     with palm.Cluster("in-use-" + str(os.getpid())) as one:
         with pytest.raises(FileExistsError, match=rf"'{one.name}' is running \(pid {os.getpid()}\)"):

@@ -16,18 +16,19 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from test_cli import Shell
+from helpers_shell import Shell
 
 from palm import demo
 
 pytest.importorskip("scipy")
 pytest.importorskip("skimage")
+pytest_plugins = "helpers_shell"  # its fixtures
 EXAMPLES = Path(__file__).parent.parent / "examples"
 
 
 @pytest.fixture
-def shell(tmp_path):
-    shell = Shell(shutil.copytree(EXAMPLES / "image_pipeline", tmp_path / "image_pipeline"))
+def shell(tmp_path, forks):
+    shell = Shell(shutil.copytree(EXAMPLES / "image_pipeline", tmp_path / "image_pipeline"), forks)
     yield shell
     shell.close()
 

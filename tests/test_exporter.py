@@ -14,6 +14,7 @@ from collections.abc import Iterator
 
 import pytest
 from conftest import eventually
+from helpers_watching import Work
 from prometheus_client import Metric
 from prometheus_client.parser import text_string_to_metric_families
 
@@ -21,18 +22,7 @@ import palm
 from palm.exporter import Exporter
 
 
-class Twice(palm.Butterfly):
-    @palm.function
-    def twice(self, x):
-        return 2 * x
-
-    @palm.function
-    def until(self, path):
-        """Without letting go of the GIL for longer than it takes to look."""
-        while not os.path.exists(path):
-            sum(range(10000))
-        return None
-
+class Twice(Work):
     @palm.function
     def measured(self, x):
         self.count("frames")

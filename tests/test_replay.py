@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import subprocess
@@ -199,20 +200,35 @@ def test_pdb(shell):
     assert "(Pdb) 3" in out
 
 
+# so that one process imports palm, not fourteen
+ALL = """
+import json, sys
+from palm.cli import run
+for args in json.load(sys.stdin):
+    print("exit code", run(args), file=sys.stderr, flush=True)
+"""
+
+
 def test_wrong_files(shell):
     (shell.elsewhere / "x.palm").write_bytes(b"PALM" * 100)
-    for args, text in [
-        (["x.palm"], "not a capsule"),
-        (["gone.palm"], "gone.palm"),
-        ([shell.capsule("shift", 1, template="lab_module:Gone")], "AttributeError"),
-        ([shell.capsule("shift", 1, template="gone_module:Lab")], "ModuleNotFoundError"),
-        ([shell.capsule("shifted", 1)], "no function 'shifted'. Did you mean 'shift'?"),
-        ([shell.capsule("shift", 1, constants={"gone": 1})], "no constant 'gone'"),
-        ([shell.capsule("shift", 1, template_pickled=b"no pickle")], "UnpicklingError"),
-    ]:
-        for more in ([], ["--pdb"]):
-            _, err = shell.run(*args, *more, code=2)
-            assert text in err.rstrip().rpartition("\n")[2]
+    cases = [
+        ("x.palm", "not a capsule"),
+        ("gone.palm", "gone.palm"),
+        (shell.capsule("shift", 1, template="lab_module:Gone"), "AttributeError"),
+        (shell.capsule("shift", 1, template="gone_module:Lab"), "ModuleNotFoundError"),
+        (shell.capsule("shifted", 1), "no function 'shifted'. Did you mean 'shift'?"),
+        (shell.capsule("shift", 1, constants={"gone": 1}), "no constant 'gone'"),
+        (shell.capsule("shift", 1, template_pickled=b"no pickle"), "UnpicklingError"),
+    ]
+    commands = [["replay", path, *more] for path, _ in cases for more in ([], ["--pdb"])]
+    command = [sys.executable, "-c", ALL]
+    done = subprocess.run(
+        command, cwd=shell.elsewhere, input=json.dumps(commands), capture_output=True, text=True, timeout=60
+    )
+    *said, rest = done.stderr.split("exit code 2\n")
+    assert not rest, done.stderr
+    for err, text in zip(said, [text for _, text in cases for _ in range(2)], strict=True):
+        assert text in err.rstrip().rpartition("\n")[2], done.stderr
 
 
 SCRIPT = """

@@ -33,6 +33,12 @@ Serve = Callable[..., "subprocess.Popen[str]"]
 
 
 @pytest.fixture
+def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of the clusters that are made from now on, the registry."""
+    monkeypatch.setenv("PALM_PRELOAD", "pytest,helpers_impatient")
+
+
+@pytest.fixture
 def serve(cluster: palm.Cluster) -> Iterator[Serve]:
     """Starts a process that serves."""
     started: list[subprocess.Popen[str]] = []
@@ -259,20 +265,20 @@ def test_they_outlive_the_registry(cluster, serve):
 
 
 def test_when_the_last_has_died_clients_hear_it(cluster, serve, tmp_path):
-    process, client = serve(), cluster.client()
+    process, client = serve("Hasty"), cluster.client()
     client.wait_for("work")
     future = client.submit("work.until", str(tmp_path / "path"))
     eventually((tmp_path / "path.begun").exists)
     process.kill()
-    with pytest.raises(palm.PalmError, match=f"no worker for 10 s; the last one .pid {process.pid}. has died"):
+    with pytest.raises(palm.PalmError, match=f"no worker for 1 s; the last one .pid {process.pid}. has died"):
         future.result(60)
     assert server(cluster)["state"] == "failed"
-    serve()
+    serve("Hasty")
     client.wait_for("work")
     assert client.call("work.up", 1) == 2 and server(cluster)["state"] == "running"
 
 
-def test_all_and_the_leader_die(cluster, serve, tmp_path):
+def test_all_and_the_leader_die(impatient, cluster, serve, tmp_path):
     process, client = serve(), cluster.client()
     client.wait_for("work")
     future = client.submit("work.until", str(tmp_path / "path"))

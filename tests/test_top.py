@@ -22,6 +22,7 @@ from typing import Any
 import numpy as np
 import pytest
 from conftest import eventually
+from helpers_watching import Work
 from rich.console import Console
 from test_rates import look, process, server
 
@@ -34,18 +35,6 @@ from palm.units import rate_text, seconds_text
 from palm.watch import Watch
 
 MAIN = [sys.executable, "-c", "from palm.cli import main; main()"]
-
-
-class Work(palm.Butterfly):
-    @palm.function
-    def twice(self, x):
-        return 2 * x
-
-    @palm.function
-    def until(self, path):
-        """Without letting go of the GIL for longer than it takes to look."""
-        while not os.path.exists(path):
-            sum(range(10000))
 
 
 class Plain(palm.Server):

@@ -133,4 +133,17 @@ static inline void send_all(palm_node *node, uint32_t link, uint32_t handle, uin
     palm_batch_clear(batch);
 }
 
+/* What `main` begins with. Arguments: the path of a libzmq; "sockets": without rings. */
+static inline void peers_begin(int argc, char **argv)
+{
+    const char *missing;
+    if (argc < 2 || !argv[1][0])
+        exit(SKIPPED);
+    CHECK_OK(palm_zmq_load(argv[1], &missing));
+    CHECK(mkdtemp(directory));
+    sockets = argc > 2 && !strcmp(argv[2], "sockets");
+}
+
+static inline void peers_end(void) { CHECK(!rmdir(directory)); }
+
 #endif

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: BSD-3-Clause
  * Nodes that send by rings: what goes by ring and what by socket comes in its order; what a dead process has left comes still;
- * and who writes nonsense into a ring loses its link, and nobody else anything. Argument: the path of a libzmq. */
+ * and who writes nonsense into a ring loses its link, and nobody else anything. Arguments: those of peers_begin. */
 #include "node_peers.h"
 
 #include <pthread.h>
@@ -420,11 +420,7 @@ static void test_missing_from_the_socket(void)
 
 int main(int argc, char **argv)
 {
-    const char *missing;
-    if (argc < 2 || !argv[1][0])
-        return SKIPPED;
-    CHECK(mkdtemp(directory));
-    CHECK_OK(palm_zmq_load(argv[1], &missing));
+    peers_begin(argc, argv);
     test_what_the_dead_have_sent();
     test_the_way();
     test_who_wants_none(false);
@@ -440,6 +436,6 @@ int main(int argc, char **argv)
     test_a_ring_without_a_mark();
     test_another_host();
     test_missing_from_the_socket();
-    CHECK(!rmdir(directory));
+    peers_end();
     return 0;
 }

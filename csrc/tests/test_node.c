@@ -1,15 +1,10 @@
 /* SPDX-License-Identifier: BSD-3-Clause
  *
- * What nodes do. Arguments: the path of a libzmq; "sockets": without rings. */
+ * What nodes do. Arguments: those of peers_begin. */
 #include "node_peers.h"
 
-#include <dlfcn.h>
 #include <errno.h>
 #include <pthread.h>
-#include <string.h>
-#include <sys/wait.h>
-#include <time.h>
-#include <unistd.h>
 
 static void test_small(void)
 {
@@ -192,35 +187,6 @@ static void test_bye(void)
     peer_close(&b);
 }
 
-/* Nobody answers, and then the process that should have is dead. */
-static void test_death_before_the_hand_shake(void)
-{
-    peer a = peer_open("a", false);
-    char nobody[128];
-    uint32_t link;
-    int never[2];
-    CHECK(!pipe(never));
-    pid_t child = fork();
-    if (!child) {
-        char byte;
-        close(never[1]);
-        _exit((int)read(never[0], &byte, 1));
-    }
-    snprintf(nobody, sizeof nobody, "ipc://%s/nobody", directory);
-    CHECK_OK(palm_node_link(a.node, nobody, child, &link));
-    palm_event event;
-    CHECK_ERR(palm_node_next(a.node, 20, &event), PALM_EAGAIN);
-    close(never[1]);
-    CHECK(waitpid(child, NULL, 0) == child);
-    close(never[0]);
-    event = expect(&a, NULL, PALM_EVENT_GONE);
-    CHECK(event.link == link && event.reason == 1);
-    CHECK_OK(palm_node_link(a.node, nobody, child, &link));
-    event = expect(&a, NULL, PALM_EVENT_GONE);
-    CHECK(event.link == link);
-    peer_close(&a);
-}
-
 /* One record that lends n blocks. */
 static void put_blocks(peer *p, palm_batch *batch, uint32_t n)
 {
@@ -328,182 +294,6 @@ static void test_kept_events(void)
     peer_close(&b);
 }
 
-/* Somebody who writes envelopes by hand. */
-typedef struct forger {
-    void *context, *socket;
-    palm_writer *writer;
-} forger;
-
-static forger forger_of(peer *to)
-{
-    forger f;
-    int wait_ms = 1000;
-    CHECK_OK(palmi_zmq_context(&f.context));
-    CHECK_OK(palm_writer_new(&f.writer));
-    f.socket = palmi_zmq.socket_(f.context, PALMI_ZMQ_PUSH);
-    CHECK(f.socket);
-    CHECK(!palmi_zmq.setsockopt_(f.socket, PALMI_ZMQ_LINGER, &wait_ms, sizeof wait_ms));
-    CHECK(!palmi_zmq.connect_(f.socket, palm_node_endpoint(to->node)));
-    return f;
-}
-
-static void forger_close(forger *f)
-{
-    palmi_zmq.close_(f->socket);
-    palmi_zmq_context_drop();
-    palm_writer_free(f->writer);
-}
-
-static void forge(forger *f, const palm_envelope *e)
-{
-    const uint8_t *head;
-    size_t size;
-    palmi_zmq_msg msg;
-    CHECK_OK(palm_writer_head(f->writer, e, &head, &size));
-    CHECK(!palmi_zmq.msg_init_size_(&msg, size));
-    memcpy(palmi_zmq.msg_data_(&msg), head, size);
-    CHECK(palmi_zmq.msg_send_(&msg, f->socket, 0) >= 0);
-}
-
-/* As from a process of this host, without shared memory; pid 0: from elsewhere. */
-static void forge_hello(forger *f, peer *like, uint64_t sender, pid_t pid, const char *endpoint)
-{
-    palm_hello hello = {.slot = PALM_SLOT_NONE, .endpoint = {endpoint, (uint32_t)strlen(endpoint)}, .name = {"f", 1}};
-    palm_space_identity(like->space, &hello.identity);
-    hello.identity.pid = pid;
-    hello.identity.fd = 0;
-    forge(f, &(palm_envelope){.kind = PALM_HELLO, .sender = sender, .seq = 1, .hello = &hello});
-}
-
-static const char *place(unsigned n)
-{
-    static char endpoint[128];
-    snprintf(endpoint, sizeof endpoint, "ipc://%s/place-%u", directory, n);
-    return endpoint;
-}
-
-/* What the forger sent has been read: noise comes after it, and is rejected as such. */
-static void read_all(forger *f, peer *p)
-{
-    palmi_zmq_msg noise;
-    palm_event event;
-    CHECK(!palmi_zmq.msg_init_size_(&noise, 1));
-    CHECK(palmi_zmq.msg_send_(&noise, f->socket, 0) >= 0);
-    for (int i = 0; i < 5000 && strncmp(palm_node_rejected(p->node), "not an", 6); i++)
-        if (palm_node_next(p->node, 1, &event) == PALM_OK)
-            palm_event_done(p->node, &event);
-    CHECK(!strncmp(palm_node_rejected(p->node), "not an", 6));
-}
-
-static pid_t dead_process(void)
-{
-    pid_t child = fork();
-    if (!child)
-        _exit(0);
-    CHECK(waitpid(child, NULL, 0) == child);
-    return child;
-}
-
-/* Its HELLO is read when it is dead: who waits for it is told, and nobody else needs a link. */
-static void test_dead_before_its_hello_is_read(void)
-{
-    peer a = peer_open("a", false);
-    forger f = forger_of(&a);
-    pid_t dead = dead_process();
-    uint32_t link;
-    CHECK_OK(palm_node_link(a.node, place(0), 0, &link));
-    forge_hello(&f, &a, 5, dead, place(0));
-    palm_event event = expect(&a, NULL, PALM_EVENT_GONE);
-    CHECK(event.link == link && event.reason == 1);
-    forge_hello(&f, &a, 7, dead, place(1));
-    read_all(&f, &a);
-    CHECK(a.node->links.n == 0);
-    forger_close(&f);
-    peer_close(&a);
-}
-
-/* HELLOs without end, from elsewhere or as from a process that lives: links stay bounded, those in use stay, and who is
- * honest gets in, though it is of the very process that others have named. */
-static void test_strangers(pid_t pid)
-{
-    enum { MANY = 600 };
-    peer a = peer_open("a", false), b = peer_open("b", false);
-    forger f = forger_of(&a);
-    uint32_t asked;
-    CHECK_OK(palm_node_link(a.node, place(0), 0, &asked));
-    for (unsigned i = 0; i < MANY; i++) {
-        forge_hello(&f, &a, 2 * i + 1, pid, place(i));
-        if (i == 100)
-            forge(&f, &(palm_envelope){.kind = PALM_CANCEL, .sender = 2 * i + 1, .seq = 2});
-    }
-    read_all(&f, &a);
-    CHECK(a.node->links.n >= 256 && a.node->links.n <= 256 + 64 + 1);
-    CHECK(palmi_link_by_peer(a.node, 1) && palmi_link_by_peer(a.node, 1)->number == asked);
-    CHECK(palmi_link_by_peer(a.node, 2 * 100 + 1));
-    CHECK(!palmi_link_by_peer(a.node, 2 * 101 + 1));
-    CHECK(palmi_link_by_peer(a.node, 2 * (MANY - 1) + 1));
-    connect_to(&b, &a);
-    forger_close(&f);
-    peer_close(&b);
-    peer_close(&a);
-}
-
-/* Strangers that say more than HELLO keep their place, and then there is none for others; but for those of this host. */
-static void test_strangers_in_use(void)
-{
-    peer a = peer_open("a", false), b = peer_open("b", false);
-    forger f = forger_of(&a);
-    for (unsigned i = 0; i < 300; i++) {
-        forge_hello(&f, &a, 2 * i + 1, 0, place(i));
-        forge(&f, &(palm_envelope){.kind = PALM_CANCEL, .sender = 2 * i + 1, .seq = 2});
-    }
-    for (uint32_t got = 0; got < 256;) {
-        palm_event event = next(&a, NULL);
-        got += event.kind == PALM_EVENT_MESSAGE;
-        palm_event_done(a.node, &event);
-    }
-    read_all(&f, &a);
-    palm_counters *counters = palm_space_page(a.space);
-    CHECK(counters->rejected == 2 * (300 - 256) + 1); /* the HELLO, and what came after it */
-    connect_to(&b, &a);
-    forger_close(&f);
-    peer_close(&b);
-    peer_close(&a);
-}
-
-/* Peers may name endpoints without end: of those that nobody answers from, the last ones stay, and whoever has answered, or
- * was asked for here. */
-static void test_named_links(void)
-{
-    enum { MANY = 600 };
-    peer a = peer_open("a", false), b = peer_open("b", false);
-    forger f = forger_of(&a);
-    uint32_t asked, again, answered, link, lost = 0;
-    palm_event event;
-    CHECK_OK(palm_node_link(a.node, place(0), 0, &asked));
-    CHECK_OK(palm_node_link_named(a.node, place(0), 0, &again));
-    CHECK(again == asked);
-    CHECK_OK(palm_node_link_named(a.node, palm_node_endpoint(b.node), 0, &answered));
-    event = expect(&a, &b, PALM_EVENT_READY);
-    CHECK(event.link == answered);
-    for (unsigned i = 1; i < MANY; i++)
-        CHECK_OK(palm_node_link_named(a.node, place(i), 0, &link));
-    CHECK(a.node->links.n == 256 + 2);
-    while (palm_node_next(a.node, 0, &event) == PALM_OK)
-        lost += event.kind == PALM_EVENT_GONE;
-    CHECK(lost == MANY - 1 - 256);
-    CHECK(palm_node_link_state(a.node, asked, NULL) != PALM_LINK_GONE);
-    CHECK(palm_node_link_state(a.node, answered, NULL) == PALM_LINK_READY);
-    CHECK(palm_node_link_state(a.node, link, NULL) != PALM_LINK_GONE);
-    for (unsigned i = 0; i < MANY; i++) /* who answers from a place that was named is a stranger like others */
-        forge_hello(&f, &a, 2 * i + 1, 0, place(i));
-    read_all(&f, &a);
-    CHECK(a.node->links.n <= 256 + 2);
-    forger_close(&f);
-    peer_close(&a);
-    peer_close(&b);
-}
-
 static void skip(peer *p, uint32_t link)
 {
     pthread_mutex_lock(&p->node->lock);
@@ -542,20 +332,6 @@ static void test_gap(void)
     palm_batch_free(batch);
     peer_close(&a);
     peer_close(&b);
-}
-
-/* Who leaves gaps and reads nothing does not fill our memory. */
-static void test_gaps_without_end(void)
-{
-    peer a = peer_open("a", false);
-    forger f = forger_of(&a);
-    forge_hello(&f, &a, 5, 0, place(0));
-    for (uint64_t seq = 3; seq < 1000; seq += 2)
-        forge(&f, &(palm_envelope){.kind = PALM_CANCEL, .sender = 5, .seq = seq});
-    read_all(&f, &a);
-    CHECK(palmi_link_by_peer(a.node, 5)->seq < 150);
-    forger_close(&f);
-    peer_close(&a);
 }
 
 static void *waker(void *node)
@@ -640,177 +416,6 @@ static void test_threads(void)
     peer_close(&b);
 }
 
-/* ------------------------------------------------------------------------- receiving while a function runs */
-
-static const uint8_t JOB[17] = "a job's 16 bytes";
-
-/* What the page says of a function that has begun at 5. */
-static palm_at_work *work_on(peer *p, uint64_t number, uint32_t client)
-{
-    palm_at_work *work = &((palm_counters *)palm_space_page(p->space))->at_work;
-    palm_work_on(work, JOB, 0, 0, 1, client);
-    palm_work_terms(work, 1, 0, 0, 0);
-    palm_work_begin(work, number, NULL, 0, 5);
-    work->unwanted_since = 0;
-    return work;
-}
-
-static void say_end(peer *from, uint32_t link, palm_kind kind, const char *job, uint64_t number, uint32_t count)
-{
-    palm_batch *batch;
-    palm_record *record;
-    CHECK_OK(palm_batch_new(&batch));
-    CHECK_OK(palm_batch_record(batch, PALM_BYTES, number, &record));
-    CHECK_OK(palm_batch_body(batch, job, strlen(job)));
-    palm_batch_set_form(batch, PALM_BYTES, count);
-    CHECK_OK(palm_node_send(from->node, link, kind, 1, 0, batch));
-    palm_batch_free(batch);
-}
-
-/* Until so much is held. */
-static void attend(peer *p, palm_at_work *work, uint32_t n)
-{
-    for (int i = 0; i < 5000; i++) {
-        palm_node_attend(p->node, work, 5, 77);
-        if (p->node->held.n - p->node->held_first == n)
-            return;
-        usleep(1000);
-    }
-    CHECK(!"held within 5 s");
-}
-
-static bool is_unwanted(const palm_at_work *work)
-{
-    CHECK(!work->unwanted_since || (work->unwanted_since == 5 && work->unwanted_ns == 77));
-    return work->unwanted_since;
-}
-
-/* What ends the message at work is seen, whatever lies before it; and all comes out in its order. */
-static void test_attend(void)
-{
-    const char *job = (const char *)JOB;
-    struct end { palm_kind kind; const char *job; uint64_t number; uint32_t count; bool is_its; } ends[] = {
-        {PALM_CANCEL, job, PALM_NO_NUMBER, 0, true},
-        {PALM_FORGET, job, PALM_NO_NUMBER, 0, true},
-        {PALM_CANCEL, job, 7, 0, true},
-        {PALM_CANCEL, job, 8, 0, false},                   /* another input */
-        {PALM_CANCEL, job, PALM_NO_NUMBER, 1, false},      /* its generators are to stop */
-        {PALM_CANCEL, "another's16bytes", PALM_NO_NUMBER, 0, false},
-        {PALM_CANCEL, "short", PALM_NO_NUMBER, 0, false},
-        {PALM_DATA, job, PALM_NO_NUMBER, 0, false},
-    };
-    peer a = peer_open("a", false), b = peer_open("b", false);
-    uint32_t link = connect_to(&a, &b);
-    for (size_t i = 0; i < sizeof ends / sizeof ends[0]; i++) {
-        palm_at_work *work = work_on(&b, 7, 0);
-        for (int k = 0; k < 100; k++)
-            say_end(&a, link, PALM_DATA, "something", (uint64_t)k, 0);
-        say_end(&a, link, ends[i].kind, ends[i].job, ends[i].number, ends[i].count);
-        attend(&b, work, 101);
-        CHECK(is_unwanted(work) == ends[i].is_its);
-        for (uint64_t k = 0; k < 101; k++) {
-            palm_event event = next_message(&b, NULL);
-            CHECK(event.envelope.kind == (k < 100 ? PALM_DATA : ends[i].kind));
-            CHECK(event.envelope.records[0].number == (k < 100 ? k : ends[i].number));
-            palm_event_done(b.node, &event);
-        }
-        palm_work_end(work, true);
-    }
-    peer_close(&a);
-    peer_close(&b);
-}
-
-/* It was held before the message began that it ends; one that began later is not blamed for the one before. */
-static void test_attend_again(void)
-{
-    peer a = peer_open("a", false), b = peer_open("b", false);
-    uint32_t link = connect_to(&a, &b);
-    palm_at_work *work = work_on(&b, 6, 0);
-    say_end(&a, link, PALM_CANCEL, (const char *)JOB, 7, 0);
-    attend(&b, work, 1);
-    CHECK(!is_unwanted(work));
-    work = work_on(&b, 7, 0);
-    palm_node_attend(b.node, work, 4, 77);
-    CHECK(!work->unwanted_since);
-    palm_node_attend(b.node, work, 5, 77);
-    CHECK(is_unwanted(work));
-    peer_close(&a);
-    peer_close(&b); /* with what is held */
-}
-
-/* Of several at work, one that nobody waits for does not end the others; the end of the job ends all. */
-static void test_attend_to_several(void)
-{
-    peer a = peer_open("a", false), b = peer_open("b", false);
-    uint32_t link = connect_to(&a, &b);
-    palm_at_work *work = work_on(&b, 7, 0);
-    work->together = 2;
-    say_end(&a, link, PALM_CANCEL, (const char *)JOB, 7, 0);
-    attend(&b, work, 1);
-    CHECK(!is_unwanted(work));
-    say_end(&a, link, PALM_CANCEL, (const char *)JOB, PALM_NO_NUMBER, 0);
-    attend(&b, work, 2);
-    CHECK(is_unwanted(work));
-    peer_close(&a);
-    peer_close(&b);
-}
-
-/* Who waits for it is gone: in good order here; a death comes by its pidfd. */
-static void test_attend_without_a_client(void)
-{
-    peer a = peer_open("a", false), b = peer_open("b", false);
-    connect_to(&a, &b);
-    uint32_t link = expect(&b, &a, PALM_EVENT_READY).link, unsent;
-    palm_at_work *work = work_on(&b, 7, link);
-    palm_node_attend(b.node, work, 5, 77);
-    CHECK(!is_unwanted(work));
-    palm_node_close(a.node, 100, &unsent);
-    for (int i = 0; i < 5000 && !is_unwanted(work); i++) {
-        palm_node_attend(b.node, work, 5, 77);
-        usleep(1000);
-    }
-    CHECK(is_unwanted(work));
-    palm_event event = expect(&b, NULL, PALM_EVENT_GONE);
-    CHECK(event.link == link);
-    palm_space_close(a.space);
-    peer_close(&b);
-}
-
-static atomic_bool attending;
-
-static void *attend_all_the_time(void *arg)
-{
-    peer *p = arg;
-    palm_at_work *work = &((palm_counters *)palm_space_page(p->space))->at_work;
-    while (atomic_load(&attending)) {
-        palm_node_attend(p->node, work, 5, 77);
-        usleep(50); /* a mutex is not fair: without a pause nobody else may get it, however long he waits */
-    }
-    return NULL;
-}
-
-/* Two threads receive in turns: each message comes once, in its order. */
-static void test_attend_beside_next(void)
-{
-    enum { MANY = 5000 };
-    peer a = peer_open("a", false), b = peer_open("b", false);
-    uint32_t link = connect_to(&a, &b);
-    pthread_t thread;
-    atomic_store(&attending, true);
-    CHECK(!pthread_create(&thread, NULL, attend_all_the_time, &b));
-    for (uint64_t i = 0; i < MANY; i++)
-        say_end(&a, link, PALM_DATA, "something", i, 0);
-    for (uint64_t i = 0; i < MANY; i++) {
-        palm_event event = next_message(&b, NULL);
-        CHECK(event.envelope.records[0].number == i);
-        palm_event_done(b.node, &event);
-    }
-    atomic_store(&attending, false);
-    pthread_join(thread, NULL);
-    peer_close(&a);
-    peer_close(&b);
-}
-
 /* The pulse rests while there is nothing to do, and beats as soon as there is. */
 static void test_rest(void)
 {
@@ -855,13 +460,9 @@ static void test_signal_at_the_door(void)
 int main(int argc, char **argv)
 {
     const char *missing;
-    if (argc < 2 || !argv[1][0])
-        return SKIPPED;
     CHECK_ERR(palm_zmq_load("/lib/none.so", &missing), PALM_ENOSYM);
     CHECK(missing && missing[0]);
-    CHECK_OK(palm_zmq_load(argv[1], &missing));
-    CHECK(mkdtemp(directory));
-    sockets = argc > 2 && !strcmp(argv[2], "sockets");
+    peers_begin(argc, argv);
     test_small();
     test_block(false);
     test_block(true);
@@ -873,25 +474,13 @@ int main(int argc, char **argv)
     test_half_a_message_that_waited();
     test_link_again();
     test_bye();
-    test_death_before_the_hand_shake();
-    test_dead_before_its_hello_is_read();
-    test_strangers(0);
-    test_strangers(getpid());
-    test_strangers_in_use();
-    test_named_links();
     test_gap();
-    test_gaps_without_end();
     test_kept_events();
     test_wake_and_stop();
     test_to_oneself();
     test_threads();
-    test_attend();
-    test_attend_again();
-    test_attend_to_several();
-    test_attend_without_a_client();
-    test_attend_beside_next();
     test_rest();
     test_signal_at_the_door();
-    CHECK(!rmdir(directory));
+    peers_end();
     return 0;
 }

@@ -49,6 +49,15 @@ static peer tcp_open(int who)
     return p;
 }
 
+/* One test, of two peers. */
+static void between(int one, int other, void (*test)(peer *a, peer *b))
+{
+    peer a = tcp_open(one), b = tcp_open(other);
+    test(&a, &b);
+    peer_close(&a);
+    peer_close(&b);
+}
+
 static void locked(peer *p, void (*act)(palmi_link *))
 {
     pthread_mutex_lock(&p->node->lock);
@@ -126,18 +135,15 @@ static void send_hi(peer *from, peer *to)
     palm_batch_free(batch);
 }
 
-static void test_let_in(void)
+static void test_let_in(peer *a, peer *b)
 {
     allow((int[]){OURS, ANOTHERS}, 2);
-    peer a = tcp_open(OURS), b = tcp_open(ANOTHERS);
     char begin[100];
     snprintf(begin, sizeof begin, "tcp://%s@127.0.0.1:", KEYS[OURS][0]);
-    CHECK(!strncmp(palm_node_endpoint(a.node), begin, strlen(begin)));
-    send_hi(&a, &b);
-    send_hi(&b, &a);
-    CHECK(a.node->counters->rejected == 0);
-    peer_close(&a);
-    peer_close(&b);
+    CHECK(!strncmp(palm_node_endpoint(a->node), begin, strlen(begin)));
+    send_hi(a, b);
+    send_hi(b, a);
+    CHECK(a->node->counters->rejected == 0);
 }
 
 /* A link on which nothing can come; until the other side has said why. */
@@ -176,63 +182,54 @@ static void test_refused(void)
 }
 
 /* Nothing goes in plain text by mistake. */
-static void test_keys_or_none(void)
+static void test_keys_or_none(peer *a, peer *plain)
 {
-    peer a = tcp_open(OURS), plain = tcp_open(-1);
     uint32_t link;
-    CHECK_ERR(palm_node_link(a.node, palm_node_endpoint(plain.node), 0, &link), PALM_EKEY);
-    CHECK_ERR(palm_node_link(a.node, "tcp://0123@127.0.0.1:5555", 0, &link), PALM_EKEY);
-    CHECK_ERR(palm_node_link(plain.node, palm_node_endpoint(a.node), 0, &link), PALM_EKEY);
-    peer_close(&a);
-    peer_close(&plain);
+    CHECK_ERR(palm_node_link(a->node, palm_node_endpoint(plain->node), 0, &link), PALM_EKEY);
+    CHECK_ERR(palm_node_link(a->node, "tcp://0123@127.0.0.1:5555", 0, &link), PALM_EKEY);
+    CHECK_ERR(palm_node_link(plain->node, palm_node_endpoint(a->node), 0, &link), PALM_EKEY);
 }
 
 /* --------------------------------------------------------------------------------------------------------- who is gone */
 
-static void test_beats(void)
+static void test_beats(peer *a, peer *b)
 {
-    peer a = tcp_open(OURS), b = tcp_open(OURS);
     uint32_t from_a, from_b;
     palm_event event;
-    connect_apart(&a, &b, &from_a, &from_b);
+    connect_apart(a, b, &from_a, &from_b);
     for (int i = 0; i < 100; i++) { /* for longer than a silence may last */
-        tick(&a);
-        CHECK(!comes(&b, 5, &event));
-        CHECK_ERR(palm_node_next(a.node, 1, &event), PALM_EAGAIN);
+        tick(a);
+        CHECK(!comes(b, 5, &event));
+        CHECK_ERR(palm_node_next(a->node, 1, &event), PALM_EAGAIN);
     }
-    CHECK(b.node->counters->batches == 0);
-    locked(&a, skip_one); /* the last envelope is lost: the next beat shows it */
+    CHECK(b->node->counters->batches == 0);
+    locked(a, skip_one); /* the last envelope is lost: the next beat shows it */
     pause_ms(20);
-    tick(&a);
-    CHECK(!comes(&b, 20, &event));
-    event = next_message(&a, NULL);
+    tick(a);
+    CHECK(!comes(b, 20, &event));
+    event = next_message(a, NULL);
     CHECK(event.link == from_a && event.envelope.records[0].form == PALM_LOST);
-    palm_event_done(a.node, &event);
-    peer_close(&a);
-    peer_close(&b);
+    palm_event_done(a->node, &event);
 }
 
 /* Who does not listen hears nothing: that says nothing of the peer. */
-static void test_silence(void)
+static void test_silence(peer *a, peer *b)
 {
-    peer a = tcp_open(OURS), b = tcp_open(OURS);
     uint32_t from_a, from_b;
     palm_event event;
-    connect_apart(&a, &b, &from_a, &from_b);
-    CHECK_ERR(palm_node_next(b.node, 1, &event), PALM_EAGAIN);
+    connect_apart(a, b, &from_a, &from_b);
+    CHECK_ERR(palm_node_next(b->node, 1, &event), PALM_EAGAIN);
     pause_ms(400); /* no longer dry, and silent for long */
     for (int i = 0; i < 100; i++)
-        tick(&b);
-    CHECK(palm_node_link_state(b.node, from_b, NULL) == PALM_LINK_READY);
-    for (int i = 0; i < 100 && comes(&a, 1, &event); i++)
-        palm_event_done(a.node, &event);
-    tick(&a); /* it lives: a beat goes */
+        tick(b);
+    CHECK(palm_node_link_state(b->node, from_b, NULL) == PALM_LINK_READY);
+    for (int i = 0; i < 100 && comes(a, 1, &event); i++)
+        palm_event_done(a->node, &event);
+    tick(a); /* it lives: a beat goes */
     for (int i = 0; i < 5; i++)
-        CHECK(!comes(&b, 1, &event));
-    CHECK(palm_node_link_state(b.node, from_b, NULL) == PALM_LINK_READY);
-    CHECK(comes(&b, 2000, &event) && event.kind == PALM_EVENT_GONE && event.link == from_b && event.reason == 1);
-    peer_close(&a);
-    peer_close(&b);
+        CHECK(!comes(b, 1, &event));
+    CHECK(palm_node_link_state(b->node, from_b, NULL) == PALM_LINK_READY);
+    CHECK(comes(b, 2000, &event) && event.kind == PALM_EVENT_GONE && event.link == from_b && event.reason == 1);
 }
 
 static void test_no_answer(void)
@@ -249,20 +246,17 @@ static void test_no_answer(void)
 }
 
 /* Who has held us for gone, and comes again, has forgotten what it was told: so it is gone for us, too. */
-static void test_gone_for_one(void)
+static void test_gone_for_one(peer *a, peer *b)
 {
-    peer a = tcp_open(OURS), b = tcp_open(OURS);
     uint32_t from_a, from_b;
-    connect_apart(&a, &b, &from_a, &from_b);
-    pthread_mutex_lock(&a.node->lock);
-    palmi_link_close(a.node, palmi_link_get(a.node, from_a), 0);
-    pthread_mutex_unlock(&a.node->lock);
-    CHECK_OK(palm_node_link(a.node, palm_node_endpoint(b.node), 0, &from_a));
-    palm_event event = next(&b, NULL);
+    connect_apart(a, b, &from_a, &from_b);
+    pthread_mutex_lock(&a->node->lock);
+    palmi_link_close(a->node, palmi_link_get(a->node, from_a), 0);
+    pthread_mutex_unlock(&a->node->lock);
+    CHECK_OK(palm_node_link(a->node, palm_node_endpoint(b->node), 0, &from_a));
+    palm_event event = next(b, NULL);
     CHECK(event.kind == PALM_EVENT_GONE && event.link == from_b && event.reason == 1);
-    CHECK(expect(&a, &b, PALM_EVENT_READY).link == from_a);
-    peer_close(&a);
-    peer_close(&b);
+    CHECK(expect(a, b, PALM_EVENT_READY).link == from_a);
 }
 
 static void serve_until_killed(int tell)
@@ -326,13 +320,13 @@ int main(int argc, char **argv)
         return SKIPPED;
     allow((int[]){OURS}, 1);
     test_killed();
-    test_let_in();
+    between(OURS, ANOTHERS, test_let_in);
     test_refused();
-    test_keys_or_none();
-    test_beats();
-    test_silence();
+    between(OURS, -1, test_keys_or_none);
+    between(OURS, OURS, test_beats);
+    between(OURS, OURS, test_silence);
     test_no_answer();
-    test_gone_for_one();
+    between(OURS, OURS, test_gone_for_one);
     test_links_that_break_when_closed();
     return 0;
 }

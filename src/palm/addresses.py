@@ -53,8 +53,10 @@ def has_key(endpoint: str) -> bool:
 def normalised(address: str) -> str:
     """What a user may write, with a key: if there is none in it, that is the same as ours; else it is trusted from now
     on, since who receives there has to connect to us, too. Again: without effect."""
-    if address.startswith("ipc://"):
+    if address.startswith("ipc:///"):
         return address
+    if address.startswith("ipc://"):  # peers would look for ours beside it where they are
+        raise Disconnected(f"{address!r} is no address: the path of a socket begins with /; or give a cluster's name")
     place = Place.of(address)
     if not is_tcp(address) or not place.host or not place.port.isdecimal():
         raise Disconnected(f"{address!r} is no address: it is tcp://host:port, or the name of a cluster of this host")

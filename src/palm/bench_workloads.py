@@ -43,6 +43,18 @@ _ROUNDTRIP = tuple(
     Peer(name, f"{program}.py", "roundtrip")
     for name, program in ((FLOOR, "floor"), (BY_HAND, "by_hand"), (PYLM, "pylm_peer"))
 )
+
+
+def _rates(other_build: str, target: float) -> tuple[Case, ...]:
+    """Of PALM beside another build of it, which leaves something out."""
+    targets = {other_build: target}
+    return (
+        Case("1 server", "/s", 1_000_000, 2000, targets=targets),
+        Case("3 servers", "/s", 500_000, 2000, targets=targets),
+        Case("8 KiB", "/s", 60_000, 500, 8192, targets=targets),
+    )
+
+
 WORKLOADS = (
     Workload(
         "roundtrip",
@@ -91,22 +103,14 @@ WORKLOADS = (
         "tracking",
         "what it costs that nothing is lost: rates beside a build of PALM that neither tracks nor repeats messages",
         "tracking",
-        (
-            Case("1 server", "/s", 1_000_000, 2000, targets={BYPASSED: 0.95}),
-            Case("3 servers", "/s", 500_000, 2000, targets={BYPASSED: 0.95}),
-            Case("8 KiB", "/s", 60_000, 500, 8192, targets={BYPASSED: 0.95}),
-        ),
+        _rates(BYPASSED, 0.95),
         (Peer(BYPASSED, "bypassed.py", "tracking"),),
     ),
     Workload(
         "counters",
         "what counters and pulse cost: rates beside a build of PALM that counts nothing, and has hardly a pulse",
         "tracking",
-        (
-            Case("1 server", "/s", 1_000_000, 2000, targets={UNCOUNTED: 0.99}),
-            Case("3 servers", "/s", 500_000, 2000, targets={UNCOUNTED: 0.99}),
-            Case("8 KiB", "/s", 60_000, 500, 8192, targets={UNCOUNTED: 0.99}),
-        ),
+        _rates(UNCOUNTED, 0.99),
         (Peer(UNCOUNTED, "uncounted.py", "tracking"),),
     ),
     Workload(

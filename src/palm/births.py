@@ -11,7 +11,6 @@ import contextlib
 import json
 import os
 import resource
-import select
 import signal
 import subprocess
 import sys
@@ -24,6 +23,7 @@ from typing import TYPE_CHECKING, Any
 from palm import nurseries
 from palm.log_pipes import Pipes
 from palm.nurseries import Nursery
+from palm.polling import readable
 from palm.restarts import LIVED, Restarts
 
 if TYPE_CHECKING:
@@ -56,7 +56,7 @@ class Born:
     def _await(self, timeout: float) -> None:
         fd = os.pidfd_open(self.pid)
         try:
-            if not _is_readable(fd, timeout):
+            if not readable([fd], timeout):
                 raise subprocess.TimeoutExpired(f"process {self.pid}", timeout)
         finally:
             os.close(fd)
@@ -222,9 +222,3 @@ def _is_open(fd: int) -> bool:
         os.fstat(fd)
         return True
     return False
-
-
-def _is_readable(fd: int, timeout: float) -> bool:
-    poller = select.poll()
-    poller.register(fd, select.POLLIN)
-    return bool(poller.poll(max(0, int(timeout * 1000) + 1)))

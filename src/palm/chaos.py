@@ -10,7 +10,6 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-import select
 import signal
 import socket
 import struct
@@ -26,6 +25,7 @@ from palm.calls import Calls
 from palm.cluster import Cluster
 from palm.faults import MOST, SOCKET, Plan
 from palm.message import places as places_in
+from palm.polling import readable
 
 if TYPE_CHECKING:
     from palm.client import Client
@@ -223,12 +223,9 @@ class _Chaos:
 
     def _ready(self) -> list[int]:
         """Fds to be read, as soon as there are some or somebody is to go on."""
-        poller = select.poll()
-        for fd in (self._wake, self._listener.fileno(), *self._sufferers):
-            poller.register(fd, select.POLLIN)
         due = [s.until for s in self._sufferers.values() if s.until is not None]
-        ms = max(0, int((min(due) - time.monotonic()) * 1000) + 1) if due else None
-        return [fd for fd, _ in poller.poll(ms)]
+        fds = (self._wake, self._listener.fileno(), *self._sufferers)
+        return readable(fds, min(due) - time.monotonic() if due else None)
 
     def _accept(self) -> None:
         connection, _ = self._listener.accept()

@@ -32,7 +32,7 @@ def base() -> Path:
     runtime = os.environ.get("XDG_RUNTIME_DIR")
     path = (
         Path(runtime) / "palm"
-        if runtime and len(runtime) < 40 and os.access(runtime, os.W_OK)
+        if runtime and runtime.startswith("/") and len(runtime) < 40 and os.access(runtime, os.W_OK)
         else Path(f"/tmp/palm-{os.getuid()}")
     )
     path.mkdir(mode=0o700, exist_ok=True)
@@ -97,7 +97,11 @@ def owner(path: Path) -> int:
 
 
 def directory_of(registry: str) -> Path | None:
-    """On this host, of the cluster whose registry is at this endpoint; None: there is none."""
+    """On this host, of the cluster whose registry is at this endpoint; None: there is none.
+
+    For who has the address alone. Processes of a cluster are told theirs (`Order.directory`): this one cannot find that
+    of a dead owner over TCP, nor tell two parts of a cluster on one host from each other.
+    """
     if registry.startswith("ipc://"):
         return Path(registry.removeprefix("ipc://")).parent
     return next((path for path in base().iterdir() if address_in(path) == registry and owner(path)), None)

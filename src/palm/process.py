@@ -12,7 +12,6 @@ import functools
 import os
 import pickle
 import resource
-import select
 import signal
 import socket
 import sys
@@ -21,10 +20,11 @@ import traceback
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from palm import cache, gil, places
 from palm._core import space as core_space
+from palm.polling import readable
 from palm.suspects import Suspect
 from palm.template import Reduce, Server, Source, exposure
 from palm.versions import versions
@@ -129,7 +129,6 @@ def run(order: Order, ready: Callable[[], None], records: Handler | None = None)
     """Runs the server until it is stopped. records: where what is logged goes, which has to know of which message."""
     from palm.faults import Faults
     from palm.host import Host, Post
-    from palm.registry import Registry
 
     cls = load(order.template)
     _allow_many_files()
@@ -174,8 +173,8 @@ def run(order: Order, ready: Callable[[], None], records: Handler | None = None)
         from palm.membership import Enlistment
 
         enlistment = Enlistment(membership, order.name, JOIN)
-    if isinstance(server, Registry):  # all have a link to it: it sees who is gone
-        host.on_gone = functools.partial(_note_gone, server, Path(order.directory))
+    if order.is_registry:  # all have a link to it: it sees who is gone
+        host.on_gone = functools.partial(_note_gone, cast("Registry", server), Path(order.directory))
     if order.owner_fd >= 0 and not order.is_ours:  # else nobody would start it again
         host.faults = Faults(Path(order.directory), order.name)
     is_served = not (supervised or order.leads)
@@ -309,7 +308,7 @@ def _exit_code(e: BaseException) -> int:
 
 def _owner_is_gone(fd: int) -> bool:
     """The owner alone has the write end of this pipe, which closes a moment before it is dead."""
-    return fd >= 0 and bool(select.select([fd], [], [], 0)[0])
+    return fd >= 0 and bool(readable([fd], 0.0))
 
 
 def _last_one_out(directory: Path, patience: float) -> None:

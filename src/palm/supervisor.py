@@ -11,7 +11,6 @@ import contextlib
 import functools
 import logging
 import os
-import select
 import signal
 import sys
 import threading
@@ -25,6 +24,7 @@ from palm.child import Child, EndOfWork
 from palm.deaths import OomKills, reason_of
 from palm.directory import REGISTRY
 from palm.errors import Disconnected, PalmError, Timeout
+from palm.polling import readable
 from palm.suspects import Suspects
 
 SETTLED = 5.0  # seconds for the nursery to be ready: sooner than a process would be that is executed beside it
@@ -135,7 +135,7 @@ class Supervisor:
             with self._lock:
                 due_at = self._do_what_is_due()
                 watched = self._watched()
-            for fd in _readable([*watched, self._wake_read], due_at):
+            for fd in readable([*watched, self._wake_read], due_at - time.monotonic()):
                 if fd == self._wake_read:
                     os.read(fd, 4096)
                     continue
@@ -302,12 +302,3 @@ def _in_words(failure: str, reason: str, delay: float | None) -> tuple[int, str]
     if delay is None:
         return logging.ERROR, f"{what}; it is given up"
     return logging.WARNING, f"{what}; it is started again{f' in {delay:.1g} s' if delay else ''}"
-
-
-def _readable(fds: list[int], until: float) -> list[int]:
-    """Those with something to read, or that have hung up; none when it is `until`."""
-    poller = select.poll()
-    for fd in fds:
-        poller.register(fd, select.POLLIN)
-    ms = max(0, int((until - time.monotonic()) * 1000) + 1)
-    return [fd for fd, _ in poller.poll(ms)]
