@@ -1,5 +1,7 @@
 """Three hosts on one machine, and a router between them: each has a network, pids and a name of its own."""
 
+import contextlib
+import json
 import os
 import shutil
 import signal
@@ -57,7 +59,7 @@ class Host:
     def heal(self) -> None:
         ip("-n", self.hosts.router, "link", "set", f"p{self.number}", "up")
 
-    def start(self, *arguments: str, keys: str = "keys") -> "subprocess.Popen[str]":
+    def start(self, *arguments: str, keys: str = "keys", stdin: int = subprocess.DEVNULL) -> "subprocess.Popen[str]":
         """Python with these arguments, there."""
         env = {
             **os.environ,
@@ -69,7 +71,7 @@ class Host:
         }
         process = subprocess.Popen(
             [*self._enter, sys.executable, *arguments],
-            stdin=subprocess.DEVNULL,
+            stdin=stdin,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
@@ -121,15 +123,74 @@ class Hosts:
         shutil.rmtree(self.directory)
 
 
-@pytest.fixture
-def hosts() -> Iterator[list[Host]]:
-    """Three, or skipped where namespaces cannot be made."""
+def configuration(directory: Path, number: int, servers: dict[str, int], cluster: str = "") -> str:
+    path = directory / f"{number}.toml"
+    tables = "".join(
+        f'[servers.{name}]\nclass = "helpers_hosts:{name.title()}"\nworkers = {n}\n' for name, n in servers.items()
+    )
+    path.write_text(f"[cluster]\n{cluster}\n{tables}")
+    return str(path)
+
+
+def line_of(process, begin: str) -> str:
+    """The first line that begins so."""
+    seen = []
+    while line := process.stdout.readline():
+        if line.startswith(begin):
+            return line
+        seen.append(line)
+    raise AssertionError(f"no line {begin!r} in {seen} {process.stderr.read()}")
+
+
+def up(host: Host, servers: dict[str, int], listen: str = "", more: str = ""):
+    """Returns the address at which other hosts find the cluster, and its owner."""
+    directory = host.hosts.directory
+    cluster = f'name = "wide"\nlisten = "{listen or host.address}"\n{more}'
+    owner = host.palm("up", configuration(directory, host.number, servers, cluster))
+    line_of(owner, "cluster wide is up")
+    return (host.runtime / "palm" / "wide" / "address").read_text(), owner
+
+
+def join(host: Host, address: str, servers: dict[str, int]):
+    """Returns what it says, and the process that has joined."""
+    process = host.palm("join", address, configuration(host.hosts.directory, host.number, servers))
+    said = []
+    while not (line := process.stdout.readline()).startswith("joined"):
+        assert line, process.stderr.read()
+        said.append(line.rstrip())
+    return said, process
+
+
+def status(host: Host, address: str) -> dict:
+    out, err = host.palm("status", "--cluster", address, "--json").communicate(timeout=20)
+    return json.loads(out)
+
+
+@contextlib.contextmanager
+def made(count: int) -> Iterator[list[Host]]:
+    """So many, or the test is skipped where namespaces cannot be made."""
     try:
         subprocess.run(["unshare", "--pid", "--fork", "--mount-proc", "--uts", "true"], check=True, capture_output=True)
-        made = Hosts()
+        found = Hosts()
     except (OSError, subprocess.SubprocessError) as e:
         pytest.skip(f"no namespaces of hosts can be made here: {e}")
     try:
-        yield made.begin(3)
+        yield found.begin(count)
     finally:
-        made.close()
+        found.close()
+
+
+@pytest.fixture
+def hosts() -> Iterator[list[Host]]:
+    with made(3) as three:
+        yield three
+
+
+def make_keys(host: Host) -> None:
+    process = host.palm("keys")
+    assert process.wait(20) == 0, process.stderr.read()
+
+
+@pytest.fixture
+def keys(hosts: list[Host]) -> None:
+    make_keys(hosts[0])
