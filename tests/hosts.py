@@ -1,4 +1,5 @@
-"""Three hosts on one machine, and a router between them: each has a network, pids and a name of its own."""
+"""Three hosts on one machine, and a router between them: each has a network, pids, a clock since boot and a name of its
+own."""
 
 import contextlib
 import json
@@ -43,14 +44,15 @@ class Host:
         ip("-n", hosts.router, "addr", "add", f"{router}/30", "dev", f"p{number}")
         ip("-n", hosts.router, "link", "set", f"p{number}", "up")
         ip("-n", hosts.router, "route", "add", "blackhole", f"10.77.{number}.0/30", "metric", "1000")  # while it is cut
-        unshare = ["unshare", "--pid", "--fork", "--kill-child", "--mount-proc", "--uts"]
+        clock = ["--time", "--monotonic", str(100_000 * (number - 1))]  # seconds since boot
+        unshare = ["unshare", "--pid", "--fork", "--kill-child", "--mount-proc", "--uts", *clock]
         forever = ["sh", "-c", f"hostname h{number}; echo; exec sleep infinity"]
         self._first = subprocess.Popen(["ip", "netns", "exec", self.name, *unshare, *forever], stdout=subprocess.PIPE)
         assert self._first.stdout is not None
         with self._first.stdout as said:
             said.readline()
         [pid] = Path(f"/proc/{self._first.pid}/task/{self._first.pid}/children").read_text().split()
-        self._enter = ["nsenter", "--target", pid, "--pid", "--mount", "--net", "--uts"]
+        self._enter = ["nsenter", "--target", pid, "--pid", "--mount", "--net", "--uts", "--time"]
 
     def cut(self) -> None:
         """From now on nothing comes or goes, and nobody is told."""
@@ -170,7 +172,9 @@ def status(host: Host, address: str) -> dict:
 def made(count: int) -> Iterator[list[Host]]:
     """So many, or the test is skipped where namespaces cannot be made."""
     try:
-        subprocess.run(["unshare", "--pid", "--fork", "--mount-proc", "--uts", "true"], check=True, capture_output=True)
+        subprocess.run(
+            ["unshare", "--pid", "--fork", "--mount-proc", "--uts", "--time", "true"], check=True, capture_output=True
+        )
         found = Hosts()
     except (OSError, subprocess.SubprocessError) as e:
         pytest.skip(f"no namespaces of hosts can be made here: {e}")
