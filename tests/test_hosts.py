@@ -86,6 +86,7 @@ def test_a_server_elsewhere_is_killed(hosts, keys):
     terminate(leaving)
     assert leaving.wait(20) == 0
     assert sorted(states(hosts[0], address)) == ["first", "first/0", "second", "second/0", "second/1"]
+    assert [h["host"] for h in status(hosts[0], address)["hosts"]] == ["h1", "h2"]
     down = hosts[0].palm("down", "wide")
     assert down.wait(20) == 0, down.stderr.read()
     assert staying.wait(20) == 0
