@@ -12,6 +12,7 @@ from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 from palm import addresses
+from palm._core.space import CoreError
 from palm.calls import Answer, Calls, Retired
 from palm.connection import Connection
 from palm.directory import pid_here
@@ -73,8 +74,8 @@ class Hosts:
         answer = Answer()
         try:
             self._calls_for(name, question).send(question.values, answer, None)
-        except Retired:  # it has gone in this moment: as if it had done so a moment later
-            answer.done, answer.error = True, Retired()
+        except (Retired, OSError, CoreError) as e:  # it has gone in this moment, or there is no way there
+            answer.done, answer.error = True, e
         return answer
 
     def _calls_for(self, name: str, question: Question) -> Calls:
