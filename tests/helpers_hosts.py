@@ -32,6 +32,18 @@ class Third(palm.Server):
         return x.sum(), x.shape
 
 
+class Talk(palm.Server):
+    @palm.function
+    def say(self, text):
+        print("printed", text, flush=True)
+        self.log.warning("logged %s", text)
+        return text
+
+
+class Chat(Talk):
+    """Another one, on another host."""
+
+
 def inputs(n: int = N) -> Iterator[np.ndarray]:
     for i in range(n):
         yield np.random.default_rng(i).standard_normal(SIZE)

@@ -1,5 +1,8 @@
-"""Three hosts on one machine, and a router between them: each has a network, pids and a name of its own."""
+"""Three hosts on one machine, and a router between them: each has a network, pids, a clock since boot and a name of its
+own."""
 
+import contextlib
+import json
 import os
 import shutil
 import signal
@@ -41,14 +44,15 @@ class Host:
         ip("-n", hosts.router, "addr", "add", f"{router}/30", "dev", f"p{number}")
         ip("-n", hosts.router, "link", "set", f"p{number}", "up")
         ip("-n", hosts.router, "route", "add", "blackhole", f"10.77.{number}.0/30", "metric", "1000")  # while it is cut
-        unshare = ["unshare", "--pid", "--fork", "--kill-child", "--mount-proc", "--uts"]
+        clock = ["--time", "--monotonic", str(100_000 * (number - 1))]  # seconds since boot
+        unshare = ["unshare", "--pid", "--fork", "--kill-child", "--mount-proc", "--uts", *clock]
         forever = ["sh", "-c", f"hostname h{number}; echo; exec sleep infinity"]
         self._first = subprocess.Popen(["ip", "netns", "exec", self.name, *unshare, *forever], stdout=subprocess.PIPE)
         assert self._first.stdout is not None
         with self._first.stdout as said:
             said.readline()
         [pid] = Path(f"/proc/{self._first.pid}/task/{self._first.pid}/children").read_text().split()
-        self._enter = ["nsenter", "--target", pid, "--pid", "--mount", "--net", "--uts"]
+        self._enter = ["nsenter", "--target", pid, "--pid", "--mount", "--net", "--uts", "--time"]
 
     def cut(self) -> None:
         """From now on nothing comes or goes, and nobody is told."""
@@ -57,7 +61,7 @@ class Host:
     def heal(self) -> None:
         ip("-n", self.hosts.router, "link", "set", f"p{self.number}", "up")
 
-    def start(self, *arguments: str, keys: str = "keys") -> "subprocess.Popen[str]":
+    def start(self, *arguments: str, keys: str = "keys", stdin: int = subprocess.DEVNULL) -> "subprocess.Popen[str]":
         """Python with these arguments, there."""
         env = {
             **os.environ,
@@ -69,7 +73,7 @@ class Host:
         }
         process = subprocess.Popen(
             [*self._enter, sys.executable, *arguments],
-            stdin=subprocess.DEVNULL,
+            stdin=stdin,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
@@ -121,15 +125,76 @@ class Hosts:
         shutil.rmtree(self.directory)
 
 
-@pytest.fixture
-def hosts() -> Iterator[list[Host]]:
-    """Three, or skipped where namespaces cannot be made."""
+def configuration(directory: Path, number: int, servers: dict[str, int], cluster: str = "") -> str:
+    path = directory / f"{number}.toml"
+    tables = "".join(
+        f'[servers.{name}]\nclass = "helpers_hosts:{name.title()}"\nworkers = {n}\n' for name, n in servers.items()
+    )
+    path.write_text(f"[cluster]\n{cluster}\n{tables}")
+    return str(path)
+
+
+def line_of(process, begin: str) -> str:
+    """The first line that begins so."""
+    seen = []
+    while line := process.stdout.readline():
+        if line.startswith(begin):
+            return line
+        seen.append(line)
+    raise AssertionError(f"no line {begin!r} in {seen} {process.stderr.read()}")
+
+
+def up(host: Host, servers: dict[str, int], listen: str = "", more: str = ""):
+    """Returns the address at which other hosts find the cluster, and its owner."""
+    directory = host.hosts.directory
+    cluster = f'name = "wide"\nlisten = "{listen or host.address}"\n{more}'
+    owner = host.palm("up", configuration(directory, host.number, servers, cluster))
+    line_of(owner, "cluster wide is up")
+    return (host.runtime / "palm" / "wide" / "address").read_text(), owner
+
+
+def join(host: Host, address: str, servers: dict[str, int]):
+    """Returns what it says, and the process that has joined."""
+    process = host.palm("join", address, configuration(host.hosts.directory, host.number, servers))
+    said = []
+    while not (line := process.stdout.readline()).startswith("joined"):
+        assert line, process.stderr.read()
+        said.append(line.rstrip())
+    return said, process
+
+
+def status(host: Host, address: str) -> dict:
+    out, err = host.palm("status", "--cluster", address, "--json").communicate(timeout=20)
+    return json.loads(out)
+
+
+@contextlib.contextmanager
+def made(count: int) -> Iterator[list[Host]]:
+    """So many, or the test is skipped where namespaces cannot be made."""
     try:
-        subprocess.run(["unshare", "--pid", "--fork", "--mount-proc", "--uts", "true"], check=True, capture_output=True)
-        made = Hosts()
+        subprocess.run(
+            ["unshare", "--pid", "--fork", "--mount-proc", "--uts", "--time", "true"], check=True, capture_output=True
+        )
+        found = Hosts()
     except (OSError, subprocess.SubprocessError) as e:
         pytest.skip(f"no namespaces of hosts can be made here: {e}")
     try:
-        yield made.begin(3)
+        yield found.begin(count)
     finally:
-        made.close()
+        found.close()
+
+
+@pytest.fixture
+def hosts() -> Iterator[list[Host]]:
+    with made(3) as three:
+        yield three
+
+
+def make_keys(host: Host) -> None:
+    process = host.palm("keys")
+    assert process.wait(20) == 0, process.stderr.read()
+
+
+@pytest.fixture
+def keys(hosts: list[Host]) -> None:
+    make_keys(hosts[0])

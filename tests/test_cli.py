@@ -85,7 +85,7 @@ def test_status_has_what_the_client_has(cluster):
         status["now_ns"] = 0
         for server in status["servers"]:
             for process in (server, *server["workers"]):
-                process["cpu_seconds"] = 0
+                process["cpu_seconds"] = process["read_ns"] = 0
                 process["counters"], process["memory"] = sorted(process["counters"]), sorted(process["memory"])
     assert found == json.loads(json.dumps(expected))
 

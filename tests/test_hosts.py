@@ -2,55 +2,16 @@
 
 import json
 import time
-from pathlib import Path
 
 import pytest
 from conftest import eventually
 from helpers_hosts import STEPS, First, Second, Third, inputs
-from hosts import Host, hosts, terminate
+from hosts import Host, configuration, hosts, join, keys, line_of, status, terminate, up
 
 import palm
 import palm.testing
 
-__all__ = ["hosts"]
-
-
-def configuration(directory: Path, number: int, servers: dict[str, int], cluster: str = "") -> str:
-    path = directory / f"{number}.toml"
-    tables = "".join(
-        f'[servers.{name}]\nclass = "helpers_hosts:{name.title()}"\nworkers = {n}\n' for name, n in servers.items()
-    )
-    path.write_text(f"[cluster]\n{cluster}\n{tables}")
-    return str(path)
-
-
-def line_of(process, begin: str) -> str:
-    """The first line that begins so."""
-    seen = []
-    while line := process.stdout.readline():
-        if line.startswith(begin):
-            return line
-        seen.append(line)
-    raise AssertionError(f"no line {begin!r} in {seen} {process.stderr.read()}")
-
-
-def up(host: Host, servers: dict[str, int], listen: str = ""):
-    """Returns the address at which other hosts find the cluster, and its owner."""
-    directory = host.hosts.directory
-    cluster = f'name = "wide"\nlisten = "{listen or host.address}"'
-    owner = host.palm("up", configuration(directory, host.number, servers, cluster))
-    line_of(owner, "cluster wide is up")
-    return (host.runtime / "palm" / "wide" / "address").read_text(), owner
-
-
-def join(host: Host, address: str, servers: dict[str, int]):
-    """Returns what it says, and the process that has joined."""
-    process = host.palm("join", address, configuration(host.hosts.directory, host.number, servers))
-    said = []
-    while not (line := process.stdout.readline()).startswith("joined"):
-        assert line, process.stderr.read()
-        said.append(line.rstrip())
-    return said, process
+__all__ = ["hosts", "keys"]
 
 
 def three(hosts: list[Host]):
@@ -58,16 +19,10 @@ def three(hosts: list[Host]):
     address, first = up(hosts[0], {"first": 1})
     short = "tcp://" + address.partition("@")[2]  # the key is ours
     said, second = join(hosts[1], short, {"first": 1, "second": 2})
-    assert said == ["first: runs on h1 already", "second: runs here"]
+    assert said == ["first: is running on h1 already", "second: runs here"]
     said, third = join(hosts[2], address, {"second": 1, "third": 1})
     assert said == ["second: has 1 worker more", "third: runs here"]
     return short, [first, second, third]
-
-
-@pytest.fixture
-def keys(hosts):
-    made = hosts[0].palm("keys")
-    assert made.wait(20) == 0, made.stderr.read()
 
 
 def expected(n: int) -> list[list[object]]:
@@ -83,11 +38,6 @@ def result(process) -> list[list[object]]:
     out, err = process.communicate(timeout=100)
     assert process.returncode == 0, err
     return sorted(json.loads(out.splitlines()[-1]))
-
-
-def status(host: Host, address: str) -> dict:
-    out, err = host.palm("status", "--cluster", address, "--json").communicate(timeout=20)
-    return json.loads(out)
 
 
 def test_the_same_as_on_one(hosts, keys):
@@ -136,6 +86,7 @@ def test_a_server_elsewhere_is_killed(hosts, keys):
     terminate(leaving)
     assert leaving.wait(20) == 0
     assert sorted(states(hosts[0], address)) == ["first", "first/0", "second", "second/0", "second/1"]
+    assert [h["host"] for h in status(hosts[0], address)["hosts"]] == ["h1", "h2"]
     down = hosts[0].palm("down", "wide")
     assert down.wait(20) == 0, down.stderr.read()
     assert staying.wait(20) == 0

@@ -41,7 +41,8 @@ def process(
 
 def server(name: str, *workers: dict[str, Any], **of: Any) -> dict[str, Any]:
     itself = process(**of)
-    return itself | {"name": name, "workers": [w | {"number": i} for i, w in enumerate(workers or [itself])]}
+    crew = [w | {"number": i} for i, w in enumerate(workers or [itself])]
+    return itself | {"name": name, "leads": bool(workers), "workers": crew}
 
 
 def look(second: float, *servers: dict[str, Any]) -> dict[str, Any]:

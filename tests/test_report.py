@@ -231,6 +231,13 @@ def test_a_report_of_nothing_is_one():
     assert [row["calls"] for row in page.table("step")] == ["0", "0"]
 
 
+def test_it_says_whose_numbers_are_missing():
+    after = look(1) | {"hosts": [{"host": "h2", "state": "unreachable", "cores": None}]}
+    text = Page(render(Report(route_of(STEPS), 1.0, look(0), after))).text
+    assert "what processes did on h2 (unreachable): nothing is known of them" in text
+    assert stats.between(route_of(STEPS), None, after)["unknown_hosts"] == {"h2": "unreachable"}
+
+
 @pytest.mark.parametrize(
     ("workers", "idle", "gain", "says"),
     [

@@ -29,7 +29,7 @@ from test_rates import look, process, server
 import palm
 import palm.cli
 from palm import cli_top
-from palm.rates import between
+from palm.rates import between, plain
 from palm.top_view import COLUMNS, HELP, NAMES, View, fitting, limit_text, screen
 from palm.units import rate_text, seconds_text
 from palm.watch import Watch
@@ -294,6 +294,18 @@ def test_what_is_not_known_is_not_shown_as_zero():
     assert line.split()[:7] == ["c", "running", "idle", "-", "-", "-", "-"]
     assert "looks" in drawn(None, View())[0]
     assert "has not answered for 3.2 s" in drawn(some(), View(), away=3.2)[1]
+
+
+def test_a_host_that_does_not_answer_is_told_of():
+    gone = {"counters": {}, "memory": {}, "queue": None, "state": "unreachable", "work": {"state": "unknown"}}
+    after = look(1, server("a") | gone, server("b"))
+    after["hosts"] = [{"host": "h2", "state": "unreachable", "cores": None}]
+    found = between(look(0, server("a"), server("b")), after)
+    lines = drawn(found, View(), width=250)
+    assert "h2 is unreachable: nothing is known of its processes" in lines
+    (line,) = [line for line in lines if line.startswith("a ")]
+    assert line.split() == ["a", "unreachable", *["-"] * (len(COLUMNS) - 2)]
+    assert plain(found)["unknown_hosts"] == {"h2": "unreachable"} and plain(found)["servers"][0]["queue"] is None
 
 
 def test_numbers_are_short():

@@ -67,10 +67,10 @@ def seconds_held(c: Counters, now_ns: int) -> float:
 def queues_of(servers: Iterable[Mapping[str, Any]], clients: Iterable[Mapping[str, Any]]) -> dict[str, int]:
     """By server: what lies in front of it, as far as known."""
     servers = list(servers)
-    names = {s["pid"]: s["name"] for s in servers if s["pid"]}  # others are not there
+    names = {(s.get("where"), s["pid"]): s["name"] for s in servers if s["pid"]}  # others are not there
     queues = {s["name"]: s["counters"].get("backlog", 0) + s["counters"].get("queue_depth", 0) for s in servers}
     for process in [*servers, *clients]:
-        name = names.get(process["counters"].get("unread_pid", 0))
+        name = names.get((process.get("where"), process["counters"].get("unread_pid", 0)))
         if name is not None:
             queues[name] += process["counters"]["unread"]
     return queues

@@ -1,15 +1,15 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""``palm logs``: records of a cluster that runs, which its registry shows, or of one that has ended, by its files."""
+"""``palm logs``: records of a cluster that runs, which its hosts show, or of one that has ended, by its files."""
 
 from __future__ import annotations
 
+import collections
 import contextlib
 import os
 import select
 import sys
 import time
-from collections.abc import Callable, Iterator
-from pathlib import Path
+from collections.abc import Callable, Iterable, Iterator
 from typing import TYPE_CHECKING
 
 from rich.console import Console
@@ -18,52 +18,15 @@ from rich.text import Text
 from palm import log_files, places
 from palm.directory import REGISTRY
 from palm.errors import Disconnected, NotFound, Timeout
-from palm.log_files import Page
-from palm.log_record import Record, Wanted, decoded, is_of, process_of
+from palm.log_reading import Line, Merge, Reading
+from palm.log_record import Record, Wanted, encoded, is_of, process_of
+from palm.log_views import Files, Running
 
 if TYPE_CHECKING:
     from palm.client import Client
 
 EVERY = 0.2  # seconds between two looks at what has come
 _COLOURS = {"WARNING": "yellow", "ERROR": "red", "CRITICAL": "bold red", "DEBUG": "dim", "stderr": "yellow"}
-
-
-class Files:
-    """Of a cluster that has ended."""
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-
-    def names(self) -> list[str]:
-        return log_files.names(self.path)
-
-    def on(self, cursor: str, wanted: Wanted) -> Page:
-        return log_files.look_on(self.path, cursor, wanted)
-
-    def back(self, cursor: str, wanted: Wanted, most: int) -> Page:
-        return log_files.look_back(self.path, cursor, wanted, most)
-
-
-class Running:
-    """What the registry of a running cluster shows; while it is started again, one waits."""
-
-    def __init__(self, client: Client) -> None:
-        self._directory = client._directory
-        told = self._directory.patiently(lambda: self._directory.ask("log_names"))
-        self._names, self.path = told["names"], Path(told["path"])
-
-    def names(self) -> list[str]:
-        """Of those too that have said nothing yet."""
-        found = self._directory.patiently(lambda: self._directory.ask("lookup", []))["names"]
-        return sorted({*self._names, *found})
-
-    def on(self, cursor: str, wanted: Wanted) -> Page:
-        if self._directory.is_closed():
-            raise Disconnected("the cluster has come to its end")
-        return Page(*self._directory.patiently(lambda: self._directory.ask("log_on", cursor, tuple(wanted))))
-
-    def back(self, cursor: str, wanted: Wanted, most: int) -> Page:
-        return Page(*self._directory.patiently(lambda: self._directory.ask("log_back", cursor, tuple(wanted), most)))
 
 
 def ended(cluster: str | None) -> Files | None:
@@ -87,49 +50,79 @@ def check(log: Files | Running, server: str) -> None:
 
 def show(log: Files | Running, wanted: Wanted, last: int, follow: bool, as_json: bool) -> None:
     """Prints records until there are no more; `follow`: until the cluster ends, or the reader of our output."""
+    reader = Reader(log, wanted, last)
     write = _json if as_json else _for_people()
     try:
-        cursor = _show_last(log, wanted, last, write)
-        sys.stdout.flush()
+        _write_all(reader.last(), reader, write)
         if follow:
-            _follow(log, wanted, cursor, write)
+            for lines in reader.following():
+                _write_all(lines, reader, write)
     except BrokenPipeError:  # `| head` has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
-def _show_last(log: Files | Running, wanted: Wanted, last: int, write: Callable[[bytes], None]) -> str:
-    """The last records, 0: all; returns where to look on."""
-    if last == 0:
-        cursor, over = "", False
-        while not over:
-            lines, cursor, over, _ = log.on(cursor, wanted)
-            _write_all(lines, write)
-        return cursor
-    found: list[bytes] = []
-    page = log.back("", wanted, last)
-    follow = page.follow
-    while True:
-        found = [*page.lines.splitlines(), *found]
-        if page.over or len(found) >= last:
-            break
-        page = log.back(page.cursor, wanted, last - len(found))
-    for line in found:
-        write(line)
-    return follow
+class Reader:
+    """Of all hosts together, in order of time. One that does not answer is left out, which is told, until it does; one
+    that joins comes in."""
 
+    def __init__(self, log: Files | Running, wanted: Wanted, last: int) -> None:
+        self._log, self._wanted, self._last = log, wanted, last
+        self._readings: dict[str, Reading] = {}
+        self._merge = Merge()
+        self._silent: frozenset[str] = frozenset()
 
-def _follow(log: Files | Running, wanted: Wanted, cursor: str, write: Callable[[bytes], None]) -> None:
-    while True:
-        try:
-            lines, cursor, over, _ = log.on(cursor, wanted)
-        except (Disconnected, Timeout):  # the cluster has come to its end: what was said last is in the files
-            if not isinstance(log, Running) or not log.path.exists():
+    @property
+    def has_several(self) -> bool:
+        """It is about more than one host."""
+        return len({reading.host for reading in self._readings.values()}) > 1
+
+    def _turn(self) -> tuple[list[Reading], list[Line]]:
+        """Those that have answered, and what they have said."""
+        for name, host in (hosts := self._log.hosts()).items():
+            self._readings.setdefault(name, Reading(host, self._wanted, self._last))
+        pages = self._log.ask({name: self._readings[name].question() for name in hosts})
+        self._tell_of_silence()
+        lines = [line for name, page in pages.items() for line in self._readings[name].take(page)]
+        return [self._readings[name] for name in pages], lines
+
+    def _tell_of_silence(self) -> None:
+        silent = self._log.silent
+        for host in sorted(silent - self._silent):
+            print(f"palm: {host} does not answer: what was said there is missing", file=sys.stderr, flush=True)
+        for host in sorted(self._silent - silent):
+            print(f"palm: {host} answers again", file=sys.stderr, flush=True)
+        self._silent = silent
+
+    def last(self) -> Iterator[Line]:
+        """The last records of those that are there, 0: all."""
+        kept: collections.deque[Line] = collections.deque(maxlen=self._last or None)
+        while True:
+            answering, lines = self._turn()
+            kept += self._merge.behind(answering, lines)
+            is_over = all(reading.is_over for reading in answering)
+            while kept and (is_over or not self._last):
+                yield kept.popleft()
+            if is_over:
                 return
-            log, over, lines = Files(log.path), False, b""
-        _write_all(lines, write)
-        sys.stdout.flush()
-        if over and (isinstance(log, Files) or not _wait()):
-            return
+
+    def following(self) -> Iterator[list[Line]]:
+        """What has come, again and again."""
+        while True:
+            try:
+                answering, lines = self._turn()
+            except (Disconnected, Timeout):  # the cluster has come to its end: what was said last is in the files
+                if not isinstance(self._log, Running) or not self._log.path.exists():
+                    yield self._merge.rest()
+                    return
+                self._log = Files(self._log.path)
+                continue
+            yield self._merge.following(answering, lines)
+            if not all(reading.is_over for reading in answering):
+                continue
+            if isinstance(self._log, Files):
+                yield self._merge.rest()
+            if isinstance(self._log, Files) or not _wait():
+                return
 
 
 def _wait() -> bool:
@@ -139,22 +132,22 @@ def _wait() -> bool:
     return not poller.poll(EVERY * 1000)
 
 
-def _write_all(lines: bytes, write: Callable[[bytes], None]) -> None:
-    for line in lines.splitlines():
-        write(line)
+def _write_all(lines: Iterable[Line], reader: Reader, write: Callable[[Record], None]) -> None:
+    for line in lines:
+        if reader.has_several:
+            line.record.host = line.host
+        write(line.record)
+    sys.stdout.flush()
 
 
-def _json(line: bytes) -> None:
-    sys.stdout.buffer.write(line + b"\n")
+def _json(record: Record) -> None:
+    sys.stdout.buffer.write(encoded(record))
 
 
-def _for_people() -> Callable[[bytes], None]:
+def _for_people() -> Callable[[Record], None]:
     console = Console() if sys.stdout.isatty() else None
 
-    def write(line: bytes) -> None:
-        record = decoded(line)
-        if record is None:
-            return
+    def write(record: Record) -> None:
         if console:
             console.print(_coloured(record), soft_wrap=True)
         else:
@@ -164,15 +157,16 @@ def _for_people() -> Callable[[bytes], None]:
 
 
 def _head(record: Record) -> tuple[str, str, str, str]:
-    """Time, kind, process, message."""
+    """Time, kind, process with its host, message."""
     at = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(record.time)) + f".{int(record.time * 1000) % 1000:03d}"
     message = f"{record.job[:8]}{':' if record.message else ''}{'.'.join(map(str, record.message or ()))}"
-    return at, record.stream or record.level, process_of(record), message
+    host = f"{record.host:<12} " if record.host else ""
+    return at, record.stream or record.level, f"{host}{process_of(record):<12}", message
 
 
 def _plain(record: Record) -> str:
     at, kind, process, message = _head(record)
-    return f"{at} {kind:<8} {process:<12} {message}{' ' if message else ''}{_readable(record.text)}"
+    return f"{at} {kind:<8} {process} {message}{' ' if message else ''}{_readable(record.text)}"
 
 
 def _coloured(record: Record) -> Text:
@@ -181,7 +175,7 @@ def _coloured(record: Record) -> Text:
     return Text.assemble(
         (f"{at} ", "dim"),
         (f"{kind:<8} ", colour),
-        (f"{process:<12} ", "cyan"),
+        (f"{process} ", "cyan"),
         (f"{message} " if message else "", "dim"),
         (_readable(record.text), colour if kind != "stderr" else ""),
     )

@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import textwrap
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import click
@@ -26,13 +26,15 @@ def status_report(status: dict[str, Any]) -> None:
     console = _console()
     registry = status["registry"]
     console.print(f"cluster {status['cluster']}, registry {registry['state']} (pid {registry['pid']})", highlight=False)
+    several = len(status["hosts"]) > 1
+    for host in status["hosts"]:
+        if host["state"] != "running":
+            text = f"host {host['host']}: {host['state']}, nothing is known of its processes"
+            console.print(Text(text, "red"), highlight=False)
     numbers = ["pid", "in", "out", "errors", "busy s", "bytes in", "bytes out", "copied"]
-    table = _table(["server", "state", "does"], numbers, "functions")
-    for server in status["servers"]:
-        table.add_row(server["name"], *_cells(server), server.get("reason") or ", ".join(server["functions"]))
-        for worker in server["workers"]:
-            if worker["pid"] != server["pid"] or not worker["pid"]:
-                table.add_row(f"  {server['name']}/{worker['number']}", *_cells(worker), worker.get("reason", ""))
+    table = _table(["server", *(["host"] * several), "state", "does"], numbers, "functions")
+    for name, process, last in _rows(status):
+        table.add_row(name, *([process["host"] or "-"] * several), *_cells(process), last)
     console.print(table)
     for client in status["clients"]:
         if client["work"]["state"] == "waiting":
@@ -48,6 +50,14 @@ def server_report(server: dict[str, Any]) -> None:
     for name, function in server["functions"].items():
         click.echo(f"\n{name}{contracts.abridged(function['text'])}")
         click.echo(textwrap.indent(server["docs"][name], "    "))
+
+
+def _rows(status: dict[str, Any]) -> Iterator[tuple[str, dict[str, Any], str]]:
+    """Name, what is known, and the last cell."""
+    for server in status["servers"]:
+        yield server["name"], server, server.get("reason") or ", ".join(server["functions"])
+        for worker in server["workers"] if server["leads"] else ():
+            yield f"  {server['name']}/{worker['number']}", worker, worker.get("reason", "")
 
 
 def _cells(process: dict[str, Any]) -> list[str | Text]:

@@ -14,7 +14,7 @@ from collections.abc import AsyncIterable, Iterable, Iterator, Mapping, Sequence
 from os import PathLike
 from typing import Any, Literal
 
-from palm import arguments, pages, places
+from palm import arguments, places
 from palm._core.lock import Lock
 from palm.cache import Cache, ServerCaches
 from palm.calls import Calls, Retired
@@ -24,6 +24,7 @@ from palm.errors import Crashed, Disconnected, Timeout
 from palm.futures import Background, Call, CallFuture
 from palm.job import Job, end_with, leave
 from palm.journal import Journal
+from palm.overview import Overview
 from palm.remote import Route
 from palm.step import one_step, route_of
 from palm.work import JobWork, Options
@@ -53,6 +54,7 @@ class Client(concurrent.futures.Executor):
         self._connection, self._directory = _connect(self.address, timeout)
         self._calls: dict[str, Calls] = {}  # by step, those without constants
         self._background = Background(self._connection)
+        self._overview = Overview(self._connection)
         self._lock = Lock()
         _open.add(self)
 
@@ -271,8 +273,9 @@ class Client(concurrent.futures.Executor):
             raise Timeout(f"not there within {timeout:g} s: {', '.join(missing)}")
 
     def status(self) -> dict[str, Any]:
-        """The cluster, as ``palm status --json`` prints it."""
-        return pages.observed(self._directory.ask("status"))
+        """The cluster, as ``palm status --json`` prints it. Hosts that do not answer within 0.75 s are shown as
+        unreachable."""
+        return self._overview.look(self._directory.ask("status"))
 
     def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
         if wait and not cancel_futures:

@@ -229,16 +229,23 @@ class Cluster:
         return Order(template, name, self.address, str(self._directory))
 
     def _begin_caches(self) -> None:
-        """Nobody need wait for it: the registry knows that it is on its way."""
-        order = self._order("palm.cache_server:CacheServer", cache.SERVER)
-        order.setup = {"directory": str(self._directory)}
+        self._begin_own("palm.cache_server:CacheServer", cache.SERVER, {"directory": str(self._directory)})
+
+    def _begin_own(self, template: str, name: str, setup: dict[str, Any]) -> None:
+        """One of PALM's own servers. Nobody need wait for it: the registry knows, or will, that it is on its way."""
+        order = self._order(template, name)
+        order.setup = setup
         child = self._child(_Start(order, attempts=3))
-        child.started.add_done_callback(self._have_begun_caches)
+        child.started.add_done_callback(functools.partial(self._have_begun, name))
         self._supervisor.begin(child)
 
-    def _have_begun_caches(self, started: concurrent.futures.Future[None]) -> None:
+    def _have_begun(self, name: str, started: concurrent.futures.Future[None]) -> None:
         if started.exception() is not None and not self._closed:
-            self._reports.put("left", cache.SERVER, 0, str(started.exception()), "failed")
+            self._reports.put("left", name, 0, str(started.exception()), "failed")
+
+    def _end_own(self, name: str, timeout: float) -> None:
+        if (child := self._supervisor.remove(name)) is not None:
+            self._end([child], timeout)
 
     def _prepare(self, name: str, options: Options) -> None:
         """From now on a server of this name is started so. OSError if its cache cannot be had from the file."""
@@ -446,7 +453,7 @@ def _check_not_imported(does: str) -> None:
 
 def _when_it_ends(child: Child) -> int:
     """Those whom others need at their end are there for longer: a worker's leader, the caches, everybody's registry."""
-    if child.name in (REGISTRY, cache.SERVER):
+    if child.server.partition("/")[0] == REGISTRY:
         return 3 if child.name == REGISTRY else 2
     return 0 if "/" in child.name else 1
 

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: BSD-3-Clause
 """What processes have done between two looks at them: increments of their counters, and times of calls.
 
-Pure: no I/O, no clock. Looks at processes are those in what `palm.pages.observed` returns.
+Pure: no I/O, no clock. Looks at processes are those in what `palm.overview.Overview.look` returns.
 """
 
 from __future__ import annotations

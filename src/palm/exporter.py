@@ -86,14 +86,24 @@ class Counters(Collector):
     def collect(self) -> Iterator[Metric]:
         registry = GaugeMetricFamily("palm_registry_up", "1: the registry answers; else there is nothing but this")
         try:
-            processes = list(_processes(self._cluster.status()))
+            status = self._cluster.status()
         except PalmError:
             registry.add_metric([], 0)
             yield registry
             return
         registry.add_metric([], 1)
         yield registry
-        yield from _metrics(processes)
+        yield _hosts(status)
+        yield from _metrics(list(_processes(status)))
+
+
+def _hosts(status: dict[str, Any]) -> Metric:
+    up = GaugeMetricFamily(
+        "palm_host_up", "1: the host answers; else there are no counters of its processes", labels=["host"]
+    )
+    for host in status["hosts"]:
+        up.add_metric([host["host"]], float(host["state"] == "running"))
+    return up
 
 
 def _processes(status: dict[str, Any]) -> Iterator[tuple[list[str], dict[str, Any]]]:
@@ -103,7 +113,7 @@ def _processes(status: dict[str, Any]) -> Iterator[tuple[list[str], dict[str, An
             yield [server["name"], str(worker["number"])], worker
         if not server["workers"]:  # none that is known: it is not there
             yield [server["name"], "0"], server
-        elif server["pid"] not in [worker["pid"] for worker in server["workers"]]:
+        elif server["leads"]:
             yield [server["name"], "leader"], server
 
 

@@ -269,7 +269,8 @@ class Job:
             ``errors``; all since the server started, other jobs included. ``limits``: the step whose server has most
             to do for each of its workers. ``own``: PALM's own ``seconds``, at all of them, and their ``share`` of
             what is not idle. ``one_more``: ``gain``, the factor by which one more worker of the step that limits would
-            raise the throughput, and ``why``.
+            raise the throughput, and ``why``. ``unknown_hosts``: those that do not answer, and their states: what
+            processes there have done is in no number.
         """
         from palm import stats
 

@@ -11,7 +11,7 @@ import contextlib
 from collections.abc import Iterator
 from typing import Any
 
-from palm import applying, places
+from palm import applying, host_server, places
 from palm.cluster import Cluster
 from palm.config import Configuration
 from palm.directory import AWAY
@@ -32,6 +32,9 @@ class Part:
         self._cluster = Cluster(_part_of=places.find(address))
         self._servers: list[str] = []
         self._is_over = False
+        self._own = host_server.NAME + self._cluster.name  # there may be another part on this host
+        log = str(self._cluster._logs.path)
+        self._cluster._begin_own("palm.host_server:JoinedHost", self._own, {"log": log})
 
     @property
     def name(self) -> str:
@@ -51,7 +54,8 @@ class Part:
             As `applying.start`.
         """
         configuration.check()
-        there = {server["name"]: server for server in self._cluster.client().status()["servers"]}
+        client = self._cluster.client()
+        there = {server["name"]: server for server in client._directory.ask("status")["servers"]}
         for name in configuration.servers:
             yield f"{name}: {self._start(configuration, name, there.get(name))}"
 
@@ -87,6 +91,7 @@ class Part:
             for name in self._servers:
                 with contextlib.suppress(LookupError):  # it was given up
                     self._cluster._stop(name, timeout)
+            self._cluster._end_own(self._own, timeout)
         self._cluster.close(timeout)
 
     def __enter__(self) -> Part:

@@ -41,6 +41,8 @@ class Record(msgspec.Struct, kw_only=True, omit_defaults=True):
         "stdout" or "stderr", if it was printed.
     dropped : int
         So many lines are missing here: there were too many.
+    host : str
+        Where it was made; in no file, which is of one host.
     """
 
     time: float
@@ -55,6 +57,7 @@ class Record(msgspec.Struct, kw_only=True, omit_defaults=True):
     logger: str = ""
     stream: str = ""
     dropped: int = 0
+    host: str = ""
 
 
 _encode = msgspec.json.Encoder().encode

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""What the processes of a cluster do and have: read off their pages and /proc, so that none of them is asked, or waited
+"""What the processes of this host do and have: read off their pages and /proc, so that none of them is asked, or waited
 for (DESIGN 5.10).
 """
 
@@ -7,84 +7,53 @@ from __future__ import annotations
 
 import os
 import re
-import time
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from palm import activity
 from palm._core import space as core_space
 
 _HEAP = re.compile(r"^RssAnon:\s+(\d+) kB", re.MULTILINE)
+UNKNOWN: Mapping[str, Any] = {"counters": {}, "memory": {}, "cpu_seconds": 0.0}  # of a process that cannot be read
 
 
-def observed(asked: dict[str, Any]) -> dict[str, Any]:
-    """A cluster, as its registry knows it, with what its processes do.
+def read(page: Sequence[int]) -> dict[str, Any]:
+    """A process with its memory.
 
     Parameters
     ----------
-    asked : dict
-        What the registry's ``status`` has answered; it stays as it is.
+    page : sequence of int
+        Its pid, and where the page is (`palm._core.space.identity`).
 
     Returns
     -------
     dict
-        As ``palm status --json`` prints it. Processes have ``counters`` (empty: they cannot be read from here),
-        ``work`` (`activity.describe`), ``queue``, the messages that lie in front of them, and ``memory`` in bytes:
-        ``arena``, arrays of theirs that somebody has; ``arena_idle``, kept for the next ones for some seconds;
-        ``mapped``, arrays of others that they have; ``heap``, the rest, 0 if that is not known; and ``cpu_seconds``.
-        ``now_ns``: when that was, by CLOCK_MONOTONIC.
+        ``counters`` (empty: it cannot be read from here); ``memory`` in bytes: ``arena``, arrays of its own that
+        somebody has; ``arena_idle``, kept for the next ones for some seconds; ``mapped``, arrays of others that it has;
+        ``heap``, the rest, 0 if that is not known; ``cpu_seconds``; ``suspended``, by a signal.
     """
-    status = dict(asked)
-    servers = status["servers"] = [_read_server(server) for server in asked["servers"]]
-    clients = status["clients"] = [_read(client) for client in asked["clients"]]
-    workers = [worker for server in servers for worker in server["workers"]]
-    queues, now = activity.queues_of(servers, clients), time.monotonic_ns()
-    status["now_ns"] = now
-    for process in (*servers, *clients, *workers):
-        process["work"] = activity.describe(process, servers, queues, now)
-    for server in servers:
-        server["queue"] = queues[server["name"]]
-        for worker in server["workers"]:
-            c = worker["counters"]
-            worker["queue"] = c.get("backlog", 0) + c.get("queue_depth", 0)
-    for client in clients:
-        del client["counters"], client["memory"], client["cpu_seconds"]
-    return status
-
-
-def _read_server(server: dict[str, Any]) -> dict[str, Any]:
-    """With its workers; one that is its own worker is read once."""
-    itself = _read(server)
-    found = {k: itself[k] for k in ("counters", "memory", "cpu_seconds")}
-    workers = [w | found if w["page"] == server["page"] else _read(w) for w in server["workers"]]
-    for worker in workers:
-        worker.pop("page", None)
-    return itself | {"workers": workers}
-
-
-def _read(process: dict[str, Any]) -> dict[str, Any]:
-    """With what stands on its page, and its memory."""
-    found = {k: v for k, v in process.items() if k != "page"}
     try:
-        c = core_space.read_counters_of(*process["page"])
+        c = core_space.read_counters_of(*page)
     except (OSError, core_space.CoreError):
-        return found | {"counters": {}, "memory": {}, "cpu_seconds": 0.0}
+        return dict(UNKNOWN)
+    pid = page[0]
     memory = {
         "arena": c.pop("arena_in_use"),
         "arena_idle": c.pop("arena_idle"),
         "mapped": c.pop("mapped"),
-        "heap": _heap(process["pid"]),
+        "heap": _heap(pid),
     }
-    return found | {"counters": c, "memory": memory, "cpu_seconds": _cpu_seconds(process["pid"])}
+    letter, cpu_seconds = _of_stat(pid)
+    return {"counters": c, "memory": memory, "cpu_seconds": cpu_seconds, "suspended": letter == b"T"}
 
 
-def _cpu_seconds(pid: int) -> float:
-    """That all of its threads have had of cores, in user and kernel mode."""
+def _of_stat(pid: int) -> tuple[bytes, float]:
+    """Its state, and the seconds that all of its threads have had of cores, in user and kernel mode."""
     try:
         after_name = Path(f"/proc/{pid}/stat").read_bytes().rpartition(b")")[2].split()
     except OSError:
-        return 0.0
-    return (int(after_name[11]) + int(after_name[12])) / os.sysconf("SC_CLK_TCK")
+        return b"", 0.0
+    return after_name[0], (int(after_name[11]) + int(after_name[12])) / os.sysconf("SC_CLK_TCK")
 
 
 def _heap(pid: int) -> int:

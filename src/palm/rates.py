@@ -1,13 +1,13 @@
 # SPDX-License-Identifier: BSD-3-Clause
 """What happened in a cluster between two looks at it: rates, service times, how busy whom was, and which server limits.
 
-Pure: no I/O, no clock. Looks are what `palm.pages.observed` returns.
+Pure: no I/O, no clock. Looks are what `palm.overview.Overview.look` returns.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from palm.delta import NEWBORN, RATES, Delta, grown, quantile, total
@@ -23,8 +23,8 @@ class Row:
     ----------
     delta : Delta or None
         None: it cannot be read, or nobody knew of it at the look before.
-    queue, in_flight : int
-        Messages that lie before it, and that its workers have.
+    queue, in_flight : int or None
+        Messages that lie before it, and that its workers have; None: that is not known.
     """
 
     name: str
@@ -32,8 +32,8 @@ class Row:
     work: Mapping[str, Any]
     pid: int
     delta: Delta | None
-    queue: int
-    in_flight: int
+    queue: int | None
+    in_flight: int | None
     memory: Mapping[str, int]
 
 
@@ -52,6 +52,7 @@ class Interval:
     seconds: float
     servers: tuple[ServerRow, ...]
     limits: str  # the server that does; "": none
+    unknown: Mapping[str, str] = field(default_factory=dict)  # hosts of which nothing is known, and their states
 
 
 def plain(found: Interval) -> dict[str, Any]:
@@ -59,6 +60,7 @@ def plain(found: Interval) -> dict[str, Any]:
     return {
         "seconds": found.seconds,
         "limits": found.limits,
+        "unknown_hosts": dict(found.unknown),
         "servers": [_plain(s) | {"processes": [_plain(p) for p in s.processes]} for s in found.servers],
     }
 
@@ -80,7 +82,9 @@ def between(before: Mapping[str, Any], after: Mapping[str, Any]) -> Interval:
     span = _Span(before["now_ns"], after["now_ns"])
     were = {s["name"]: s for s in before["servers"]}
     servers = tuple(_server(were.get(s["name"]), s, span) for s in after["servers"])
-    return Interval(span.seconds, servers, limiting(servers, {name: s["queue"] for name, s in were.items()}))
+    queues = {name: s["queue"] or 0 for name, s in were.items()}
+    unknown = {h["host"]: h["state"] for h in after.get("hosts", ()) if h["state"] != "running"}
+    return Interval(span.seconds, servers, limiting(servers, queues), unknown)
 
 
 def since_start(after: Mapping[str, Any]) -> Interval:
@@ -102,14 +106,14 @@ class _Span:
 
     def delta(self, was: Mapping[str, Any] | None, p: Mapping[str, Any]) -> Delta | None:
         """What a process has done; of one that has begun in between, since then. None: that is not known."""
-        c = p["counters"]
+        c, read_ns = p["counters"], p.get("read_ns", self.after_ns)
         if not c or not self.seconds:
             return None
         if was is not None and was["pid"] == p["pid"] and was["counters"]:
-            return grown(was, p, self.seconds)
+            return grown(was, p, (read_ns - was.get("read_ns", self.before_ns)) / 1e9)
         began = c.get("serves_since_ns", 0)
-        if 0 < began < self.after_ns and began >= self.before_ns:
-            return grown(NEWBORN, p, (self.after_ns - began) / 1e9)
+        if 0 < began < read_ns and began >= self.before_ns:
+            return grown(NEWBORN, p, (read_ns - began) / 1e9)
         return None
 
 
@@ -120,7 +124,7 @@ def limiting(servers: Sequence[ServerRow], queues: Mapping[str, int] | None = No
     """
 
     def pressed(s: ServerRow) -> tuple[bool, float, int]:
-        return s.state == "suspended", most_occupied(s), s.queue
+        return s.state == "suspended", most_occupied(s), s.queue or 0
 
     waited_for = [s for s in servers if s.queue or (queues or {}).get(s.name)]
     most = max(waited_for, key=pressed, default=None)
@@ -131,7 +135,7 @@ def limiting(servers: Sequence[ServerRow], queues: Mapping[str, int] | None = No
 
 def most_occupied(server: ServerRow) -> float:
     """Of its leader and its workers together, the one that has less time left."""
-    leader = [p for p in server.processes if p.pid == server.pid and len(server.processes) > 1]
+    leader = server.processes[:1]
     return max((row.delta.occupied for row in (server, *leader) if row.delta is not None), default=0.0)
 
 
@@ -139,8 +143,7 @@ def _server(was: Mapping[str, Any] | None, s: Mapping[str, Any], span: _Span) ->
     were = {w["number"]: w for w in was["workers"]} if was is not None else {}
     workers = [_row(f"{s['name']}/{w['number']}", were.get(w["number"]), w, span) for w in s["workers"]]
     itself = _row(s["name"], was, s, span)
-    is_leader = bool(s["pid"]) and all(w["pid"] != s["pid"] for w in s["workers"])
-    if not (is_leader and workers):
+    if not (s["pid"] and s["leads"] and workers):
         return ServerRow(**vars(itself), processes=())
     processes = (_renamed(itself, f"{s['name']}/leader"), *workers)
     return ServerRow(
@@ -149,11 +152,17 @@ def _server(was: Mapping[str, Any] | None, s: Mapping[str, Any], span: _Span) ->
         s["work"],
         s["pid"],
         _of_server(itself.delta, [w.delta for w in workers if w.delta is not None]),
-        sum(p.queue for p in processes),
+        _sum([p.queue for p in processes]),
         itself.in_flight,
         {k: sum(p.memory.get(k, 0) for p in processes) for k in sorted({k for p in processes for k in p.memory})},
         processes,
     )
+
+
+def _sum(known: Sequence[int | None]) -> int | None:
+    """Of those that are known."""
+    numbers = [n for n in known if n is not None]
+    return sum(numbers) if numbers else None
 
 
 def _renamed(row: Row, name: str) -> Row:
@@ -173,5 +182,5 @@ def _of_server(leader: Delta | None, workers: list[Delta]) -> Delta | None:
 
 
 def _row(name: str, was: Mapping[str, Any] | None, p: Mapping[str, Any], span: _Span) -> Row:
-    flight = p["counters"].get("in_flight", 0)
+    flight = p["counters"].get("in_flight", 0) if p["counters"] else None
     return Row(name, p["state"], p["work"], p["pid"], span.delta(was, p), p["queue"], flight, p["memory"])

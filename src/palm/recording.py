@@ -67,7 +67,7 @@ class Recording:
 
 
 def _queues(status: dict[str, Any]) -> dict[str, int]:
-    """Of a server with workers, what waits at these too."""
+    """Of a server with workers, what waits at these too; as far as it is known."""
     return {
-        s["name"]: s["queue"] + sum(w["queue"] for w in s["workers"] if w["pid"] != s["pid"]) for s in status["servers"]
+        s["name"]: sum(p["queue"] or 0 for p in (s, *(s["workers"] if s["leads"] else ()))) for s in status["servers"]
     }

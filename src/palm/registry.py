@@ -4,34 +4,37 @@
 from __future__ import annotations
 
 import os
+import socket
 import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from palm import log_files, places
+from palm import host_server, places
 from palm.cache import SERVER as CACHE
-from palm.directory import COMING
-from palm.log_record import Wanted
+from palm.directory import COMING, REGISTRY
+from palm.host_server import HostServer
 from palm.store import Store
-from palm.template import Server, function
+from palm.template import function
 from palm.tenure import LINGER
 from palm.vacancies import Holder, Vacancies
 
 _REASONS = 4096  # deaths that are remembered
 BLIND = 30.0  # seconds that one that was started again waits for its supervisor to tell whom it has
+_NOWHERE: dict[str, Any] = {"where": b"", "page": [0, 0, 0, 0]}
 JOINING = 1.0  # seconds in which others that have joined its predecessor join it too
 
 
-class Registry(Server):
-    """Names, addresses, functions; a process of its own, supervised by whoever started the cluster."""
+class Registry(HostServer):
+    """Names, addresses, functions; a process of its own, supervised by whoever started the cluster. Answers for the
+    host where that is."""
 
     def setup(self, cluster: str, address: str, log: str, again: bool = False, store: str = "") -> None:
         """log: where its files are. again: there has been another one before, and those who have joined that one do not
         know it yet. store: the file in which it has left what it knew."""
         self.cluster, self.address, self._log_files = cluster, address, Path(log)
         self._began = time.monotonic()
-        kinds = ("known", "reasons", "states", "clients", "ends", "numbers")
+        kinds = ("known", "reasons", "states", "clients", "ends", "numbers", "hosts")
         self._store = Store(Path(store) if store else None, kinds, again)
         is_blind = again and not self._store.is_restored  # then who is not known may be on its way
         self._blind_until = self._began + (BLIND if is_blind else 0.0)
@@ -40,6 +43,7 @@ class Registry(Server):
         self.states = self._store["states"]  # of those that are not there
         self.clients = self._store["clients"]  # those that have waited for room
         self.ends = self._store["ends"]  # why they are not
+        self._hosts = self._store["hosts"]  # that have joined: host and place, by the name of what answers for them
         if not self._store.is_restored:
             self.states[CACHE] = "restarting"  # who starts us starts that
         self._vacancies = Vacancies(_lives, self._store["numbers"])
@@ -63,6 +67,8 @@ class Registry(Server):
         server["client"] = self.message.client
         self.known[server["name"]] = server
         self.states.pop(server["name"], None)
+        if server["name"].startswith(host_server.NAME):
+            self._note_host(server)
         self._store.commit()
         return ""
 
@@ -102,8 +108,8 @@ class Registry(Server):
         self._vacancies.filled(name)
         self._awaited.pop(name, None)
         if state == "removed":
-            self.states.pop(name, None)
-            self.ends.pop(name, None)
+            for of_it in (self.states, self.ends, self._hosts):
+                of_it.pop(name, None)
         elif name not in self.known:
             self.states[name], self.ends[name] = state, reason
         self._store.commit()
@@ -117,6 +123,14 @@ class Registry(Server):
                 del self.known[name]
                 self.states[name], self.ends[name] = "unreachable", f"{s['host']} is not heard any more"
         self._store.commit()
+
+    def _note_host(self, server: dict[str, Any]) -> None:
+        """Under another name it may have been here, and been cut off or killed as a whole."""
+        gone = [n for n, h in self._hosts.items() if h["host"] == server["host"] and n not in self.known]
+        for name in [n for n in gone if self.states.get(n) == "unreachable"]:
+            for of_it in (self.states, self.ends, self._hosts):
+                of_it.pop(name, None)
+        self._hosts[server["name"]] = {key: server[key] for key in ("name", "host", "where")}
 
     def _note(self, name: str, pid: int, reason: str) -> None:
         self.reasons[name, pid] = reason
@@ -139,7 +153,7 @@ class Registry(Server):
     @function
     def lookup(self, names: list[str]) -> dict[str, Any]:
         alive = self._alive()
-        states = {n: state for n, state in self.states.items() if n != CACHE or n in names}
+        states = {n: state for n, state in self.states.items() if not _is_worker(n, REGISTRY) or n in names}
         return {
             "servers": {n: alive[n] for n in names if n in alive},
             "names": sorted({*(n for n in alive if not _is_worker(n)), *self._absent()}),
@@ -183,12 +197,14 @@ class Registry(Server):
             {
                 "name": s["name"],
                 "template": s["template"],
-                "state": _state(s),
+                "state": "running",
                 "host": s["host"],
                 "pid": s["pid"],
                 "address": s["address"],
                 "functions": sorted(s["functions"]),
+                "leads": s["leads"],
                 "workers": self._crew(s, alive),
+                "where": s["where"],
                 "page": s["page"],
             }
             for n, s in alive.items()
@@ -203,8 +219,9 @@ class Registry(Server):
                 "pid": 0,
                 "address": "",
                 "functions": [],
+                "leads": True,
                 "workers": self._workers(n, alive),
-                "page": [0, 0, 0, 0],
+                **_NOWHERE,
                 "reason": self.ends.get(n, ""),
             }
             for n, state in self._absent().items()
@@ -213,38 +230,40 @@ class Registry(Server):
             "cluster": self.cluster,
             "registry": {"pid": os.getpid(), "address": self.address, "state": "running"},
             "servers": sorted(servers, key=lambda s: str(s["name"])),
-            "clients": [{k: c[k] for k in ("pid", "page")} for c in self._clients_alive()],
+            "clients": [{k: c[k] for k in ("pid", "where", "page")} for c in self._clients_alive()],
+            "hosts": self.hosts(),
         }
 
     @function
-    def log_names(self) -> dict[str, Any]:
-        """Of the processes that have said anything; and where the files are."""
-        return {"names": log_files.names(self._log_files), "path": str(self._log_files)}
+    def hosts(self) -> list[dict[str, Any]]:
+        """What answers for them (`HostServer`): this registry, and a server on each that has joined."""
+        here: dict[str, Any] = {"name": REGISTRY, "host": socket.gethostname(), "where": places.pid_namespace()}
+        here |= {"address": self.address, "pid": os.getpid(), "state": "running"}
+        return [here, *(h | self._of_host(n) for n, h in self._hosts.items())]
 
-    @function
-    def log_on(self, cursor: str, wanted: tuple[str, str, int]) -> tuple[Any, ...]:
-        """A look at the log from the cursor on (`log_files.look_on`)."""
-        return tuple(log_files.look_on(self._log_files, _text(cursor), _wanted(wanted)))
-
-    @function
-    def log_back(self, cursor: str, wanted: tuple[str, str, int], most: int) -> tuple[Any, ...]:
-        """A look at what is before it."""
-        if type(most) is not int or most < 1:
-            raise ValueError("a look finds a natural number of records at most")
-        return tuple(log_files.look_back(self._log_files, _text(cursor), _wanted(wanted), most))
+    def _of_host(self, name: str) -> dict[str, Any]:
+        server = self._alive().get(name)
+        if server is None:
+            return {"address": "", "pid": 0, "state": self.states.get(name, "unreachable")}
+        return {"address": server["address"], "pid": server["pid"], "state": "running"}
 
     def _crew(self, server: dict[str, Any], alive: Mapping[str, dict[str, Any]]) -> list[dict[str, Any]]:
         """The processes that run its functions: itself, or its workers."""
-        if not server["leads"]:
-            return [{"number": 0, "pid": server["pid"], "state": _state(server), "page": server["page"]}]
-        return self._workers(server["name"], alive)
+        return self._workers(server["name"], alive) if server["leads"] else [_worker(0, server)]
 
     def _workers(self, of: str, alive: Mapping[str, dict[str, Any]]) -> list[dict[str, Any]]:
         numbers = sorted(int(n.rpartition("/")[2]) for n in {*alive, *self.states} if _is_worker(n, of))
         return [
-            {"number": i, "pid": w["pid"], "state": _state(w), "page": w["page"]}
+            _worker(i, w)
             if (w := alive.get(n := f"{of}/{i}")) is not None
-            else {"number": i, "pid": 0, "state": self.states[n], "page": [0, 0, 0, 0], "reason": self.ends.get(n, "")}
+            else {
+                "number": i,
+                "pid": 0,
+                "host": "",
+                "state": self.states[n],
+                **_NOWHERE,
+                "reason": self.ends.get(n, ""),
+            }
             for i in numbers
         ]
 
@@ -291,17 +310,9 @@ class Registry(Server):
         return self.known
 
 
-def _text(value: Any) -> str:
-    if type(value) is not str:
-        raise TypeError("a cursor is a text")
-    return value
-
-
-def _wanted(value: Any) -> Wanted:
-    """Of server, job and level."""
-    if type(value) is not tuple or [type(v) for v in value] != [str, str, int]:
-        raise TypeError("who asks for records names a server, a job and a level")
-    return Wanted(*value)
+def _worker(number: int, server: dict[str, Any]) -> dict[str, Any]:
+    """As the status has it."""
+    return {"number": number, "state": "running", **{key: server[key] for key in ("pid", "host", "where", "page")}}
 
 
 def _lives(process: dict[str, Any]) -> bool:
@@ -323,12 +334,3 @@ def _is_worker(name: str, of: str | None = None) -> bool:
     """Users do not call it: a worker, or, as if it were one of ours, the process that has the caches."""
     server, slash, _ = name.partition("/")
     return bool(slash) and of in (None, server)
-
-
-def _state(server: dict[str, Any]) -> str:
-    try:
-        with open(f"/proc/{server['pid']}/stat", "rb") as f:
-            letter = f.read().rpartition(b")")[2].split()[0]
-    except OSError:
-        return "running"
-    return "suspended" if letter == b"T" else "running"

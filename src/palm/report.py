@@ -63,7 +63,7 @@ class Report:
     Attributes
     ----------
     before, after : mapping
-        The cluster at the beginning and at the end (`palm.pages.observed`).
+        The cluster at the beginning and at the end (`palm.overview.Overview.look`).
     progress : mapping
         Inputs ``sent``, ``done``, ``failed``, ``dropped``.
     queues : sequence of (float, mapping)
@@ -104,6 +104,7 @@ def render(r: Report) -> str:
     sections = [
         f"<h1>{escape(title)}</h1>",
         f"<p><strong>Not complete:</strong> {escape(r.end)}</p>" if r.end else "",
+        f"<p><strong>Not in the numbers:</strong> {escape(_missing(found))}</p>" if found.unknown else "",
         _summary(r),
         "<h2>Where the time went</h2>",
         f"<p>{escape(_verdict(measured))}</p>",
@@ -123,6 +124,11 @@ def render(r: Report) -> str:
         "meanwhile is in them. Times of calls come from histograms: to within a factor of two.</p>",
     ]
     return _PAGE.substitute(title=escape(title), body="\n".join(s for s in sections if s))
+
+
+def _missing(found: Interval) -> str:
+    hosts = ", ".join(f"{host} ({state})" for host, state in found.unknown.items())
+    return f"what processes did on {hosts}: nothing is known of them."
 
 
 def _wide(html: str) -> str:

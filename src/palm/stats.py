@@ -36,14 +36,15 @@ class Load:
 
 
 def between(steps: Sequence[Step], before: Mapping[str, Any] | None, after: Mapping[str, Any]) -> dict[str, Any]:
-    """What `palm.Job.stats` returns, but for the seconds: from one look (`palm.pages.observed`) to the next; or, before
-    None, from the start of each server."""
+    """What `palm.Job.stats` returns, but for the seconds: from one look (`palm.overview.Overview.look`) to the next;
+    or, before None, from the start of each server."""
     found = rates.since_start(after) if before is None else rates.between(before, after)
-    return of_steps(steps, found, len(os.sched_getaffinity(0)))
+    cores = sum(host["cores"] or 0 for host in after.get("hosts", ()))
+    return of_steps(steps, found, cores or len(os.sched_getaffinity(0))) | {"unknown_hosts": dict(found.unknown)}
 
 
 def of_steps(steps: Sequence[Step], found: rates.Interval, cores: int) -> dict[str, Any]:
-    """The same, of an interval, on a machine with so many cores."""
+    """The same, of an interval, on hosts with so many cores."""
     rows = {s.name: s for s in found.servers}
     loads = [load_of(rows[name]) for name in dict.fromkeys(s.server for s in steps) if name in rows]
     own = sum(_own_seconds(rows[load.server]) for load in loads)

@@ -44,6 +44,8 @@ class Column:
 
 def does(row: Row) -> str:
     """What is quick is not timed."""
+    if row.work["state"] == "unknown":
+        return NOTHING
     is_quick = row.work["state"] == "running" and row.work["seconds"] < 1.0
     return f"running {row.work['function']}" if is_quick else text_of(row.work)
 
@@ -63,6 +65,14 @@ def _of_delta(of: Callable[[Delta], float | None], text: Callable[[float | None]
 
 def _rate(name: str, text: Callable[[Any], str] = rate_text) -> dict[str, Any]:
     return _of_delta(lambda d: d.rate(name), text)
+
+
+def _number(of: Callable[[Row], int | None]) -> dict[str, Any]:
+    def known(row: Row) -> int:
+        n = of(row)
+        return -1 if n is None else n
+
+    return {"text": lambda row: NOTHING if of(row) is None else str(of(row)), "value": known}
 
 
 def _memory(kind: str) -> dict[str, Any]:
@@ -87,8 +97,8 @@ COLUMNS = (
     Column("copied", "copied/s", "y", 10, 13, **_rate("bytes_copied", bytes_text)),
     Column("median", "median", "t", 7, 3, **_of_delta(lambda d: quantile(d.times, 0.5), seconds_text)),
     Column("p99", "99 %", "l", 7, 11, **_of_delta(lambda d: quantile(d.times, 0.99), seconds_text)),
-    Column("queue", "waiting", "w", 7, 2, lambda r: str(r.queue), lambda r: r.queue),
-    Column("flight", "in flight", "f", 9, 18, lambda r: str(r.in_flight), lambda r: r.in_flight),
+    Column("queue", "waiting", "w", 7, 2, **_number(lambda r: r.queue)),
+    Column("flight", "in flight", "f", 9, 18, **_number(lambda r: r.in_flight)),
     Column("arena", "arena", "m", 9, 12, **_memory("arena")),
     Column("kept", "kept", "", 9, 16, **_memory("arena_idle")),
     Column("mapped", "mapped", "", 9, 17, **_memory("mapped")),
@@ -165,6 +175,8 @@ def _head(cluster: str, found: Interval | None, view: View, away: float) -> list
     if away:
         lines.append(Text(f"the registry has not answered for {away:.1f} s: servers are those it knew", "red"))
     if found is not None:
+        unknown = [f"{host} is {state}: nothing is known of its processes" for host, state in found.unknown.items()]
+        lines += [Text(line, "red", no_wrap=True) for line in unknown]
         lines.append(Text(limit_text(found), no_wrap=True))
     return lines
 

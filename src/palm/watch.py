@@ -6,7 +6,6 @@ from __future__ import annotations
 import time
 from typing import Any
 
-from palm import pages
 from palm.client import Client
 from palm.errors import Disconnected, PalmError
 
@@ -41,7 +40,7 @@ class Watch:
             if directory.is_closed():
                 raise Disconnected(f"the cluster {self.cluster} is down") from None
             self.away = time.monotonic() - self._heard
-        status = pages.observed(self._asked)
+        status = self._client._overview.look(self._asked)
         if self.away:
             status["registry"] = status["registry"] | {"state": "away"}
             for server in status["servers"]:
@@ -52,4 +51,5 @@ class Watch:
 
 def _state(process: dict[str, Any]) -> str:
     """Of one of which nobody has told anything lately."""
-    return str(process["state"]) if process["counters"] or not process["pid"] else "unknown"
+    known = process["counters"] or not process["pid"] or process["state"] == "unreachable"
+    return str(process["state"]) if known else "unknown"
