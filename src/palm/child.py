@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from palm._core import space as core_space
 from palm.births import PID_BYTES, Births, Born
+from palm.deaths import Memory
 from palm.log_pipes import Pipes
 from palm.process import Order
 from palm.restarts import LIVED, Policy, Restarts
@@ -269,6 +270,11 @@ class Child:
             return None
         why, is_of_this, limit = found
         return EndOfWork(_ENDS[why].format(limit), why == "overrun" and is_of_this)
+
+    def memory(self) -> Memory:
+        """What it had when it died, as far as that is known."""
+        limit, had, lacked = self._page.memory() if self._page is not None else (0, 0, False)
+        return Memory(limit, had, lacked, self.process.peak if isinstance(self.process, Born) else 0)
 
     def forget(self) -> None:
         """Lets go of all that is left of the process; its code is in `process.returncode`."""

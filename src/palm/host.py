@@ -18,7 +18,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from palm import waits, ways
+from palm import limits, waits, ways
 from palm._core import node as core
 from palm._core import space as core_space
 from palm._core.payload import BlockLost
@@ -476,6 +476,10 @@ class Host:
         self._outcomes.dropped(a.job, name)
 
     def fail(self, i: int, error: Exception) -> None:
+        with limits.room_to_tell(error):
+            self._tell_failure(i, error)
+
+    def _tell_failure(self, i: int, error: Exception) -> None:
         a, name = self._record(i)
         if isinstance(error, BlockLost):  # who lent it is dead, or the block stale: it is not the message's fault
             self._outcomes.lost(a.job, name)
@@ -566,7 +570,7 @@ class Host:
             return None
         try:
             value = self._event.value(i)
-        except BlockLost:
+        except (BlockLost, MemoryError):
             return None
         message = self._describe(self._event, self._assignment, i)
         return self._outcomes.capsule(self._assignment, value, message, error)

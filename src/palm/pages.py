@@ -14,7 +14,7 @@ from typing import Any
 from palm import activity
 from palm._core import space as core_space
 
-_HEAP = re.compile(r"^RssAnon:\s+(\d+) kB", re.MULTILINE)
+_STATUS = re.compile(r"^(RssAnon|Cpus_allowed_list):\s+(\S+)", re.MULTILINE)
 
 
 def observed(asked: dict[str, Any]) -> dict[str, Any]:
@@ -31,7 +31,8 @@ def observed(asked: dict[str, Any]) -> dict[str, Any]:
         As ``palm status --json`` prints it. Processes have ``counters`` (empty: they cannot be read from here),
         ``work`` (`activity.describe`), ``queue``, the messages that lie in front of them, and ``memory`` in bytes:
         ``arena``, arrays of theirs that somebody has; ``arena_idle``, kept for the next ones for some seconds;
-        ``mapped``, arrays of others that they have; ``heap``, the rest, 0 if that is not known; and ``cpu_seconds``.
+        ``mapped``, arrays of others that they have; ``heap``, the rest, 0 if that is not known; ``limit``, its
+        bound, if it has one. Besides ``cpu_seconds``, and ``cpus``, on which they may run, as ``"0-3,8"``.
         ``now_ns``: when that was, by CLOCK_MONOTONIC.
     """
     status = dict(asked)
@@ -48,14 +49,14 @@ def observed(asked: dict[str, Any]) -> dict[str, Any]:
             c = worker["counters"]
             worker["queue"] = c.get("backlog", 0) + c.get("queue_depth", 0)
     for client in clients:
-        del client["counters"], client["memory"], client["cpu_seconds"]
+        del client["counters"], client["memory"], client["cpu_seconds"], client["cpus"]
     return status
 
 
 def _read_server(server: dict[str, Any]) -> dict[str, Any]:
     """With its workers; one that is its own worker is read once."""
     itself = _read(server)
-    found = {k: itself[k] for k in ("counters", "memory", "cpu_seconds")}
+    found = {k: itself[k] for k in ("counters", "memory", "cpu_seconds", "cpus")}
     workers = [w | found if w["page"] == server["page"] else _read(w) for w in server["workers"]]
     for worker in workers:
         worker.pop("page", None)
@@ -68,14 +69,17 @@ def _read(process: dict[str, Any]) -> dict[str, Any]:
     try:
         c = core_space.read_counters_of(*process["page"])
     except (OSError, core_space.CoreError):
-        return found | {"counters": {}, "memory": {}, "cpu_seconds": 0.0}
+        return found | {"counters": {}, "memory": {}, "cpu_seconds": 0.0, "cpus": ""}
+    status, limit = _status(process["pid"]), c.pop("memory_limit")
     memory = {
         "arena": c.pop("arena_in_use"),
         "arena_idle": c.pop("arena_idle"),
         "mapped": c.pop("mapped"),
-        "heap": _heap(process["pid"]),
+        "heap": int(status.get("RssAnon", 0)) * 1024,
+        **({"limit": limit} if limit else {}),
     }
-    return found | {"counters": c, "memory": memory, "cpu_seconds": _cpu_seconds(process["pid"])}
+    cpus = status.get("Cpus_allowed_list", "")
+    return found | {"counters": c, "memory": memory, "cpu_seconds": _cpu_seconds(process["pid"]), "cpus": cpus}
 
 
 def _cpu_seconds(pid: int) -> float:
@@ -87,10 +91,9 @@ def _cpu_seconds(pid: int) -> float:
     return (int(after_name[11]) + int(after_name[12])) / os.sysconf("SC_CLK_TCK")
 
 
-def _heap(pid: int) -> int:
-    """Bytes of memory that the process shares with no other."""
+def _status(pid: int) -> dict[str, str]:
+    """RssAnon: kB of memory that the process shares with no other; and its CPUs."""
     try:
-        found = _HEAP.search(Path(f"/proc/{pid}/status").read_text())
+        return dict(_STATUS.findall(Path(f"/proc/{pid}/status").read_text()))
     except OSError:
-        return 0
-    return int(found[1]) * 1024 if found else 0
+        return {}
