@@ -449,6 +449,8 @@ void palm_memory_ended(palm_memory *memory, bool lacked);
 void palm_limit_set(uint64_t limit, uint64_t reserved);
 /* And by so many more; UINT64_MAX: it is not bounded. */
 void palm_limit_room(uint64_t bytes);
+/* What malloc has free goes back, of which the addresses stay, and count as before. */
+void palm_limit_trim(void);
 /* What there is of that which is bounded. Signal handlers may call it. */
 uint64_t palm_limit_had(void);
 /* 0 in a build that neither tracks nor repeats messages, to measure what that costs. */

@@ -6,6 +6,7 @@
 #include "limit.h"
 
 #include <fcntl.h>
+#include <malloc.h>
 #include <stdatomic.h>
 #include <stdlib.h>
 #include <string.h>
@@ -54,6 +55,13 @@ void palmi_limit_reserve(int64_t bytes)
 {
     atomic_fetch_add_explicit(&reserved, (uint64_t)bytes, memory_order_relaxed);
     apply();
+}
+
+void palm_limit_trim(void)
+{
+#ifdef __GLIBC__
+    malloc_trim(0);
+#endif
 }
 
 /* The sixth number, in pages; without stdio. */

@@ -243,9 +243,11 @@ class Child:
         return "" if self.is_ready else self._said.decode(errors="replace").strip()
 
     def made_progress(self) -> bool:
-        """Since it is ready, it has completed a message or lived some seconds."""
+        """Since it is ready, it has completed a message or lived some seconds; of one that died for want of memory
+        only the latter counts: it may have been too much to send what the message has made."""
         lived = time.monotonic() - self._since > LIVED
-        return self.is_ready and (lived or (self._page is not None and self._page.completed() > 0))
+        completed = self._page is not None and self._page.completed() > 0
+        return self.is_ready and (lived or (completed and not self.memory().lacked))
 
     def suspect(self) -> tuple[Name, int] | None:
         """The message in which it died, and at which attempt; None: in none, or in several at once, or nobody knows."""

@@ -132,6 +132,7 @@ class Host:
                 if event is not None:
                     self._dispatch(event)
                 self._go_on(others=event is not None)
+                limits.settle()
                 if self.node.rejections != self._rejected:
                     self._report_rejected()
 

@@ -22,12 +22,12 @@ from palm.units import bytes_text
 MIB = 1 << 20
 LEAST = 16 * MIB  # left for `setup` and functions when the limit begins
 OURS = 16 * MIB  # threads that PALM starts later: mostly stacks, of which hardly anything is touched
-TO_TELL = 64 * MIB  # above the limit, for those who have to tell that it was reached
 
 _NUMBERS = re.compile(r"^(VmData|RssAnon):\s+(\d+) kB", re.MULTILINE)
 
 _server, _limit = "", 0  # of this process; 0: there is none
-_telling = False
+_telling = _told = False
+_had = 0  # when somebody began to tell
 
 
 def begin(server: str, limit: int) -> None:
@@ -59,27 +59,40 @@ def advice(error: BaseException) -> str:
     """What to say of an error besides; "": it has nothing to do with the limit."""
     if not _limit or not isinstance(error, MemoryError):
         return ""
-    had = bytes_text(core_space.memory_had())
+    had = _had if _telling else core_space.memory_had()
     return (
-        f"the memory_limit of {_server!r} is {bytes_text(_limit)}, of which it had {had}: raise memory_limit, make "
-        "messages smaller, or spread them over more hosts"
+        f"the memory_limit of {_server!r} is {bytes_text(_limit)}, of which it had {bytes_text(had)}: "
+        "raise memory_limit, make messages smaller, or spread them over more hosts"
     )
 
 
 @contextlib.contextmanager
 def room_to_tell(error: BaseException) -> Iterator[None]:
-    """That memory was short takes memory to tell, while all that the function had is still there."""
-    global _telling
+    """No limit for those who tell that it was reached, while all that the function had is still there: they make a
+    capsule of the message, and much of what encodes it crashes where it gets no memory."""
+    global _telling, _told, _had
     if not _limit or _telling or not isinstance(error, MemoryError):
         yield
         return
-    _telling = True
-    core_space.memory_room(TO_TELL)
+    _telling, _had = True, core_space.memory_had()
+    core_space.memory_room()
     try:
         yield
     finally:
         core_space.memory_room(0)
-        _telling = False
+        _telling, _told = False, True
+
+
+def settle() -> None:
+    """After somebody was told, and all that the function had is gone: what malloc keeps of it, in pieces, is reserved
+    and not touched from now on. Else PALM's threads would get nothing."""
+    global _told
+    if not _told:
+        return
+    _told = False
+    core_space.trim_memory()
+    data, touched = _memory()
+    core_space.limit_memory(_limit, max(0, data - touched) + OURS)
 
 
 def note_end(error: BaseException) -> None:

@@ -292,6 +292,7 @@ cdef extern from "palm.h" nogil:
         palm_memory memory
     void palm_limit_set(uint64_t limit, uint64_t reserved)
     void palm_limit_room(uint64_t bytes)
+    void palm_limit_trim()
     uint64_t palm_limit_had()
     void palm_memory_watch(palm_memory *memory, uint64_t limit)
     void palm_memory_ended(palm_memory *memory, bint lacked)

@@ -329,6 +329,11 @@ def memory_room(bytes=None) -> None:
     palm_limit_room(<uint64_t> -1 if bytes is None else <uint64_t> bytes)
 
 
+def trim_memory() -> None:
+    """What malloc has free goes back; its addresses stay."""
+    palm_limit_trim()
+
+
 def memory_had() -> int:
     """Bytes that there are of those that are bounded."""
     return palm_limit_had()
