@@ -26,7 +26,23 @@ VALIDATOR = jsonschema.Draft202012Validator(schema())
 TYPE = msgspec.inspect.type_info(File)
 ROOT = Path(__file__).parent.parent
 
-WORDS = ["", "a", "a b", "a\n", "1GiB", "1.5 mib", "1 GiBs", "x:Y", ":", "127.0.0.1:9100", "h:99999", "never", "always"]
+WORDS = [
+    "0B",
+    "0-3,8",
+    "",
+    "a",
+    "a b",
+    "a\n",
+    "1GiB",
+    "1.5 mib",
+    "1 GiBs",
+    "x:Y",
+    ":",
+    "127.0.0.1:9100",
+    "h:99999",
+    "never",
+    "always",
+]
 LEAVES = st.one_of(
     st.sampled_from(WORDS),
     st.integers(-2, 3),
@@ -48,6 +64,8 @@ KEYS = [
     "listen",
     "policy",
     "limit",
+    "memory_limit",
+    "cpus",
 ]
 
 

@@ -378,6 +378,12 @@ typedef enum palm_end {
     PALM_END_LATE,                 /* its deadline has passed, and the time of grace */
     PALM_END_UNWANTED              /* nobody waits for it any more, and the time of grace is over */
 } palm_end;
+/* Of a process whose private memory is bounded: bytes. Written by that process; `had` and `lacked` when it dies. */
+typedef struct palm_memory {
+    uint64_t limit;                /* 0: there is no bound, and the rest says nothing */
+    uint64_t had;
+    uint64_t lacked;               /* 1: it died for want of memory, as far as it can tell */
+} palm_memory;
 typedef struct palm_counters {
     uint64_t messages_in, messages_out, bytes_in, bytes_out, bytes_copied;
     uint64_t batches, errors, retries, rejected, dropped;             /* rejected: envelopes; dropped: by slow branches */
@@ -403,6 +409,7 @@ typedef struct palm_counters {
     palm_at_work at_work;
     palm_function_counters functions[PALM_MAX_FUNCTIONS];
     palm_own_counter own[PALM_MAX_OWN];
+    palm_memory memory;
 } palm_counters;
 /* 0 in a build that counts nothing and has hardly a pulse, to measure what these cost. */
 #ifndef PALM_COUNTED
@@ -437,6 +444,18 @@ void palm_count_step(palm_function_counters *function, uint64_t ns);
 palm_err palm_own_add(palm_counters *counters, palm_own_kind kind, const char *name, size_t size, double value);
 /* A copy of number i; false: there are not so many. What the page says is not believed: the name ends with a 0. */
 bool palm_own_read(const palm_counters *counters, uint32_t i, palm_own_counter *out);
+/* From now on a death by SIGABRT or SIGSEGV leaves there what the process had. */
+void palm_memory_watch(palm_memory *memory, uint64_t limit);
+/* The process is about to end. lacked: since it got no memory; else that is taken from how near to the limit it is. */
+void palm_memory_ended(palm_memory *memory, bool lacked);
+/* This process's private memory is bounded from now on, by so many bytes and those of which it has but the addresses. */
+void palm_limit_set(uint64_t limit, uint64_t reserved);
+/* And by so many more; UINT64_MAX: it is not bounded. */
+void palm_limit_room(uint64_t bytes);
+/* What malloc has free goes back, of which the addresses stay, and count as before. */
+void palm_limit_trim(void);
+/* What there is of that which is bounded. Signal handlers may call it. */
+uint64_t palm_limit_had(void);
 /* 0 in a build that neither tracks nor repeats messages, to measure what that costs. */
 #ifndef PALM_TRACKED
 #define PALM_TRACKED 1

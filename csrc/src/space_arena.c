@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: BSD-3-Clause
  * One arena: a sealed file in memory (sealed.c), sparse, of which most is addresses. */
+#include "limit.h"
 #include "sealed.h"
 #include "space_internal.h"
 
@@ -38,8 +39,18 @@ static void *map_file(int fd, uint64_t at, uint64_t size, int protection)
 
 static void *map_private(size_t size)
 {
+    palmi_limit_reserve((int64_t)size);
     void *p = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
-    return p == MAP_FAILED ? NULL : p;
+    if (p != MAP_FAILED)
+        return p;
+    palmi_limit_reserve(-(int64_t)size);
+    return NULL;
+}
+
+static void unmap_private(void *p, size_t size)
+{
+    munmap(p, size);
+    palmi_limit_reserve(-(int64_t)size);
 }
 
 static palm_err map_tables(palm_arena *arena)
@@ -156,9 +167,9 @@ void palmi_arena_destroy(palm_arena *arena)
     if (arena->data)
         munmap(arena->data, arena->data_size);
     if (arena->blocks)
-        munmap(arena->blocks, PALMI_BLOCKS * sizeof *arena->blocks);
+        unmap_private(arena->blocks, PALMI_BLOCKS * sizeof *arena->blocks);
     if (arena->coarse)
-        munmap(arena->coarse, arena->hint_bytes);
+        unmap_private(arena->coarse, arena->hint_bytes);
     if (arena->fd >= 0)
         close(arena->fd);
     free(arena);

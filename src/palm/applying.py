@@ -7,6 +7,7 @@ from contextlib import AbstractContextManager, nullcontext, suppress
 
 from msgspec.structs import replace
 
+from palm import cpus
 from palm.amounts import parse_memory
 from palm.cluster import Cluster
 from palm.config import Configuration
@@ -115,9 +116,9 @@ def start_one(
 def _options(configuration: Configuration, server: ServerTable) -> Options:
     r, c = server.restart, server.cache
     policy = Policy(r) if isinstance(r, str) else Policy(r.policy, r.limit, r.max_delay)
-    if isinstance(c, CacheTable):
-        return Options(parse_memory(c.size), str(configuration.path.parent / c.path), policy)
-    return Options(parse_memory(c), "", policy)
+    size, path = (c.size, str(configuration.path.parent / c.path)) if isinstance(c, CacheTable) else (c, "")
+    on = cpus.parse(server.cpus or [])
+    return Options(parse_memory(size), path, policy, parse_memory(server.memory_limit), on)
 
 
 def serve_metrics(configuration: Configuration, cluster: Cluster) -> AbstractContextManager[object]:

@@ -42,6 +42,7 @@ class Born:
     def __init__(self, pid: int) -> None:
         self.pid = pid
         self.returncode: int | None = None
+        self.peak = 0  # bytes that it had at most, of which some were shared; when it is dead
 
     def poll(self) -> int | None:
         return self._reap(os.WNOHANG)
@@ -64,7 +65,8 @@ class Born:
     def _reap(self, options: int) -> int | None:
         if self.returncode is None:
             try:
-                pid, status = os.waitpid(self.pid, options)
+                pid, status, used = os.wait4(self.pid, options)
+                self.peak = used.ru_maxrss * 1024
             except ChildProcessError:  # somebody else has reaped it: its code is lost, as it is for Popen
                 pid, status = self.pid, 0
             if pid == self.pid:

@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from palm._core import space as core_space
 from palm.births import PID_BYTES, Births, Born
+from palm.deaths import Memory
 from palm.log_pipes import Pipes
 from palm.process import Order
 from palm.restarts import LIVED, Policy, Restarts
@@ -242,9 +243,11 @@ class Child:
         return "" if self.is_ready else self._said.decode(errors="replace").strip()
 
     def made_progress(self) -> bool:
-        """Since it is ready, it has completed a message or lived some seconds."""
+        """Since it is ready, it has completed a message or lived some seconds; of one that died for want of memory
+        only the latter counts: it may have been too much to send what the message has made."""
         lived = time.monotonic() - self._since > LIVED
-        return self.is_ready and (lived or (self._page is not None and self._page.completed() > 0))
+        completed = self._page is not None and self._page.completed() > 0
+        return self.is_ready and (lived or (completed and not self.memory().lacked))
 
     def suspect(self) -> tuple[Name, int] | None:
         """The message in which it died, and at which attempt; None: in none, or in several at once, or nobody knows."""
@@ -269,6 +272,11 @@ class Child:
             return None
         why, is_of_this, limit = found
         return EndOfWork(_ENDS[why].format(limit), why == "overrun" and is_of_this)
+
+    def memory(self) -> Memory:
+        """What it had when it died, as far as that is known."""
+        limit, had, lacked = self._page.memory() if self._page is not None else (0, 0, False)
+        return Memory(limit, had, lacked, self.process.peak if isinstance(self.process, Born) else 0)
 
     def forget(self) -> None:
         """Lets go of all that is left of the process; its code is in `process.returncode`."""

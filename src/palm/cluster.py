@@ -14,13 +14,13 @@ import signal
 import threading
 import time
 import weakref
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace as replace_fields
 from os import PathLike
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from palm import addresses, arguments, cache, places, process
+from palm import addresses, arguments, cache, cpus, places, process
 from palm._core import space as core_space
 from palm.amounts import parse_memory
 from palm.births import Births
@@ -50,6 +50,7 @@ class _Start(NamedTuple):
     timeout: float = STARTS
     attempts: int = 1
     policy: Policy | None = None
+    shares: Sequence[tuple[int, ...]] = ((),)  # of CPUs; worker n has the n-th, and so on in turn
 
 
 class Cluster:
@@ -189,10 +190,13 @@ class Cluster:
         if name in there and not replace:
             raise ValueError(f"there is a server {name!r} already: give another name, or replace=True")
         order, options = self._order(template, name), self._prepared.of(name)
-        order.setup, order.memory, order.cache = setup, parse_memory(memory), options.cache
-        cores = cores or max(1, (os.cpu_count() or 1) // (len(there) or 1))
+        order.setup, order.cache, order.cpus = setup, options.cache, options.cpus
+        order.memory, order.memory_limit = parse_memory(memory) or options.memory_limit, options.memory_limit
+        shares = cpus.shares(options.cpus, cores or 0, workers)
+        most = len(options.cpus) or os.cpu_count() or 1
+        cores = cores or max(1, min(most, (os.cpu_count() or 1) // (len(there) or 1)))
         attempts = max((f.attempts for _, f in iterate_exposed(cls)), default=1)
-        start = _Start(order, env, cores, timeout, attempts, options.restart)
+        start = _Start(order, env, cores, timeout, attempts, options.restart, shares)
         try:
             if name in there:
                 self._stop(name, STOPS, successor=name)
@@ -265,7 +269,8 @@ class Cluster:
         """Starts workers with these numbers, all at the same time."""
 
         def launch(number: int) -> None:
-            self._launch(start._replace(order=replace_fields(start.order, worker=number)))
+            share = start.shares[number % len(start.shares)]
+            self._launch(start._replace(order=replace_fields(start.order, worker=number, cpus=share)))
 
         with concurrent.futures.ThreadPoolExecutor(len(numbers), "palm-hire") as threads:
             hired = {number: threads.submit(launch, number) for number in numbers}
@@ -279,7 +284,7 @@ class Cluster:
         self._supervisor.start(self._child(start))
 
     def _child(self, start: _Start) -> Child:
-        order, env, cores, timeout, attempts, policy = start
+        order, env, cores, timeout, attempts, policy, _ = start
         order.owner_fd, order.work_grace = self._owner_read, process.WORK_GRACE
         threads = {k: str(cores) for k in THREADS if k not in os.environ}  # before numpy is imported there (R28)
         births = None if env else self._births  # nobody knows which of the modules there would have read it

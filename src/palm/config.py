@@ -14,6 +14,7 @@ from typing import Any
 
 import msgspec
 
+from palm import cpus
 from palm.checking import Wrong, check, near
 from palm.errors import ConfigError
 from palm.process import load
@@ -84,8 +85,8 @@ class Configuration:
     # ------------------------------------------------------------------------------- against the classes it names
 
     def check(self) -> None:
-        """ConfigError if a server's class is not there, or its `setup` does not take what the file gives; nothing is
-        started, but the modules are imported."""
+        """ConfigError if a server's class is not there, its `setup` does not take what the file gives, or it has CPUs
+        that are not there; nothing is started, but the modules are imported."""
         from palm.cluster import check_start
 
         self.find_modules()
@@ -95,6 +96,23 @@ class Configuration:
                 check_start(load(server.template), server.workers, server.setup)
             except (TypeError, ValueError) as e:
                 raise self.of_arguments(name, e) from None
+            self.check_cpus(name)
+
+    def check_cpus(self, name: str) -> None:
+        """ConfigError if they are not there, or fewer than `cores`."""
+        server, place = self.servers[name], ("servers", name, "cpus")
+        if server.cpus is None:
+            return
+        try:
+            found = cpus.parse(server.cpus)
+            cpus.check_allowed(found)
+        except ValueError as e:
+            raise self.error(place, f"cpus = {server.cpus!r}: {e}") from None
+        if server.cores and server.cores > len(found):
+            text = (
+                f"cpus = {server.cpus!r} are {len(found)}, fewer than cores = {server.cores}: name more, or fewer cores"
+            )
+            raise self.error(place, text)
 
     def check_class(self, name: str) -> None:
         """ConfigError if the module or the class of a server is not there; what a module raises by itself is raised as

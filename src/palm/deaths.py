@@ -5,21 +5,46 @@ from __future__ import annotations
 
 import signal
 from pathlib import Path
+from typing import NamedTuple
+
+from palm.units import bytes_text
 
 _CGROUPS = Path("/sys/fs/cgroup")
 OUT_OF_MEMORY = "out of memory"
 
 
-def reason_of(code: int, ooms: OomKills) -> str:
-    """From what `subprocess.Popen.wait` returns: "exit code 3", "SIGSEGV", "out of memory"."""
+class Memory(NamedTuple):
+    """Of a dead process, in bytes; 0: not known."""
+
+    limit: int = 0  # `memory_limit`
+    had: int = 0  # of that
+    lacked: bool = False  # it died for want of it
+    peak: int = 0  # of all its memory, what it shared included
+
+
+def reason_of(code: int, ooms: OomKills, memory: Memory | None = None) -> str:
+    """From what `subprocess.Popen.wait` returns: "exit code 3", "SIGSEGV", "out of memory (limit 4.0 GiB, had 3.9 GiB):
+    SIGABRT"."""
+    memory, end = memory or Memory(), _end(code)
+    if -code == signal.SIGKILL and ooms.is_one():
+        return _out_of_memory({"limit": memory.limit, "peak": memory.peak}, end)
+    if memory.lacked:
+        return _out_of_memory({"limit": memory.limit, "had": memory.had}, end)
+    return end
+
+
+def _end(code: int) -> str:
     if code >= 0:
         return f"exit code {code}"
-    if -code == signal.SIGKILL and ooms.is_one():
-        return OUT_OF_MEMORY
     try:
         return signal.Signals(-code).name
     except ValueError:
         return f"signal {-code}"
+
+
+def _out_of_memory(known: dict[str, int], end: str) -> str:
+    details = ", ".join(f"{word} {bytes_text(n)}" for word, n in known.items() if n)
+    return f"{OUT_OF_MEMORY} ({details}): {end}" if details else OUT_OF_MEMORY
 
 
 class OomKills:

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import signal
 import threading
 from collections.abc import Iterator
 
@@ -30,8 +31,9 @@ def watched() -> Iterator[None]:
 
 
 def _answer(asks: int, over: threading.Event) -> None:
+    signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())  # they are for the user's threads
     while True:
-        os.eventfd_read(asks)  # without the GIL; it returns with it
+        os.read(asks, 8)  # without the GIL; it returns with it
         if over.is_set():
             return
         space.had_gil()

@@ -18,7 +18,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from palm import waits, ways
+from palm import limits, waits, ways
 from palm._core import loop
 from palm._core import node as core
 from palm._core import space as core_space
@@ -133,6 +133,7 @@ class Host:
                 if event is not None:
                     self._dispatch(event)
                 self._go_on(others=event is not None)
+                limits.settle()
                 if self.node.rejections != self._rejected:
                     self._report_rejected()
 
@@ -477,6 +478,10 @@ class Host:
         self._outcomes.dropped(a.job, name)
 
     def fail(self, i: int, error: Exception) -> None:
+        with limits.room_to_tell(error):
+            self._tell_failure(i, error)
+
+    def _tell_failure(self, i: int, error: Exception) -> None:
         a, name = self._record(i)
         if isinstance(error, BlockLost):  # who lent it is dead, or the block stale: it is not the message's fault
             self._outcomes.lost(a.job, name)
@@ -567,7 +572,7 @@ class Host:
             return None
         try:
             value = self._event.value(i)
-        except BlockLost:
+        except (BlockLost, MemoryError):
             return None
         message = self._describe(self._event, self._assignment, i)
         return self._outcomes.capsule(self._assignment, value, message, error)

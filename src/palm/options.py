@@ -18,6 +18,8 @@ class Options:
     cache: int = 0  # bytes that its cache may take; 0: the default
     cache_file: str = ""  # where its cache is too; empty: nowhere
     restart: Policy = Policy()
+    memory_limit: int = 0  # bytes of private memory of each process; 0: as many as there are
+    cpus: tuple[int, ...] = ()  # on which its processes run; none: on all
 
 
 class Prepared:

@@ -6,6 +6,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
+from palm import limits
 from palm._core import node as core
 from palm.assignment import Assignment, JobHere, Name
 from palm.errors import Crashed
@@ -62,7 +63,11 @@ class Outcomes:
     def tree_of(self, a: Assignment, error: BaseException, capsule: str | None = None) -> dict[str, Any]:
         """An error as it is sent."""
         _advise(error)
-        return tree_of_error(without_own_frames(error), self._name, a.steps[0][1], capsule)
+        with limits.room_to_tell(error):
+            tree = tree_of_error(without_own_frames(error), self._name, a.steps[0][1], capsule)
+            if advice := limits.advice(error):
+                tree["message"] = "; ".join(filter(None, (tree["message"], advice)))
+            return tree
 
     def failed_with(self, a: Assignment, name: Name, tree: dict[str, Any], children: int = 0) -> None:
         self._node.count("errors")

@@ -13,8 +13,9 @@ from typing import Any
 
 from palm._core import space as core_space
 
-_HEAP = re.compile(r"^RssAnon:\s+(\d+) kB", re.MULTILINE)
-UNKNOWN: Mapping[str, Any] = {"counters": {}, "memory": {}, "cpu_seconds": 0.0}  # of a process that cannot be read
+_STATUS = re.compile(r"^(RssAnon|Cpus_allowed_list):\s+(\S+)", re.MULTILINE)
+# of a process that cannot be read
+UNKNOWN: Mapping[str, Any] = {"counters": {}, "memory": {}, "cpu_seconds": 0.0, "cpus": ""}
 
 
 def read(page: Sequence[int]) -> dict[str, Any]:
@@ -30,21 +31,25 @@ def read(page: Sequence[int]) -> dict[str, Any]:
     dict
         ``counters`` (empty: it cannot be read from here); ``memory`` in bytes: ``arena``, arrays of its own that
         somebody has; ``arena_idle``, kept for the next ones for some seconds; ``mapped``, arrays of others that it has;
-        ``heap``, the rest, 0 if that is not known; ``cpu_seconds``; ``suspended``, by a signal.
+        ``heap``, the rest, 0 if that is not known; ``limit``, its bound, if it has one; ``cpu_seconds``; ``cpus``, on
+        which it may run, as ``"0-3,8"``; ``suspended``, by a signal.
     """
     try:
         c = core_space.read_counters_of(*page)
     except (OSError, core_space.CoreError):
         return dict(UNKNOWN)
     pid = page[0]
+    status, limit = _status(pid), c.pop("memory_limit")
     memory = {
         "arena": c.pop("arena_in_use"),
         "arena_idle": c.pop("arena_idle"),
         "mapped": c.pop("mapped"),
-        "heap": _heap(pid),
+        "heap": int(status.get("RssAnon", 0)) * 1024,
+        **({"limit": limit} if limit else {}),
     }
     letter, cpu_seconds = _of_stat(pid)
-    return {"counters": c, "memory": memory, "cpu_seconds": cpu_seconds, "suspended": letter == b"T"}
+    told = {"counters": c, "memory": memory, "cpu_seconds": cpu_seconds}
+    return told | {"cpus": status.get("Cpus_allowed_list", ""), "suspended": letter == b"T"}
 
 
 def _of_stat(pid: int) -> tuple[bytes, float]:
@@ -56,10 +61,9 @@ def _of_stat(pid: int) -> tuple[bytes, float]:
     return after_name[0], (int(after_name[11]) + int(after_name[12])) / os.sysconf("SC_CLK_TCK")
 
 
-def _heap(pid: int) -> int:
-    """Bytes of memory that the process shares with no other."""
+def _status(pid: int) -> dict[str, str]:
+    """RssAnon: kB of memory that the process shares with no other; and its CPUs."""
     try:
-        found = _HEAP.search(Path(f"/proc/{pid}/status").read_text())
+        return dict(_STATUS.findall(Path(f"/proc/{pid}/status").read_text()))
     except OSError:
-        return 0
-    return int(found[1]) * 1024 if found else 0
+        return {}

@@ -22,8 +22,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
-from palm import gil, places
+from palm import cpus, gil, limits, places
 from palm._core import space as core_space
+from palm.errors import ConfigError
 from palm.polling import readable
 from palm.suspects import Suspect
 from palm.template import Reduce, Server, Source, exposure
@@ -63,6 +64,8 @@ class Order:
     worker: int | None = None  # its number among the workers of the leader `name`
     guest: bool = False  # a worker whose number the registry has to say, and that nobody watches
     work_grace: float = WORK_GRACE
+    memory_limit: int = 0  # bytes of private memory; 0: as many as there are
+    cpus: tuple[int, ...] = ()  # on which it runs; none: on all
     cache: int = 0  # bytes that its cache may take; 0: the default
     suspects: list[Suspect] = field(default_factory=list)  # messages in which its predecessors have died
     again: bool = False  # it has predecessors
@@ -184,6 +187,8 @@ def run(order: Order, ready: Callable[[], None], records: Handler | None = None)
     try:
         began = time.monotonic()
         if server._host is not None:  # else nothing of it runs here
+            limits.begin(order.name, order.memory_limit)
+            limits.watch()
             with core_space.arena(shared=False):
                 server.setup(**order.setup, **({"again": order.again} if order.is_registry else {}))
             if records:
@@ -289,6 +294,7 @@ def _serve(host: Any, order: Order) -> None:
     except BaseException as e:
         if order.owner_fd < 0:
             raise
+        limits.note_end(e)
         if not isinstance(e, SystemExit):
             traceback.print_exc()
         sys.stdout.flush()
@@ -345,10 +351,19 @@ def main() -> int:
     except BaseException as e:
         if report.fileno() < 0:
             raise
-        report.sendall("".join(traceback.format_exception(e)).encode(errors="backslashreplace"))
+        with limits.room_to_tell(e):
+            report.sendall(_why_not(e).encode(errors="backslashreplace"))
         report.close()
         return 1
     return 0
+
+
+def _why_not(e: BaseException) -> str:
+    """One line where the configuration is wrong, else the traceback."""
+    if isinstance(e, ConfigError):
+        return str(e)
+    text = "".join(traceback.format_exception(e)).rstrip()
+    return "; ".join(filter(None, (text, limits.advice(e))))
 
 
 def _run_and_log(order: Order, report: socket.socket, records: int) -> None:
@@ -381,6 +396,9 @@ def _order_of(pickled: bytes) -> Order:
     importing = True
     try:
         order: Order = pickle.loads(pickled)
+        cpus.keep_to(order.cpus)
+        if not order.leads:  # else it depends on the template whether something of the user's runs in it
+            limits.begin(order.name, order.memory_limit)
         load(order.template)
         return order
     finally:

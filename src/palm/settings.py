@@ -12,6 +12,7 @@ from typing import Annotated, Any, Literal
 import msgspec
 from msgspec import Meta, Struct
 
+from palm import cpus
 from palm.amounts import AMOUNT
 from palm.places import NAME
 
@@ -26,6 +27,22 @@ Amount = Annotated[
         pattern=f"^{AMOUNT}$",
         extra={"is": 'an amount of memory, as "512MiB" or "2GB"'},
         extra_json_schema={"examples": ["512MiB", "2GB"]},
+    ),
+]
+Limit = Annotated[
+    str,
+    Meta(
+        pattern=f"^(?=[^1-9]*[1-9]){AMOUNT}$",
+        extra={"is": 'an amount of memory above 0, as "4GiB"'},
+        extra_json_schema={"examples": ["4GiB"]},
+    ),
+]
+Cpus = Annotated[
+    str,
+    Meta(
+        pattern=f"^{cpus.LIST}$",
+        extra={"is": 'CPUs by their numbers, as "0-3,8"'},
+        extra_json_schema={"examples": ["0-3,8"]},
     ),
 ]
 Address = Annotated[
@@ -107,6 +124,20 @@ class ServerTable(Table, frozen=True):
         Meta(description="That BLAS and OpenMP may use in each process; without it, all of the host, shared by them."),
     ] = None
     memory: Annotated[Amount | None, Meta(description="Of shared memory that each process may fill.")] = None
+    memory_limit: Annotated[
+        Limit | None,
+        Meta(
+            description="Of private memory, beside the shared, that each process has; more is a MemoryError in its "
+            "function. Without it, as much as there is."
+        ),
+    ] = None
+    cpus: Annotated[
+        Cpus | Annotated[list[Annotated[int, Meta(ge=0, le=9999)]], Meta(min_length=1)] | None,
+        Meta(
+            description="On which its processes run. With `cores`, each worker has so many of its own, if there are "
+            "enough; else all have all. Without it, all CPUs."
+        ),
+    ] = None
     env: Annotated[dict[str, str], Meta(description="Environment variables of its processes.")] = {}
     restart: Annotated[
         When | Restart, Meta(description="After which deaths it is started again, or a table that says more.")

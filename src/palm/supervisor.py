@@ -198,14 +198,16 @@ class Supervisor:
 
     def _died(self, child: Child) -> None:
         assert child.process is not None and child.process.returncode is not None
-        reason = reason_of(child.process.returncode, self._ooms)
+        reason = reason_of(child.process.returncode, self._ooms, child.memory())
         failure = child.failure()
         self._remove_dead_sockets()
         if not child.started.done():
             del self._children[child.name]
             self._log(child, logging.ERROR, f"did not start: {failure or reason}")
             child.forget()
-            child.started.set_exception(PalmError(f"{child.name!r} did not start:\n{failure or reason}"))
+            why = failure or reason
+            gap = "\n" if "\n" in why else " "
+            child.started.set_exception(PalmError(f"{child.name!r} did not start:{gap}{why}"))
             return
         end = child.end_of_work()
         if end is not None:

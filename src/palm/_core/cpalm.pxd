@@ -246,6 +246,10 @@ cdef extern from "palm.h" nogil:
         uint64_t count
         uint64_t sum
         uint64_t histogram[42]
+    ctypedef struct palm_memory:
+        uint64_t limit
+        uint64_t had
+        uint64_t lacked
     ctypedef struct palm_counters:
         uint64_t messages_in
         uint64_t messages_out
@@ -286,6 +290,13 @@ cdef extern from "palm.h" nogil:
         palm_waiting waiting
         palm_at_work at_work
         palm_function_counters functions[64]
+        palm_memory memory
+    void palm_limit_set(uint64_t limit, uint64_t reserved)
+    void palm_limit_room(uint64_t bytes)
+    void palm_limit_trim()
+    uint64_t palm_limit_had()
+    void palm_memory_watch(palm_memory *memory, uint64_t limit)
+    void palm_memory_ended(palm_memory *memory, bint lacked)
     void palm_count(uint64_t *counter, uint64_t n)
     void palm_tally(uint64_t *counter, uint64_t n)
     void palm_gauge(uint64_t *gauge, uint64_t value)

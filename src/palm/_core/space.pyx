@@ -245,7 +245,7 @@ cdef dict counters_dict(const palm_counters *c):
         "alloc_arena": c.alloc_arena, "alloc_small": c.alloc_small, "alloc_full": c.alloc_full,
         "stale": c.stale, "lost_links": c.lost_links, "pulse_ns": c.pulse_ns,
         "gil_asked_ns": c.gil_asked_ns, "gil_had_ns": c.gil_had_ns,
-        "arena_in_use": c.arena_in_use, "arena_idle": c.arena_idle, "mapped": c.mapped,
+        "arena_in_use": c.arena_in_use, "arena_idle": c.arena_idle, "mapped": c.mapped, "memory_limit": c.memory.limit,
         "backlog": c.backlog + c.held, "unread": c.unread.envelopes, "unread_pid": c.unread.pid,
         "running_since_ns": c.at_work.since_ns, "running_number": c.at_work.number, "completed": c.at_work.completed,
     }
@@ -329,6 +329,37 @@ def wait_end() -> None:
     palm_wait_end(&counters().waiting)
 
 
+def limit_memory(uint64_t limit, uint64_t reserved) -> None:
+    """This process's private memory is bounded from now on: by so many bytes, beside those that are reserved, and never
+    touched."""
+    palm_limit_set(limit, reserved)
+
+
+def memory_room(bytes=None) -> None:
+    """It may have so many more; None: as many as there are."""
+    palm_limit_room(<uint64_t> -1 if bytes is None else <uint64_t> bytes)
+
+
+def trim_memory() -> None:
+    """What malloc has free goes back; its addresses stay."""
+    palm_limit_trim()
+
+
+def memory_had() -> int:
+    """Bytes that there are of those that are bounded."""
+    return palm_limit_had()
+
+
+def watch_memory(uint64_t limit) -> None:
+    """The page says this bound, and what there was of it when the process dies of a signal."""
+    palm_memory_watch(&counters().memory, limit)
+
+
+def ended_for_want_of_memory() -> None:
+    """Says the page of this process, which is about to end."""
+    palm_memory_ended(&counters().memory, True)
+
+
 def read_counters() -> dict:
     """This process's counters."""
     return counters_dict(counters())
@@ -396,6 +427,12 @@ cdef class Page:
         if not 0 < w.ended < len(_ENDS):
             return None
         return _ENDS[w.ended], w.since_ns != 0 and w.ended_since == w.since_ns, w.limit_ns / 1e9
+
+    def memory(self) -> tuple:
+        """The bound of the process's private memory, 0: none; how much it had when it died of a signal; and whether it
+        died for want of memory."""
+        cdef const palm_memory *m = &self.live().memory
+        return m.limit, m.had, m.lacked != 0
 
     def at_work(self):
         """The message that is running, or was when the process died.
