@@ -21,7 +21,7 @@ from palm.units import bytes_text
 
 MIB = 1 << 20
 LEAST = 16 * MIB  # left for `setup` and functions when the limit begins
-OURS = 16 * MIB  # threads that PALM starts later: mostly stacks, of which hardly anything is touched
+OURS = 24 * MIB  # threads that PALM starts later: mostly stacks, of which hardly anything is touched
 
 _NUMBERS = re.compile(r"^(VmData|RssAnon):\s+(\d+) kB", re.MULTILINE)
 
