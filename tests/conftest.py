@@ -23,7 +23,7 @@ from palm import cluster as cluster_module
 from palm import nurseries, places
 from palm._core import space
 
-pytest.register_assert_rewrite("helpers_hostile", "helpers_shell")  # they have fixtures
+pytest.register_assert_rewrite("helpers_hostile", "helpers_logs", "helpers_shell")  # they have fixtures
 
 # Clusters of this run alone, so that runs beside each other do not see each other's. Short: paths of sockets are.
 # Processes that tests start import this too, and stay with the directory of the process that runs the tests, of which
