@@ -163,7 +163,7 @@ def test_in_a_terminal(spoken):
 
 def test_up_in_the_background_says_it_in_the_log_alone(tmp_path):
     """The file that has what the owner itself says does not grow by what servers print."""
-    (tmp_path / "cluster.toml").write_text('[cluster]\nname = "quiet"\n[servers.talk]\nclass = "test_logs:Talk"\n')
+    (tmp_path / "cluster.toml").write_text('[cluster]\nname = "quiet"\n[servers.talk]\nclass = "helpers_logs:Talk"\n')
     env = {**os.environ, "PYTHONPATH": str(Path(__file__).parent)}
     command = [sys.executable, "-c", "from palm.cli import main; main()"]
     subprocess.run([*command, "up", "-d"], cwd=tmp_path, env=env, check=True, capture_output=True)

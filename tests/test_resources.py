@@ -196,7 +196,7 @@ def test_what_native_code_dies_of(started, cluster):
     assert eventually(lambda: server(cluster, "hungry")["state"] == "failed")
     [worker] = server(cluster, "hungry")["workers"]
     assert re.match(DIED + "SIGABRT", worker["reason"])
-    from test_logs import records  # not by the servers, which import this module
+    from helpers_logs import records  # not by the servers, which import this module
 
     assert eventually(lambda: any(re.search("died: " + DIED + "SIGABRT", r.text) for r in records(cluster, "hungry")))
 
