@@ -117,7 +117,7 @@ def _options(configuration: Configuration, server: ServerTable) -> Options:
     r, c = server.restart, server.cache
     policy = Policy(r) if isinstance(r, str) else Policy(r.policy, r.limit, r.max_delay)
     size, path = (c.size, str(configuration.path.parent / c.path)) if isinstance(c, CacheTable) else (c, "")
-    on = cpus.parse(server.cpus or [])
+    on = cpus.parse(server.cpus) if server.cpus else ()
     return Options(parse_memory(size), path, policy, parse_memory(server.memory_limit), on)
 
 

@@ -39,8 +39,6 @@ def check(value: Any, kind: inspect.Type, place: Place = (), says: str = "") -> 
         _check_table(_table(value, kind, place), kind, place)
     elif isinstance(kind, inspect.DictType):
         _check_entries(_table(value, kind, place), kind, place)
-    elif isinstance(kind, inspect.ListType):
-        _check_list(value, kind, place)
     elif not isinstance(kind, inspect.AnyType):
         _check_single(value, kind, place, says)
 
@@ -82,15 +80,6 @@ def _check_entries(table: Mapping[str, Any], kind: inspect.DictType, place: Plac
         check(value, kind.value_type, (*place, key))
 
 
-def _check_list(value: Any, kind: inspect.ListType, place: Place) -> None:
-    if not _fits(value, kind):
-        raise _wrong(value, place, _what(kind))
-    if len(value) < (kind.min_length or 0):
-        raise _wrong(value, place, f"a list of {kind.min_length} or more")
-    for item in value:
-        check(item, kind.item_type, place)
-
-
 def _check_single(value: Any, kind: inspect.Type, place: Place, says: str) -> None:
     if not _fits(value, kind):
         raise _wrong(value, place, _what(kind))
@@ -116,8 +105,6 @@ def _fits(value: Any, kind: inspect.Type) -> bool:
         return _fits(value, kind.type)
     if isinstance(kind, (inspect.StructType, inspect.DictType)):
         return isinstance(value, dict)
-    if isinstance(kind, inspect.ListType):
-        return isinstance(value, list)
     if isinstance(kind, (inspect.StrType, inspect.LiteralType)):
         return isinstance(value, str)
     if isinstance(kind, inspect.FloatType):
@@ -130,8 +117,6 @@ def _what(kind: inspect.Type) -> str:
         return _what(kind.type)
     if isinstance(kind, inspect.LiteralType):
         return _or([f'"{value}"' for value in kind.values])
-    if isinstance(kind, inspect.ListType):
-        return "a list"
     if isinstance(kind, inspect.StrType):
         return "a string"
     if isinstance(kind, inspect.IntType):

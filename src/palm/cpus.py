@@ -15,11 +15,8 @@ LIST = rf"{_RANGE}(,{_RANGE})*"  # as taskset, numactl and cpusets have it
 _PARTS = re.compile(rf"\s*({_NUMBER})(?:-({_NUMBER})(?::([0-9]+))?)?\s*")
 
 
-def parse(said: str | Sequence[int]) -> tuple[int, ...]:
-    """``"0-3,8"`` and ``[0, 1, 2, 3, 8]`` are CPUs 0, 1, 2, 3 and 8; ``"0-6:2"`` is every second one. ValueError if it
-    is none of these."""
-    if not isinstance(said, str):
-        return tuple(sorted(set(said)))
+def parse(said: str) -> tuple[int, ...]:
+    """``"0-3,8"`` are CPUs 0, 1, 2, 3 and 8; ``"0-6:2"`` is every second one. ValueError if it is no such list."""
     found: set[int] = set()
     for part in said.split(","):
         if (match := _PARTS.fullmatch(part)) is None:

@@ -132,7 +132,7 @@ class ServerTable(Table, frozen=True):
         ),
     ] = None
     cpus: Annotated[
-        Cpus | Annotated[list[Annotated[int, Meta(ge=0, le=9999)]], Meta(min_length=1)] | None,
+        Cpus | None,
         Meta(
             description="On which its processes run. With `cores`, each worker has so many of its own, if there are "
             "enough; else all have all. Without it, all CPUs."
