@@ -529,6 +529,8 @@ static palm_err find_link(palm_node *node, const char *endpoint, int32_t pid, bo
     err = link_to(node, endpoint, named, &link);
     if (!err && !link->seq)
         err = palmi_link_hello(node, link);
+    if (err == PALM_EAGAIN) /* refused already, so that libzmq has given up: as if that had come a moment later */
+        err = PALM_OK;
     if (!err) {
         *out = link->number;
         link->in_use = true;
