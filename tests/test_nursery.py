@@ -23,6 +23,7 @@ import numpy as np
 import pytest
 import threadpoolctl
 from conftest import children, eventually
+from helpers_logs import said
 
 import palm
 from palm import nurseries, places
@@ -325,6 +326,7 @@ def test_a_nursery_with_threads_is_none(tmp_path, monkeypatch):
     monkeypatch.setenv("PYTHONPATH", start_up(tmp_path, source))
     with palm.Cluster() as cluster:
         assert "there are threads" in cluster._births.why_none and not cluster._births.pid
+        assert said(cluster, "each server imports all by itself: RuntimeError: there are threads", "registry/nursery")
         assert not facts(cluster)["born"]
         assert cluster._births.due() == [], "it would be the same again"
 
@@ -431,8 +433,9 @@ def test_the_next_cluster_has_it_too():
         assert cluster._births.pid == kept and not nurseries.spare()
         assert facts(cluster)["born"]
         with palm.Cluster() as other:
-            assert other._births.pid != kept and facts(other)["born"]
-    assert nurseries.spare().pid == other._births.pid or nurseries.spare().pid != kept
+            others = other._births.pid
+            assert others != kept and facts(other)["born"]
+    assert nurseries.spare().pid == others and not places.start_time(kept)
 
 
 def test_one_is_kept():
@@ -442,8 +445,7 @@ def test_one_is_kept():
     assert sum(bool(places.start_time(pid)) for pid in pids) == 1
 
 
-def test_what_it_prints_goes_where_the_next_cluster_is_heard(tmp_path, monkeypatch):
-    """And an import of the next one's path."""
+def test_it_is_heard_by_the_next_cluster():
     with palm.Cluster():
         pass
     with palm.Cluster() as cluster:
@@ -470,6 +472,13 @@ def test_it_is_kept_in_vain(what, monkeypatch):
     with palm.Cluster() as cluster:
         assert facts(cluster)["born"] and cluster._births.pid != kept
     assert not places.start_time(kept)
+
+
+def test_without_file_descriptors_it_is_ended(monkeypatch):
+    with palm.Cluster() as cluster:
+        pid = cluster._births.pid
+        monkeypatch.setattr(nurseries, "_hears_nothing", lambda nursery: os.open("/nowhere", os.O_WRONLY))
+    assert cluster._closed and not nurseries.spare() and not places.start_time(pid)
 
 
 def test_a_forked_owner_has_a_nursery_of_its_own():

@@ -30,6 +30,7 @@ def process(
 ) -> dict[str, Any]:
     return {
         "pid": pid,
+        "host": "here",
         "state": state,
         "work": work,
         "queue": queue,

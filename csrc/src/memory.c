@@ -33,10 +33,9 @@ void palm_memory_ended(palm_memory *memory, bool lacked)
 
 static void on_death(int number)
 {
+    for (int i = 0; i < N_DEADLY; i++) /* first: what follows may fault, too */
+        sigaction(deadly[i], &before[i], NULL);
     palm_memory_ended(watched, number == SIGABRT && is_bad_alloc());
-    for (int i = 0; i < N_DEADLY; i++)
-        if (deadly[i] == number)
-            sigaction(number, &before[i], NULL);
     raise(number); /* to who was there before us, faulthandler perhaps */
 }
 

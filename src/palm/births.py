@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import logging
 import os
 import resource
 import signal
@@ -183,6 +184,9 @@ class Births:
         if nursery.is_ready:
             self._note_ready()
         elif self.why_none:
+            if self._logs:
+                text = f"there is no nursery, and each server imports all by itself: {self.why_none}"
+                self._logs.say(NURSERY, None, nursery.pid, logging.WARNING, text)
             self._end()
             self.settled.set()
 
@@ -201,10 +205,10 @@ class Births:
     def close(self) -> None:
         """The next cluster of this process may have the nursery. Again: without effect."""
         self._begin_at = None
-        if self._nursery is not None:
-            nurseries.keep(self._nursery)
-        self._nursery = None
         self.settled.set()
+        nursery, self._nursery = self._nursery, None
+        if nursery is not None:
+            nurseries.keep(nursery)
 
 
 def _circumstances() -> dict[str, Any]:

@@ -72,7 +72,7 @@ class Capsule:
     message : Message
         What `self.message` was.
     reason : str
-        ``"SIGSEGV"``, ``"out of memory"``, ...; the exception's type if one was raised.
+        ``"SIGSEGV"``, ``"exit code 3"``, ...; the exception's type if one was raised.
     traceback : str
         Of the exception, as text; empty if there was none.
     template : str

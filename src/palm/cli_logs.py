@@ -81,17 +81,17 @@ class Reader:
         for name, host in (hosts := self._log.hosts()).items():
             self._readings.setdefault(name, Reading(host, self._wanted, self._last))
         pages = self._log.ask({name: self._readings[name].question() for name in hosts})
-        self._tell_of_silence()
+        self._tell_of_silence({self._readings[name].host for name in pages})
         lines = [line for name, page in pages.items() for line in self._readings[name].take(page)]
         return [self._readings[name] for name in pages], lines
 
-    def _tell_of_silence(self) -> None:
+    def _tell_of_silence(self, answering: set[str]) -> None:
         silent = self._log.silent
         for host in sorted(silent - self._silent):
             print(f"palm: {host} does not answer: what was said there is missing", file=sys.stderr, flush=True)
-        for host in sorted(self._silent - silent):
+        for host in sorted(self._silent & answering):
             print(f"palm: {host} answers again", file=sys.stderr, flush=True)
-        self._silent = silent
+        self._silent = (self._silent | silent) - answering
 
     def last(self) -> Iterator[Line]:
         """The last records of those that are there, 0: all."""

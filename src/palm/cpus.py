@@ -12,7 +12,7 @@ from palm.errors import ConfigError
 _NUMBER = "[0-9]{1,4}"
 _RANGE = rf"\s*{_NUMBER}(-{_NUMBER}(:[1-9][0-9]{{0,3}})?)?\s*"
 LIST = rf"{_RANGE}(,{_RANGE})*"  # as taskset, numactl and cpusets have it
-_PARTS = re.compile(rf"\s*({_NUMBER})(?:-({_NUMBER})(?::([0-9]+))?)?\s*")
+_PARTS = re.compile(rf"\s*({_NUMBER})(?:-({_NUMBER})(?::([1-9][0-9]{{0,3}}))?)?\s*")
 
 
 def parse(said: str) -> tuple[int, ...]:

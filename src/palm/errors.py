@@ -72,8 +72,8 @@ class RemoteError(PalmError):
 
 class Crashed(RemoteError):
     """The process that worked on the message died, or was ended since the function took longer than its `timeout`;
-    `reason` is what its supervisor saw: "SIGSEGV", "exit code 3", "out of memory", "overran its timeout of 600 s". Of
-    a message that was set aside, it says how often."""
+    `reason` is what its supervisor saw: "SIGSEGV", "exit code 3", "out of memory (peak 7.9 GiB): SIGKILL", "overran its
+    timeout of 600 s". Of a message that was set aside, it says how often."""
 
     def __init__(self, message: str, *, reason: str = "", pid: int = 0, **where: Any) -> None:
         super().__init__(message, **where)

@@ -7,6 +7,7 @@ begun, elsewhere one that `palm join` starts.
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Mapping
 from typing import Any, NamedTuple
@@ -43,12 +44,17 @@ class Hosts:
 
     def __init__(self, connection: Connection) -> None:
         self._connection = connection
+        self._lock = threading.Lock()  # one asks at a time
         self._calls: dict[str, Calls] = {}  # by step
         self._late: dict[str, Answer] = {}  # by host: what it was asked, and has not answered in time
 
     def ask(self, questions: Mapping[str, Question], patience: float) -> dict[str, Reply]:
         """Asks each of these hosts, by name; returns, after `patience` seconds at most, what those have said that have
         answered. One that has not answered before is asked again when it does, and nobody waits for that."""
+        with self._lock:
+            return self._ask(questions, patience)
+
+    def _ask(self, questions: Mapping[str, Question], patience: float) -> dict[str, Reply]:
         asked: dict[str, Answer] = {}
         for name, question in questions.items():
             late = self._late.get(name)

@@ -34,7 +34,11 @@ class Part:
         self._is_over = False
         self._own = host_server.NAME + self._cluster.name  # there may be another part on this host
         log = str(self._cluster._logs.path)
-        self._cluster._begin_own("palm.host_server:JoinedHost", self._own, {"log": log})
+        try:
+            self._cluster._begin_own("palm.host_server:JoinedHost", self._own, {"log": log})
+        except BaseException:
+            self._cluster.close()
+            raise
 
     @property
     def name(self) -> str:

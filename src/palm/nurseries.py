@@ -64,9 +64,13 @@ class Nursery:
         except OSError:
             self._asks.close()
             raise
-        self.pid = self._process.pid
-        self._pidfd = os.pidfd_open(self.pid)
-        self._asks.send(_path())
+        self.pid, self._pidfd = self._process.pid, -1
+        try:
+            self._pidfd = os.pidfd_open(self.pid)
+            self._asks.send(_path())
+        except OSError:
+            self.end()
+            raise
 
     def is_alive(self) -> bool:
         return self._process.poll() is None
@@ -116,12 +120,11 @@ class Nursery:
 
     def end(self) -> None:
         """It has nothing to tidy up. Again: without effect."""
-        if self._pidfd < 0:
-            return
         if self._who[0] == os.getpid():  # else it is not our child
             self._process.kill()
             self._process.wait()
-        os.close(self._pidfd)
+        if self._pidfd >= 0:
+            os.close(self._pidfd)
         self._asks.close()
         self._pidfd, self.is_ready = -1, False
 
@@ -133,8 +136,9 @@ def taken(outputs: Sequence[int] | None) -> Nursery:
     with _lock:
         kept, _spare = _spare, None
     if kept is not None:
-        if outputs and kept.is_of_now() and kept.is_alive() and kept.serves_from_now_on(outputs):
-            return kept
+        with contextlib.suppress(OSError):
+            if outputs and kept.is_of_now() and kept.is_alive() and kept.serves_from_now_on(outputs):
+                return kept
         kept.end()
     return Nursery(outputs)
 
@@ -142,12 +146,16 @@ def taken(outputs: Sequence[int] | None) -> Nursery:
 def keep(nursery: Nursery) -> None:
     """If it is of use, and none is kept yet; else it is ended."""
     global _spare
-    if nursery.is_of_now() and nursery.is_alive() and _hears_nothing(nursery):
-        with _lock:
-            if _spare is None:
-                _spare = nursery
-                return
-    nursery.end()
+    is_kept = False
+    try:
+        with contextlib.suppress(OSError):  # there may be no file descriptors left
+            if nursery.is_of_now() and nursery.is_alive() and _hears_nothing(nursery):
+                with _lock:
+                    if _spare is None:
+                        _spare, is_kept = nursery, True
+    finally:
+        if not is_kept:
+            nursery.end()
 
 
 @atexit.register
@@ -158,6 +166,16 @@ def end() -> None:
         kept, _spare = _spare, None
     if kept is not None:
         kept.end()
+
+
+def _forget() -> None:
+    """In a forked child, whose it is not: else it would live as long as that."""
+    global _lock
+    _lock = threading.Lock()
+    end()
+
+
+os.register_at_fork(after_in_child=_forget)
 
 
 def spare() -> Nursery | None:

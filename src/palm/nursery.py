@@ -57,7 +57,7 @@ def _preload(names: str) -> None:
     for name in filter(None, map(str.strip, names.split(","))):
         try:
             importlib.import_module(name)
-        except Exception as e:
+        except (Exception, SystemExit) as e:
             print(f"PALM_PRELOAD: {name}: {type(e).__name__}: {e}", file=sys.stderr, flush=True)
 
 
@@ -92,12 +92,12 @@ def _serve(asks: socket.socket) -> tuple[bytes, list[int]] | None:
             request, fds, flags, _ = socket.recv_fds(asks, MOST, FDS, socket.MSG_CMSG_CLOEXEC)
             if not request:
                 break
-            if request.startswith(SERVE):
+            if request.startswith(SERVE) and not flags & socket.MSG_CTRUNC:
                 _serve_another(request, fds)
                 asks.send(READY)
                 continue
             pid = -1
-            if not flags & socket.MSG_CTRUNC:  # else fds are missing: there were too many open
+            if not flags & socket.MSG_CTRUNC:  # else fds are missing: there are too many open
                 with suppress(OSError):
                     pid = fork_sibling(fds[ORDER])
             if pid == 0:

@@ -109,7 +109,7 @@ class _Span:
         c, read_ns = p["counters"], p.get("read_ns", self.after_ns)
         if not c or not self.seconds:
             return None
-        if was is not None and was["pid"] == p["pid"] and was["counters"]:
+        if was is not None and (was["host"], was["pid"]) == (p["host"], p["pid"]) and was["counters"]:
             return grown(was, p, (read_ns - was.get("read_ns", self.before_ns)) / 1e9)
         began = c.get("serves_since_ns", 0)
         if 0 < began < read_ns and began >= self.before_ns:

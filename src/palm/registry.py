@@ -219,8 +219,8 @@ class Registry(HostServer):
                 "pid": 0,
                 "address": "",
                 "functions": [],
-                "leads": True,
-                "workers": self._workers(n, alive),
+                "leads": bool(workers := self._workers(n, alive)),
+                "workers": workers,
                 **_NOWHERE,
                 "reason": self.ends.get(n, ""),
             }

@@ -467,7 +467,12 @@ def exposure(template: type[Server]) -> dict[str, Any]:
     else:
         functions = {n: s.describe() for n in template._exposed if (s := template._step(n)) is not None}
     docs = {n: (inspect.getdoc(getattr(template, n)) or "")[:MOST_DOC] for n in functions}
-    return {"functions": functions, "hidden": hidden, "docs": docs, "doc": (inspect.getdoc(template) or "")[:MOST_DOC]}
+    return {
+        "functions": functions,
+        "hidden": hidden,
+        "docs": docs,
+        "doc": inspect.cleandoc(template.__doc__ or "")[:MOST_DOC],
+    }
 
 
 def iterate_exposed(template: type[Server]) -> Iterator[tuple[str, Signature]]:
