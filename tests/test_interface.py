@@ -49,8 +49,8 @@ def test_of_a_server(cluster):
 def test_as_json(cluster):
     cluster.start(Spectrum)
     told = json.loads(status("--cluster", cluster.name, "--json", "spectrum").stdout)
-    assert told["docs"]["power"].startswith("The power spectrum") and told["docs"]["silent"] == ""
-    assert told["functions"]["silent"]["text"] == "(frame)"
+    assert told["functions"]["power"]["doc"].startswith("The power spectrum")
+    assert told["functions"]["silent"] == {"signature": "(frame)", "doc": ""}
 
 
 def test_of_one_that_is_not_there(cluster):

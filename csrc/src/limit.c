@@ -16,12 +16,13 @@
 static _Atomic uint64_t limit; /* 0: none */
 static _Atomic uint64_t reserved, room;
 
-/* relaxed: each number is read anew until none has changed, so that the last one to set the limit sets the last sum */
+/* Each number is read anew until none has changed, so that the last one to set the limit sets the last sum: in one order for
+ * all threads, as the atomics' default is. */
 static uint64_t sum(void)
 {
-    uint64_t more = atomic_load_explicit(&room, memory_order_relaxed);
-    uint64_t bytes = atomic_load_explicit(&limit, memory_order_relaxed) +
-                     atomic_load_explicit(&reserved, memory_order_relaxed);
+    uint64_t more = atomic_load(&room);
+    uint64_t bytes = atomic_load(&limit) +
+                     atomic_load(&reserved);
     return more > UINT64_MAX - bytes ? UINT64_MAX : bytes + more;
 }
 
@@ -29,7 +30,7 @@ static void apply(void)
 {
     struct rlimit r;
     uint64_t bytes;
-    if (!atomic_load_explicit(&limit, memory_order_relaxed) || getrlimit(RLIMIT_DATA, &r))
+    if (!atomic_load(&limit) || getrlimit(RLIMIT_DATA, &r))
         return;
     do {
         bytes = sum();
@@ -40,20 +41,20 @@ static void apply(void)
 
 void palm_limit_set(uint64_t bytes, uint64_t of_them_reserved)
 {
-    atomic_store_explicit(&limit, bytes, memory_order_relaxed);
-    atomic_store_explicit(&reserved, of_them_reserved, memory_order_relaxed);
+    atomic_store(&limit, bytes);
+    atomic_store(&reserved, of_them_reserved);
     apply();
 }
 
 void palm_limit_room(uint64_t bytes)
 {
-    atomic_store_explicit(&room, bytes, memory_order_relaxed);
+    atomic_store(&room, bytes);
     apply();
 }
 
 void palmi_limit_reserve(int64_t bytes)
 {
-    atomic_fetch_add_explicit(&reserved, (uint64_t)bytes, memory_order_relaxed);
+    atomic_fetch_add(&reserved, (uint64_t)bytes);
     apply();
 }
 
@@ -83,6 +84,6 @@ static uint64_t data_bytes(void)
 
 uint64_t palm_limit_had(void)
 {
-    uint64_t data = data_bytes(), ours = atomic_load_explicit(&reserved, memory_order_relaxed);
+    uint64_t data = data_bytes(), ours = atomic_load(&reserved);
     return data > ours ? data - ours : 0;
 }

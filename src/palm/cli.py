@@ -174,7 +174,7 @@ def status(cluster: str | None, as_json: bool, server: str) -> None:
     Of SERVER: its functions, with signatures and docstrings, where it runs and with which versions.
     """
     with _client(cluster) as client:
-        found = client._directory.find([server])[server] if server else client.status()
+        found = client._directory.describe(server) if server else client.status()
     if as_json:
         from palm.cli_files import to_json
 

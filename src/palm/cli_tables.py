@@ -12,7 +12,6 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from palm import contracts
 from palm.activity import text_of
 from palm.doctor import Finding
 from palm.units import bytes_text
@@ -48,8 +47,8 @@ def server_report(server: dict[str, Any]) -> None:
     click.echo(f"on {server['host']}, pid {server['pid']}, at {server['address']}; {versions}")
     click.echo(server["doc"])
     for name, function in server["functions"].items():
-        click.echo(f"\n{name}{contracts.abridged(function['text'])}")
-        click.echo(textwrap.indent(server["docs"][name], "    "))
+        click.echo(f"\n{name}{function['signature']}")
+        click.echo(textwrap.indent(function["doc"], "    "))
 
 
 def _rows(status: dict[str, Any]) -> Iterator[tuple[str, dict[str, Any], str]]:

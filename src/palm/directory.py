@@ -155,6 +155,16 @@ class Directory:
             limit = min(left, self.timeout)
             self.ask("wait_again", absent, limit, timeout=limit + self.timeout)
 
+    def describe(self, name: str) -> dict[str, Any]:
+        """What a server has told of itself; NotFound."""
+        server, told = self.find([name])[name], self.ask("docs", name)
+        functions = {
+            n: {"signature": contracts.abridged(f["text"]), "doc": told["docs"].get(n, "")}
+            for n, f in server["functions"].items()
+        }
+        known = ("name", "template", "module", "class", "host", "pid", "address", "versions")
+        return {k: server[k] for k in known} | {"doc": told["doc"], "functions": functions}
+
     def show_client(self) -> None:
         """Tells the registry that there is this client, so that `palm status` has it: once, and if it can be told."""
         if self._shown or self.is_lost():

@@ -155,11 +155,17 @@ class Registry(HostServer):
         alive = self._alive()
         states = {n: state for n, state in self.states.items() if not _is_worker(n, REGISTRY) or n in names}
         return {
-            "servers": {n: alive[n] for n in names if n in alive},
+            "servers": {n: _without_docs(alive[n]) for n in names if n in alive},
             "names": sorted({*(n for n in alive if not _is_worker(n)), *self._absent()}),
             "states": states | {n: "restarting" for n in names if self._is_coming(n)},
             "ends": {n: self.ends[n] for n in self.states if n in self.ends},
         }
+
+    @function
+    def docs(self, name: str) -> dict[str, Any]:
+        """Docstrings of a server and its functions; none if it is not there."""
+        server = self._alive().get(name, {})
+        return {"doc": server.get("doc", ""), "docs": server.get("docs", {})}
 
     @function
     def servers(self) -> list[dict[str, Any]]:
@@ -313,6 +319,10 @@ class Registry(HostServer):
 def _worker(number: int, server: dict[str, Any]) -> dict[str, Any]:
     """As the status has it."""
     return {"number": number, "state": "running", **{key: server[key] for key in ("pid", "host", "where", "page")}}
+
+
+def _without_docs(server: dict[str, Any]) -> dict[str, Any]:
+    return {k: v for k, v in server.items() if k not in ("doc", "docs")}
 
 
 def _lives(process: dict[str, Any]) -> bool:
