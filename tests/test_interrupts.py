@@ -12,6 +12,7 @@ import signal
 import threading
 import time
 from collections.abc import Iterator
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -105,6 +106,12 @@ def test_what_must_not_be_interrupted_is_compiled():
     suffixes = tuple(importlib.machinery.EXTENSION_SUFFIXES)
     for name in COMPILED:
         assert str(importlib.import_module(f"palm.{name}").__file__).endswith(suffixes), name
+
+
+def test_no_other_takes_the_connection_s_lock():
+    """A handler that runs while its own thread holds it would wait for itself."""
+    for path in Path(palm.__path__[0]).glob("*.py"):
+        assert path.stem in COMPILED or "connection.changed" not in path.read_text(), path.name
 
 
 @pytest.mark.parametrize("ordered", [False, True])

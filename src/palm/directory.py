@@ -190,14 +190,13 @@ class Directory:
         except Disconnected:
             self._known.pop(name, None)
             raise
-        with self._connection.changed:
-            self._linked[link] = name
-            if self._connection.is_gone(link):  # before it was written down
-                self._forget(link)
+        self._linked[link] = name  # without the connection's lock: a signal's handler may run here, and come here again
+        if self._connection.is_gone(link):  # before it was written down
+            self._forget(link)
         return link
 
     def _forget(self, link: int) -> None:
-        """Its successor has another address. With the connection's lock."""
+        """Its successor has another address. Again: without effect."""
         self._known.pop(self._linked.pop(link, ""), None)
 
     # ---------------------------------------------------------------------------------------------- deaths

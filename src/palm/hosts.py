@@ -44,7 +44,7 @@ class Hosts:
 
     def __init__(self, connection: Connection) -> None:
         self._connection = connection
-        self._lock = threading.Lock()  # one asks at a time
+        self._lock = threading.RLock()  # one asks at a time, and a signal's handler beside it
         self._calls: dict[str, Calls] = {}  # by step
         self._late: dict[str, Answer] = {}  # by host: what it was asked, and has not answered in time
 

@@ -32,7 +32,7 @@ _READ_AT_BEGIN = (
     *("PYTHON", "NPY_", "NUMPY_", "OPENBLAS_", "GOTO_", "OMP_", "GOMP_", "KMP_", "MKL_", "BLIS_", "PALM_"),
 )
 
-_lock = threading.Lock()
+_lock = threading.RLock()
 _spare: Nursery | None = None
 
 
@@ -171,7 +171,7 @@ def end() -> None:
 def _forget() -> None:
     """In a forked child, whose it is not: else it would live as long as that."""
     global _lock
-    _lock = threading.Lock()
+    _lock = threading.RLock()
     end()
 
 
