@@ -546,6 +546,7 @@ typedef struct palm_node_options {
     palm_space *space;
     bool frames;          /* never offer blocks, always send frames: as between hosts */
     bool sockets;         /* no rings: all goes through libzmq. frames implies it */
+    bool sleeping;        /* never wait awake for what is about to come in a ring */
     bool serves;          /* that its receiver waits counts as idle_ns of the process: at most one node of a process */
 } palm_node_options;
 palm_err palm_node_open(const palm_node_options *options, palm_node **out);

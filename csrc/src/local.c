@@ -78,7 +78,7 @@ static int open_pipe(int32_t pid, int32_t fd, uint64_t inode)
 
 /* --------------------------------------------------------------------------------------------------- a node's door */
 
-palm_err palmi_door_open(palm_node *node, bool rings)
+palm_err palmi_door_open(palm_node *node, bool rings, bool spins)
 {
     palmi_door *door = &node->door;
     struct stat s;
@@ -91,6 +91,8 @@ palm_err palmi_door_open(palm_node *node, bool rings)
         return (palm_err)(PALM_ESYS + errno);
     if (rings)
         door->bell = make(sizeof *door->bell, (palmi_label){PALMI_BELL_MAGIC, node->id, s.st_ino}, &door->file);
+    if (door->bell && spins)
+        palmi_spin_open(&door->spin);
     return PALM_OK;
 }
 
@@ -101,6 +103,7 @@ void palmi_door_close(palm_node *node)
     for (int i = 0; i < 3; i++)
         if (files[i] >= 0)
             close(files[i]);
+    palmi_spin_close(&door->spin);
     if (door->bell)
         munmap(door->bell, sizeof *door->bell);
 }

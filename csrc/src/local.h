@@ -6,6 +6,7 @@
 
 #include "batch.h"
 #include "ring.h"
+#include "spin.h"
 
 struct palmi_link;
 
@@ -16,6 +17,7 @@ typedef struct palmi_door { /* a node's; the fields below `read_end` are guarded
     uint64_t marked[PALMI_RING_WORDS];
     uint32_t cursor;        /* the ring to be looked at first */
     uint32_t sleeps;        /* so far; the number of the last one */
+    palmi_spin spin;        /* before a sleep */
     uint64_t waits_until_ms; /* what is next in some ring waits for what comes by the socket, so long at most; 0: none does */
     struct palmi_link *readers[PALMI_RINGS]; /* guarded by node->lock: who sends in which */
 } palmi_door;

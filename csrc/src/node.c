@@ -76,10 +76,10 @@ static palm_err watch_socket(palm_node *node)
     return epoll_ctl(node->watch, EPOLL_CTL_ADD, fd, &socket) ? (palm_err)(PALM_ESYS + errno) : PALM_OK;
 }
 
-static palm_err open_door(palm_node *node, bool rings)
+static palm_err open_door(palm_node *node, bool rings, bool spins)
 {
     struct epoll_event door = {.events = EPOLLIN, .data.u64 = DOOR};
-    palm_err err = palmi_door_open(node, rings);
+    palm_err err = palmi_door_open(node, rings, spins);
     if (err)
         return err;
     node->watch = epoll_create1(EPOLL_CLOEXEC);
@@ -132,7 +132,7 @@ palm_err palm_node_open(const palm_node_options *options, palm_node **out)
         node->keys = *options->keys;
     node->serves = options->serves;
     node->pid = getpid();
-    node->door.read_end = node->door.write_end = node->door.file = node->watch = -1;
+    node->door.read_end = node->door.write_end = node->door.file = node->door.spin.load = node->watch = -1;
     node->socket_ready = true;
     node->patience_ms = MOST_WAIT_MS;
     node->remote = palmi_remote_patience;
@@ -146,7 +146,7 @@ palm_err palm_node_open(const palm_node_options *options, palm_node **out)
     if (!err)
         err = palm_writer_new(&node->writer);
     if (!err)
-        err = open_door(node, !options->frames && !options->sockets);
+        err = open_door(node, !options->frames && !options->sockets, !options->sleeping);
     if (!err)
         err = palmi_zmq_context(&node->context);
     if (!err)
@@ -289,9 +289,13 @@ static int wait_awake(palm_node *node, struct epoll_event *ready, int n, int ms)
         return epoll_wait(node->watch, ready, n, ms);
     if (door->waits_until_ms)
         ms = until(door->waits_until_ms, ms);
+    if (palmi_spin_wait(&door->spin, bell, &node->woken))
+        return 0;
     door->sleeps = door->sleeps % UINT32_MAX + 1;
+    uint64_t began = now_ns();
     int got = epoll_wait(node->watch, ready, n, palmi_bell_sleep(bell, door->sleeps) ? ms : 0);
     palmi_bell_rise(bell);
+    palmi_spin_slept(&door->spin, now_ns() - began);
     return got;
 }
 
@@ -305,7 +309,6 @@ palm_err palmi_node_look(palm_node *node, int ms)
     atomic_store(&node->is_waiting, false);
     if (n < 0)
         return errno == EINTR ? PALM_EINTR : (palm_err)(PALM_ESYS + errno);
-    node->since_look = 0;
     for (int i = 0; i < n; i++)
         attend_to(node, ready[i].data.u64);
     return PALM_OK;
@@ -378,8 +381,10 @@ static palm_err next(palm_node *node, int timeout_ms, palm_event *event)
         bool given;
         if (atomic_load(&node->closed))
             return PALM_ECLOSED;
-        if (++node->since_look > LOOK_EVERY)
+        if (++node->since_look > LOOK_EVERY) {
+            node->since_look = 0;
             palmi_node_look(node, 0);
+        }
         if (node->signalled) {
             node->signalled = false;
             return PALM_EINTR;

@@ -182,8 +182,9 @@ bool palmi_hello_received(palm_node *node, const palm_envelope *e);
 /* The next message, if there is one (else PALM_EAGAIN). *given: it is an event to give out, and not our own affair. */
 palm_err palmi_receive(palm_node *node, palm_event *event, bool *given);
 
-/* local.c. The door: by which this node is woken, and by which rings are marked; `rings`: it is to have some. */
-palm_err palmi_door_open(palm_node *node, bool rings);
+/* local.c. The door: by which this node is woken, and by which rings are marked; `rings`: it is to have some; `spins`:
+ * it waits for them awake, where that pays. */
+palm_err palmi_door_open(palm_node *node, bool rings, bool spins);
 void palmi_door_close(palm_node *node);
 void palmi_door_ring(const palm_node *node); /* any thread, signal handlers too */
 /* True: one of those who rang was a signal, as who handles signals may do by its number (palm_node_door). */

@@ -274,6 +274,7 @@ static bool give(palm_node *node, palm_event *event, bool by_socket)
     if (!accept_from(node, event, by_socket))
         return false;
     count_received(node, &event->envelope);
+    node->door.spin.lone = event->envelope.n_records <= 1;
     event->kind = PALM_EVENT_MESSAGE;
     return true;
 }

@@ -336,6 +336,7 @@ cdef extern from "palm.h" nogil:
         palm_space *space
         bint frames
         bint sockets
+        bint sleeping
         bint serves
     palm_err palm_node_open(const palm_node_options *options, palm_node **out)
     void palm_node_shut(palm_node *node)

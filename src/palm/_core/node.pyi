@@ -72,6 +72,7 @@ class Node:
         name: str = "",
         frames: bool = False,
         sockets: bool = False,
+        sleeping: bool = False,
         keys: tuple[bytes, bytes] | None = None,
         serves: bool = False,
     ) -> Self: ...

@@ -197,6 +197,8 @@ cdef class Node:
         Send arrays in frames even to processes that could map them; no rings either.
     sockets : bool
         Send through libzmq's sockets alone, even to processes of this host.
+    sleeping : bool
+        Never wait awake for what is about to come in a ring.
     keys : tuple of bytes, optional
         Public and secret CURVE key, 32 bytes each: TCP is encrypted with them, and connects to no one without.
     serves : bool
@@ -206,7 +208,8 @@ cdef class Node:
     without it; once `closing` is set nobody goes in, and the node is freed when all have left.
     """
 
-    def __cinit__(self, str endpoint, str name="", bint frames=False, bint sockets=False, keys=None, bint serves=False):
+    def __cinit__(self, str endpoint, str name="", bint frames=False, bint sockets=False, bint sleeping=False, keys=None,
+                  bint serves=False):
         cdef palm_node_options options
         cdef palm_keys pair
         cdef bytes e = endpoint.encode()
@@ -217,6 +220,7 @@ cdef class Node:
         options.space = space()
         options.frames = frames
         options.sockets = sockets
+        options.sleeping = sleeping
         options.keys = NULL
         if keys is not None:
             copy_key(pair.public_key, keys[0])
