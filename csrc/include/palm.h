@@ -392,6 +392,7 @@ typedef struct palm_counters {
                                                                         * by the server's loop and by the pulse */
     uint64_t sent_arena, sent_inline, sent_frames;                    /* arrays, by the way they left */
     uint64_t by_ring, by_socket;                                      /* envelopes sent, likewise */
+    uint64_t links_ring, links_socket, links_tcp;                     /* gauges: links that stand, by what takes their envelopes */
     uint64_t copied_kept, copied_foreign, copied_thread;              /* arrays copied first: kept by the function, not
                                                                        * numpy's memory, made where the arena is not set */
     uint64_t alloc_arena, alloc_small, alloc_full;                    /* numpy's allocations where it is set */

@@ -270,6 +270,9 @@ cdef extern from "palm.h" nogil:
         uint64_t sent_frames
         uint64_t by_ring
         uint64_t by_socket
+        uint64_t links_ring
+        uint64_t links_socket
+        uint64_t links_tcp
         uint64_t copied_kept
         uint64_t copied_foreign
         uint64_t copied_thread

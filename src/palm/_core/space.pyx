@@ -241,6 +241,7 @@ cdef dict counters_dict(const palm_counters *c):
         "idle_seconds": idle_ns(c) / 1e9, "serves_since_ns": c.serves_since_ns,
         "sent_arena": c.sent_arena, "sent_inline": c.sent_inline, "sent_frames": c.sent_frames,
         "by_ring": c.by_ring, "by_socket": c.by_socket,
+        "links": {"ring": c.links_ring, "socket": c.links_socket, "TCP": c.links_tcp},
         "copied_kept": c.copied_kept, "copied_foreign": c.copied_foreign, "copied_thread": c.copied_thread,
         "alloc_arena": c.alloc_arena, "alloc_small": c.alloc_small, "alloc_full": c.alloc_full,
         "stale": c.stale, "lost_links": c.lost_links, "pulse_ns": c.pulse_ns,
