@@ -11,7 +11,7 @@ from threading import get_ident
 
 from cpython.exc cimport PyErr_CheckSignals
 from cpython.pythread cimport (NOWAIT_LOCK, WAIT_LOCK, PyThread_acquire_lock, PyThread_allocate_lock, PyThread_free_lock,
-                               PyThread_release_lock, PyThread_type_lock)
+                               PyThread_release_lock)
 
 cdef extern from "pythread.h" nogil:
     int PyThread_acquire_lock_timed(PyThread_type_lock lock, long long microseconds, int interruptible)
@@ -31,8 +31,6 @@ def check_signals():
 
 cdef class Lock:
     """To be held for moments only: who waits for it does not hear Ctrl-C."""
-
-    cdef PyThread_type_lock lock
 
     def __cinit__(self):
         self.lock = PyThread_allocate_lock()
@@ -68,8 +66,6 @@ cdef class Lock:
 
 cdef class Condition(Lock):
     """A lock, and a wait for what changes under it."""
-
-    cdef list waiting  # a locked lock for each thread; who notifies takes it out, and unlocks it
 
     def __cinit__(self):
         self.waiting = []
