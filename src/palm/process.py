@@ -31,7 +31,8 @@ from palm.template import Reduce, Server, Source, exposure
 from palm.versions import versions
 
 if TYPE_CHECKING:
-    from palm.host import Host, Post
+    from palm.execution import Post
+    from palm.host import Host
     from palm.leader import Leader
     from palm.log_handler import Handler
     from palm.membership import Enlistment
@@ -130,8 +131,9 @@ def describe(server: Server, order: Order, address: str, supervised: bool) -> di
 
 def run(order: Order, ready: Callable[[], None], records: Handler | None = None) -> None:
     """Runs the server until it is stopped. records: where what is logged goes, which has to know of which message."""
+    from palm.execution import Post
     from palm.faults import Faults
-    from palm.host import Host, Post
+    from palm.host import Host
 
     cls = load(order.template)
     _allow_many_files()

@@ -84,7 +84,8 @@ def run(Event event not None, uint32_t first, uint32_t end, function, int parame
 
     What is not simple is the host's: ``host.make(i, generator or instance of special)``, ``host.drop(i)``,
     ``host.fail(i, exception)``, ``host.late(i)`` where the deadline has passed before it was begun; the host's `at` is
-    the number of the record while its function runs. ``host.flush()`` is called when `out` should go; False: the rest is
+    the number of the record while its function runs. ``host.spread(function, parameters, value)`` calls a function that has
+    not exactly one parameter, or gets an empty message. ``host.flush()`` is called when `out` should go; False: the rest is
     not wanted any more. Messages whose (number, path) is in `kept`, since this server may have made many of them already,
     are not run if ``host.again(i)`` says so; those in `refused` are ``host.refuse(i)``'s. `tried`: how often a message has
     been run before, by (number, path), where that is not never. Inputs whose number is in `given_up` are passed over.
