@@ -450,13 +450,13 @@ void palm_memory_watch(palm_memory *memory, uint64_t limit);
 /* The process is about to end. lacked: since it got no memory; else that is taken from how near to the limit it is. */
 void palm_memory_ended(palm_memory *memory, bool lacked);
 /* This process's private memory is bounded from now on, by so many bytes and those of which it has but the addresses. */
-void palm_limit_set(uint64_t limit, uint64_t reserved);
+void palm_memory_limit_set(uint64_t limit, uint64_t reserved);
 /* And by so many more; UINT64_MAX: it is not bounded. */
-void palm_limit_room(uint64_t bytes);
+void palm_memory_limit_room(uint64_t bytes);
 /* What malloc has free goes back, of which the addresses stay, and count as before. */
-void palm_limit_trim(void);
+void palm_memory_limit_trim(void);
 /* What there is of that which is bounded. Signal handlers may call it. */
-uint64_t palm_limit_had(void);
+uint64_t palm_memory_limit_had(void);
 /* 0 in a build that neither tracks nor repeats messages, to measure what that costs. */
 #ifndef PALM_TRACKED
 #define PALM_TRACKED 1

@@ -27,7 +27,7 @@ static bool is_bad_alloc(void)
 
 void palm_memory_ended(palm_memory *memory, bool lacked)
 {
-    memory->had = palm_limit_had();
+    memory->had = palm_memory_limit_had();
     memory->lacked = lacked || memory->had >= memory->limit - memory->limit / NEAR;
 }
 

@@ -15,7 +15,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from palm import limits, ways
+from palm import memory_limit, ways
 from palm._core import loop
 from palm._core import node as core
 from palm._core.payload import BlockLost
@@ -176,7 +176,7 @@ class Execution:
         self._outcomes.dropped(a.job, name)
 
     def fail(self, i: int, error: Exception) -> None:
-        with limits.room_to_tell(error):
+        with memory_limit.room_to_tell(error):
             self._tell_failure(i, error)
 
     def _tell_failure(self, i: int, error: Exception) -> None:

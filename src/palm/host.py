@@ -14,7 +14,7 @@ import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from palm import limits, waits
+from palm import memory_limit, waits
 from palm._core import loop
 from palm._core import node as core
 from palm._core import space as core_space
@@ -78,7 +78,7 @@ class Host(Execution):
                 if event is not None:
                     self._dispatch(event)
                 self._go_on(others=event is not None)
-                limits.settle()
+                memory_limit.settle()
                 if self.node.rejections != self._rejected:
                     self._report_rejected()
 

@@ -22,7 +22,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
-from palm import cpus, gil, limits, places
+from palm import cpus, gil, memory_limit, places
 from palm._core import space as core_space
 from palm.errors import ConfigError
 from palm.polling import readable
@@ -189,8 +189,8 @@ def run(order: Order, ready: Callable[[], None], records: Handler | None = None)
     try:
         began = time.monotonic()
         if server._host is not None:  # else nothing of it runs here
-            limits.begin(order.name, order.memory_limit)
-            limits.watch()
+            memory_limit.begin(order.name, order.memory_limit)
+            memory_limit.watch()
             with core_space.arena(shared=False):
                 server.setup(**order.setup, **({"again": order.again} if order.is_registry else {}))
             if records:
@@ -296,7 +296,7 @@ def _serve(host: Any, order: Order) -> None:
     except BaseException as e:
         if order.owner_fd < 0:
             raise
-        limits.note_end(e)
+        memory_limit.note_end(e)
         if not isinstance(e, SystemExit):
             traceback.print_exc()
         sys.stdout.flush()
@@ -353,7 +353,7 @@ def main() -> int:
     except BaseException as e:
         if report.fileno() < 0:
             raise
-        with limits.room_to_tell(e):
+        with memory_limit.room_to_tell(e):
             report.sendall(_why_not(e).encode(errors="backslashreplace"))
         report.close()
         return 1
@@ -365,7 +365,7 @@ def _why_not(e: BaseException) -> str:
     if isinstance(e, ConfigError):
         return str(e)
     text = "".join(traceback.format_exception(e)).rstrip()
-    return "; ".join(filter(None, (text, limits.advice(e))))
+    return "; ".join(filter(None, (text, memory_limit.advice(e))))
 
 
 def _run_and_log(order: Order, report: socket.socket, records: int) -> None:
@@ -400,7 +400,7 @@ def _order_of(pickled: bytes) -> Order:
         order: Order = pickle.loads(pickled)
         cpus.keep_to(order.cpus)
         if not order.leads:  # else it depends on the template whether something of the user's runs in it
-            limits.begin(order.name, order.memory_limit)
+            memory_limit.begin(order.name, order.memory_limit)
         load(order.template)
         return order
     finally:

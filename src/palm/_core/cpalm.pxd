@@ -294,10 +294,10 @@ cdef extern from "palm.h" nogil:
         palm_at_work at_work
         palm_function_counters functions[64]
         palm_memory memory
-    void palm_limit_set(uint64_t limit, uint64_t reserved)
-    void palm_limit_room(uint64_t bytes)
-    void palm_limit_trim()
-    uint64_t palm_limit_had()
+    void palm_memory_limit_set(uint64_t limit, uint64_t reserved)
+    void palm_memory_limit_room(uint64_t bytes)
+    void palm_memory_limit_trim()
+    uint64_t palm_memory_limit_had()
     void palm_memory_watch(palm_memory *memory, uint64_t limit)
     void palm_memory_ended(palm_memory *memory, bint lacked)
     void palm_count(uint64_t *counter, uint64_t n)

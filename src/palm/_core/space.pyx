@@ -333,22 +333,22 @@ def wait_end() -> None:
 def limit_memory(uint64_t limit, uint64_t reserved) -> None:
     """This process's private memory is bounded from now on: by so many bytes, beside those that are reserved, and never
     touched."""
-    palm_limit_set(limit, reserved)
+    palm_memory_limit_set(limit, reserved)
 
 
 def memory_room(bytes=None) -> None:
     """It may have so many more; None: as many as there are."""
-    palm_limit_room(<uint64_t> -1 if bytes is None else <uint64_t> bytes)
+    palm_memory_limit_room(<uint64_t> -1 if bytes is None else <uint64_t> bytes)
 
 
 def trim_memory() -> None:
     """What malloc has free goes back; its addresses stay."""
-    palm_limit_trim()
+    palm_memory_limit_trim()
 
 
 def memory_had() -> int:
     """Bytes that there are of those that are bounded."""
-    return palm_limit_had()
+    return palm_memory_limit_had()
 
 
 def watch_memory(uint64_t limit) -> None:
