@@ -11,7 +11,7 @@ import contextlib
 from collections.abc import Iterator
 from typing import Any
 
-from palm import applying, host_server, places
+from palm import applying, machine_server, places
 from palm.cluster import Cluster
 from palm.config import Configuration
 from palm.directory import AWAY
@@ -32,10 +32,10 @@ class Part:
         self._cluster = Cluster(_part_of=places.find(address))
         self._servers: list[str] = []
         self._is_over = False
-        self._own = host_server.NAME + self._cluster.name  # there may be another part on this host
+        self._own = machine_server.NAME + self._cluster.name  # there may be another part on this host
         log = str(self._cluster._logs.path)
         try:
-            self._cluster._begin_own("palm.host_server:JoinedHost", self._own, {"log": log})
+            self._cluster._begin_own("palm.machine_server:JoinedMachine", self._own, {"log": log})
         except BaseException:
             self._cluster.close()
             raise

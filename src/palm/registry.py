@@ -10,10 +10,10 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from palm import host_server, places
+from palm import machine_server, places
 from palm.cache import SERVER as CACHE
 from palm.directory import COMING, REGISTRY
-from palm.host_server import HostServer
+from palm.machine_server import MachineServer
 from palm.store import Store
 from palm.template import function
 from palm.tenure import LINGER
@@ -25,7 +25,7 @@ _NOWHERE: dict[str, Any] = {"where": b"", "page": [0, 0, 0, 0]}
 JOINING = 1.0  # seconds in which others that have joined its predecessor join it too
 
 
-class Registry(HostServer):
+class Registry(MachineServer):
     """Names, addresses, functions; a process of its own, supervised by whoever started the cluster. Answers for the
     host where that is."""
 
@@ -67,7 +67,7 @@ class Registry(HostServer):
         server["client"] = self.message.client
         self.known[server["name"]] = server
         self.states.pop(server["name"], None)
-        if server["name"].startswith(host_server.NAME):
+        if server["name"].startswith(machine_server.NAME):
             self._note_host(server)
         self._store.commit()
         return ""
@@ -242,7 +242,7 @@ class Registry(HostServer):
 
     @function
     def hosts(self) -> list[dict[str, Any]]:
-        """What answers for them (`HostServer`): this registry, and a server on each that has joined."""
+        """What answers for them (`MachineServer`): this registry, and a server on each that has joined."""
         here: dict[str, Any] = {"name": REGISTRY, "host": socket.gethostname(), "where": places.pid_namespace()}
         here |= {"address": self.address, "pid": os.getpid(), "state": "running"}
         return [here, *(h | self._of_host(n) for n, h in self._hosts.items())]
