@@ -2,7 +2,7 @@
  *
  * What a process whose private memory is bounded says of it on its page when it dies: native code that gets no memory
  * aborts, or writes to address 0, and nobody else can see why. */
-#include "palm.h"
+#include "palm_memory.h"
 
 #include <signal.h>
 #include <string.h>

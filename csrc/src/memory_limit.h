@@ -3,7 +3,7 @@
 #ifndef PALMI_MEMORY_LIMIT_H
 #define PALMI_MEMORY_LIMIT_H
 
-#include "palm.h"
+#include "palm_memory.h"
 
 /* Addresses of ours that are to be mapped, of which little is ever touched, do not count; negative: they are gone. */
 void palmi_memory_limit_reserve(int64_t bytes);

@@ -3,8 +3,8 @@
  * What node.c, hello.c, receive.c, attend.c (receiving), link.c (sending) and local.c (both, within a host) share.
  * Everything below node->lock and node->receiving is guarded by these, of which receiving is taken first; the fields above
  * are written once. */
-#ifndef PALM_NODE_INTERNAL_H
-#define PALM_NODE_INTERNAL_H
+#ifndef PALMI_NODE_INTERNAL_H
+#define PALMI_NODE_INTERNAL_H
 
 #include "batch.h"
 #include "curve.h"
