@@ -15,12 +15,12 @@ from rich.console import Console
 from rich.text import Text
 
 from palm import log_files, places
-from palm.directory import REGISTRY
 from palm.errors import NotFound
 from palm.log_reader import Reader
 from palm.log_reading import Line
 from palm.log_record import Record, Wanted, encoded, is_of, process_of
 from palm.log_views import Files, Running
+from palm.own_names import REGISTRY, is_own
 
 if TYPE_CHECKING:
     from palm.client import Client
@@ -42,7 +42,7 @@ def check(log: Files | Running, server: str) -> None:
     """NotFound: there is no server, or worker, of this name."""
     there = sorted({part for name in log.names() for part in (name, name.partition("/")[0])})
     if server and server != REGISTRY and not any(is_of(name, server) for name in there):
-        others = [name for name in there if name.partition("/")[0] != REGISTRY]
+        others = [name for name in there if not is_own(name)]
         raise NotFound(
             f"there is no server {server!r} in this log; there are: {', '.join(others) or 'none'}, {REGISTRY}"
         )

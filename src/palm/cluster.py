@@ -26,10 +26,10 @@ from palm.amounts import parse_memory
 from palm.births import Births
 from palm.child import Child
 from palm.client import Client
-from palm.directory import REGISTRY
 from palm.errors import Disconnected, PalmError
 from palm.nurseries import THREADS
 from palm.options import Options, Prepared, Spec
+from palm.own_names import CACHE, REGISTRY, is_own
 from palm.process import Order, load
 from palm.reports import Reports
 from palm.restarts import Policy
@@ -170,10 +170,8 @@ class Cluster:
         """is_led: there is a leader somewhere else, which gets more workers."""
         self._check()
         cls = load(spec.template)
-        name = places.check_name(spec.name or cls.__name__.lower(), "the server")
+        name = _name_of(spec.name, cls)
         check_start(cls, spec.workers, spec.setup)
-        if name == REGISTRY:
-            raise ValueError(f"{REGISTRY!r} is the name of the cluster's own server: give another one")
         there = self._servers()
         if name in there and not replace:
             raise ValueError(f"there is a server {name!r} already: give another name, or replace=True")
@@ -225,7 +223,7 @@ class Cluster:
         return Order(template, name, self.address, str(self._directory))
 
     def _begin_caches(self) -> None:
-        self._begin_own("palm.cache_server:CacheServer", cache.SERVER, {"directory": str(self._directory)})
+        self._begin_own("palm.cache_server:CacheServer", CACHE, {"directory": str(self._directory)})
 
     def _begin_own(self, template: str, name: str, setup: dict[str, Any]) -> None:
         """One of PALM's own servers. Nobody need wait for it: the registry knows, or will, that it is on its way."""
@@ -450,9 +448,17 @@ def _check_not_imported(does: str) -> None:
 
 def _when_it_ends(child: Child) -> int:
     """Those whom others need at their end are there for longer: a worker's leader, the caches, everybody's registry."""
-    if child.server.partition("/")[0] == REGISTRY:
+    if is_own(child.server):
         return 3 if child.name == REGISTRY else 2
     return 0 if "/" in child.name else 1
+
+
+def _name_of(name: str | None, cls: type[Server]) -> str:
+    """Of a server of a user."""
+    name = places.check_name(name or cls.__name__.lower(), "the server")
+    if is_own(name):
+        raise ValueError(f"{REGISTRY!r} is the name of the cluster's own server: give another one")
+    return name
 
 
 def _check_workers(workers: int, is_parallel: bool) -> None:
@@ -527,7 +533,7 @@ def serve(
     _check_setup(cls, setup)
     order = Order(
         cls,
-        places.check_name(name or cls.__name__.lower(), "the server"),
+        _name_of(name, cls),
         registry := places.find(address),
         str(places.directory_of(registry) or ""),
         setup=setup,

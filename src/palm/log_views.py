@@ -9,11 +9,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from palm import log_files
-from palm.directory import REGISTRY
 from palm.errors import Disconnected
 from palm.log_files import Page
 from palm.log_record import Wanted
 from palm.machines import Machines, Question
+from palm.own_names import REGISTRY
 
 if TYPE_CHECKING:
     from palm.client import Client

@@ -14,8 +14,6 @@ from palm import log_files, pages
 from palm.log_record import Wanted
 from palm.template import Server, function
 
-NAME = "registry/host-"  # how its name begins, which no server of a user can have; the registry is one, too
-
 
 class MachineServer(Server):
     """A process on each machine of a cluster, which clients ask by `palm.machines`.

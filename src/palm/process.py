@@ -25,6 +25,7 @@ from typing import TYPE_CHECKING, Any, cast
 from palm import cpus, gil, memory_limit, places
 from palm._core import space as core_space
 from palm.errors import ConfigError
+from palm.own_names import is_own
 from palm.polling import readable
 from palm.suspects import Suspect
 from palm.template import Reduce, Server, Source, exposure
@@ -74,7 +75,7 @@ class Order:
     @property
     def is_ours(self) -> bool:
         """It runs no user code."""
-        return self.is_registry or self.name.startswith("registry/")
+        return is_own(self.name)
 
     @property
     def process(self) -> str:
