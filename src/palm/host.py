@@ -110,7 +110,7 @@ class Host:
         self._event: core.Event | None = None
         self._assignment: Assignment | None = None
         self._message_cache: tuple[int, Message] | None = None
-        self.at = -1
+        self.place = loop.Place()
         self.members: Sequence[int] = ()  # of the batch function that runs
         self._reporting = False  # a leader is told how far the envelope at work has got
         self._rejected = 0
@@ -163,12 +163,16 @@ class Host:
 
     def _patience(self) -> float:
         """Seconds until there is something to do, if nothing comes."""
-        due = min(self._retries.due(), self._generators.due())
         most = 0.0 if self.stopping and not self._holds_out() else IDLE
+        due = self._generators.due()
+        if self._retries:
+            due = min(due, self._retries.due())
         return most if due == math.inf else min(most, max(0.0, due - time.monotonic()))
 
     def _forget_what_was_early(self) -> None:
         """All that had come before it has been worked on."""
+        if not (self._given_up_in or self._cancelled_early or self._stopped_early):
+            return
         self._cancelled_early.clear()
         self._stopped_early.clear()
         for job in self._given_up_in:
@@ -422,16 +426,19 @@ class Host:
             self._outlets.flush_all(a)
         finally:
             self._event = self._assignment = self._message_cache = None
-            self.at = -1
+            self.place.at = -1
+
+    @property
+    def at(self) -> int:
+        """The record whose function runs, or that is dealt with; -1: none."""
+        return self.place.at
 
     def _run(self, event: core.Event, a: Assignment, first: int, end: int) -> None:
         assert a.function is not None and a.work is not None and a.signature is not None
         out, job = self._outlets.onward(a).batch, a.job
         if not a.signature.batch:
-            loop.run(
-                *(event, first, end, a.function, a.parameters, a.work, out, self, To),
-                *(job.making, a.refused, a.tried, job.given_up),
-            )
+            told = job.making, a.refused, a.tried, job.given_up
+            loop.run(event, first, end, a.function, a.parameters, a.work, out, self, To, *told)
             return
         spread = functools.partial(a.signature.spread, self.name)
         run_stacked(
