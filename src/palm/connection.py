@@ -28,6 +28,7 @@ from typing import Any, Protocol
 from palm import addresses, ways
 from palm._core import node as core
 from palm._core.lock import Condition, check_signals
+from palm._core.node import DATA, FORGET, GONE, LOST, MESSAGE, OPEN, READY
 from palm._core.payload import BlockLost
 from palm.errors import Disconnected
 
@@ -154,7 +155,7 @@ class Connection:
         """Tell the peer what a handle means."""
         batch = core.Batch()
         batch.put(meaning, 0)
-        self.send(link, core.OPEN, handle, hop, batch)
+        self.send(link, OPEN, handle, hop, batch)
 
     def send(self, link: int, says: int, handle: int, hop: int, batch: core.Batch) -> bool:
         sent = self.send_kept(link, says, handle, hop, batch)
@@ -215,7 +216,13 @@ class Connection:
             self._waiters -= 1
 
     def _ask_idle(self) -> None:
-        self._patience = min([work.idle() for work in list(self.works.values())], default=1.0)
+        works = list(self.works.values())
+        patience = LONG if works else 1.0
+        for work in works:
+            idle = work.idle()
+            if idle < patience:  # `min` would parse its arguments for as long as all the rest takes
+                patience = idle
+        self._patience = patience
 
     def nudge(self) -> None:
         """What others wait for may have changed."""
@@ -244,6 +251,8 @@ class Connection:
 
     def call_later(self) -> None:
         """Does what has to be done without the lock: all of it, whatever some of it raises."""
+        if not self.later:  # else an IndexError would be made, and thrown away, at each wait
+            return
         raised: BaseException | None = None
         while (call := _first_of(self.later)) is not None:
             try:
@@ -254,11 +263,11 @@ class Connection:
             raise raised
 
     def _dispatch(self, event: core.Event) -> None:
-        if event.kind == core.MESSAGE:
+        if event.kind == MESSAGE:
             self._message(event)
-        elif event.kind == core.READY:
+        elif event.kind == READY:
             self._ready.add(event.link)
-        elif event.kind == core.GONE:
+        elif event.kind == GONE:
             self._gone[event.link] = event.reason
             self._incoming = {k: w for k, w in self._incoming.items() if k[0] != event.link}
             for told in self.on_gone:
@@ -268,14 +277,14 @@ class Connection:
 
     def _message(self, event: core.Event) -> None:
         key = (event.link, event.handle)
-        if event.says == core.DATA:
+        if event.says == DATA:
             work = self._incoming.get(key)
             if work is not None:
                 self._receive(work, event)
-            elif not event.handle and len(event) and event.form(0) == core.LOST:
+            elif not event.handle and len(event) and event.form(0) == LOST:
                 for other in list(self.works.values()):
                     other.missed(event.link)
-        elif event.says == core.OPEN:
+        elif event.says == OPEN:
             try:
                 meaning = event.value(0)
                 work = self.works.get(meaning["job"])
@@ -287,7 +296,7 @@ class Connection:
                 self._incoming[key] = work
             else:
                 self.later.append(functools.partial(self._forget, event.link, meaning["job"]))
-        elif event.says == core.FORGET:
+        elif event.says == FORGET:
             self._incoming.pop(key, None)
         event.done()
 
@@ -301,7 +310,7 @@ class Connection:
         over = core.Batch()
         over.job(job)
         for link in links:
-            self.send_kept(link, core.FORGET, 0, 0, over)
+            self.send_kept(link, FORGET, 0, 0, over)
 
     def _receive(self, work: Work, event: core.Event) -> None:
         """A signal handler may raise in the little Python that there is in it, as where a dtype is seen first: what has
@@ -341,7 +350,7 @@ class Connection:
 
     def check(self) -> None:
         """RuntimeError in a forked child, Disconnected when it is closed."""
-        if self.is_forked():
+        if _pid != self._pid:
             raise RuntimeError(
                 "a client cannot be used in a forked child: make a new one in a process started with spawn or exec"
             )

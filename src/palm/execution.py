@@ -91,7 +91,7 @@ class Execution:
         self._event: core.Event | None = None
         self._assignment: Assignment | None = None
         self._message_cache: tuple[int, Message] | None = None
-        self.at = -1
+        self.place = loop.Place()
         self.members: Sequence[int] = ()  # of the batch function that runs
         self._reporting = False  # a leader is told how far the envelope at work has got
         self._complained = -COMPLAINS_EVERY
@@ -115,16 +115,19 @@ class Execution:
             self._outlets.flush_all(a)
         finally:
             self._event = self._assignment = self._message_cache = None
-            self.at = -1
+            self.place.at = -1
+
+    @property
+    def at(self) -> int:
+        """The record whose function runs, or that is dealt with; -1: none."""
+        return self.place.at
 
     def _run(self, event: core.Event, a: Assignment, first: int, end: int) -> None:
         assert a.function is not None and a.work is not None and a.signature is not None
         out, job = self._outlets.onward(a).batch, a.job
         if not a.signature.batch:
-            loop.run(
-                *(event, first, end, a.function, a.parameters, a.work, out, self, To),
-                *(job.making, a.refused, a.tried, job.given_up),
-            )
+            told = job.making, a.refused, a.tried, job.given_up
+            loop.run(event, first, end, a.function, a.parameters, a.work, out, self, To, *told)
             return
         spread = functools.partial(a.signature.spread, self.name)
         run_stacked(

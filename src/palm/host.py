@@ -108,12 +108,16 @@ class Host(Execution):
 
     def _patience(self) -> float:
         """Seconds until there is something to do, if nothing comes."""
-        due = min(self._retries.due(), self._generators.due())
         most = 0.0 if self.stopping and not self._holds_out() else IDLE
+        due = self._generators.due()
+        if self._retries:
+            due = min(due, self._retries.due())
         return most if due == math.inf else min(most, max(0.0, due - time.monotonic()))
 
     def _forget_what_was_early(self) -> None:
         """All that had come before it has been worked on."""
+        if not (self._given_up_in or self._cancelled_early or self._stopped_early):
+            return
         self._cancelled_early.clear()
         self._stopped_early.clear()
         for job in self._given_up_in:
