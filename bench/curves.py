@@ -78,7 +78,7 @@ def main(args: Sequence[str]) -> int:
     found = parser.parse_args(args)
     if unknown := set(found.names) - set(CURVES):
         parser.error(f"no curve {', '.join(sorted(unknown))}; there are {', '.join(CURVES)}")
-    rounds = found.rounds or (1 if found.quick else 7)
+    rounds = (1 if found.quick else 7) if found.rounds is None else found.rounds
     if rounds < 1:
         parser.error(f"--rounds {rounds}: at least 1")
     if found.quick and found.out == OUT:

@@ -121,25 +121,42 @@ def functions(count: int) -> Iterator[Measure]:
 
 @contextlib.contextmanager
 def jobs(at_once: int) -> Iterator[Measure]:
-    """The same jobs at each point, so many of them at once: they begin to send when all of these are open."""
+    """The same jobs at each point, so many of them at once: they begin to send when all of these are open. And calls,
+    while so many jobs are open that wait for their inputs."""
     with palm.Cluster() as cluster:
         step = f"{cluster.start(Same, name='a')}.same"
         client = cluster.client()
 
-        def inputs(gate: threading.Event) -> Iterator[bytes]:
-            gate.wait()
-            yield from itertools.repeat(SMALL, PER_JOB)
+        @contextlib.contextmanager
+        def opened() -> Iterator[tuple[list[palm.Job], threading.Event]]:
+            gate = threading.Event()
+
+            def inputs() -> Iterator[bytes]:
+                gate.wait()
+                yield from itertools.repeat(SMALL, PER_JOB)
+
+            group = [client.job(step, inputs()) for _ in range(at_once)]
+            try:
+                yield group, gate
+            finally:
+                gate.set()
+                for job in group:
+                    job.wait()
 
         def work(n: int) -> int:
             done = 0
             while done < n:
-                gate = threading.Event()
-                group = [client.job(step, inputs(gate)) for _ in range(at_once)]
-                gate.set()
-                done += sum(1 for job in group for _ in job)
+                with opened() as (group, gate):
+                    gate.set()
+                    done += sum(1 for job in group for _ in job)
             return done
 
-        yield lambda n: {"jobs": cost(lambda: work(n))}
+        def measure(n: int) -> dict[str, Line]:
+            line = cost(lambda: work(n))
+            with opened():
+                return {"jobs": line, "calls beside": cost(lambda: calls(client, step, lone(n)))}
+
+        yield measure
 
 
 @contextlib.contextmanager
