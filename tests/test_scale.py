@@ -8,6 +8,7 @@ import pytest
 from conftest import eventually
 
 import palm
+from palm.connection import ASK_MOST
 
 N = int(os.environ.get("PALM_SCALE", "12"))
 
@@ -67,3 +68,56 @@ def test_idle(cluster):
         f"registry {resident(registry)} KiB, {len(os.listdir(f'/proc/{registry}/fd'))} files; "
         f"a server {resident(servers['s0'])} KiB"
     )
+
+
+@pytest.fixture
+def two():
+    with palm.Cluster() as cluster:
+        for name in ("s0", "s1"):
+            cluster.start(Idle, name=name)
+        yield cluster
+
+
+class Open:
+    """Work of a client that has nothing to do for the moment."""
+
+    def __init__(self, key: bytes) -> None:
+        self.key, self.asked = key, 0
+
+    def idle(self) -> float:
+        self.asked += 1
+        return 1.0
+
+
+def test_a_call_does_not_ask_all_that_is_open(two):
+    with two.client() as client:
+        client.call("s0.same", 0)
+        works = [Open(i.to_bytes(16)) for i in range(1000)]
+        for work in works:
+            client._connection.add(work)
+        began = time.monotonic()
+        for i in range(200):
+            assert client.call("s0.same", i) == i
+        looks = (time.monotonic() - began) / ASK_MOST + 1
+        for work in works:
+            client._connection.remove(work)
+        assert 1 <= sum(work.asked for work in works) / len(works) <= looks
+
+
+def test_what_has_come_to_an_end_leaves_no_place(two):
+    """What servers have opened is found by job, and forgotten with it or with them."""
+    with two.client() as client:
+        connection = client._connection
+        jobs = [client.job(["s0.same", f"s{i % 2}.same"], range(3)) for i in range(10)]
+        for job in jobs:
+            assert sorted(job) == [0, 1, 2]
+        assert client.call("s1.same", 1) == 1
+        assert set(connection._incoming) == set().union(*connection._opened.values())
+        assert connection._opened.keys() <= connection.works.keys()
+        [links] = {
+            work.key: work.route.links for work in connection.works.values() if "s1.same" in work.route.steps
+        }.values()
+        two.stop("s1")
+        connection.wait(lambda: connection.is_gone(links["s1"]), 10)
+        assert links["s1"] not in {link for link, _ in connection._incoming}
+        assert set(connection._incoming) == set().union(*connection._opened.values())

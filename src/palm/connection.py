@@ -36,6 +36,8 @@ log = logging.getLogger("palm")
 Outcome = tuple[int, int, tuple[int, ...], Any]  # form, number, path, value
 Settled = tuple[Any, Any, BaseException | None]  # future, value, error
 LONG = 3600.0  # seconds: who waits for ever looks again so often
+ASK_EACH = 20e-6  # seconds, for each work there is, between two looks at what they hold: some 50 times what it takes
+ASK_MOST = 0.02  # seconds between two looks, however many there are
 
 
 class Work(Protocol):
@@ -110,6 +112,7 @@ class Connection:
         self.settled: collections.deque[Settled] = collections.deque()  # for a thread in which no handler runs
         self.awaited = 0  # futures that are open, which no thread waits for in `wait`
         self._incoming: dict[tuple[int, int], Work] = {}
+        self._opened: dict[bytes, set[tuple[int, int]]] = {}  # by the key of the work: its places in `_incoming`
         self._ready: set[int] = set()
         self._gone: dict[int, int] = {}
         self.on_gone: list[Callable[[int], None]] = []  # with the lock
@@ -117,6 +120,7 @@ class Connection:
         self._pumping = False
         self._waiters = 0  # threads in changed.wait
         self._patience = 1.0  # seconds between two looks at what the works hold
+        self._ask_at = 0.0  # not sooner than then
         self.closed = False
         self._pid = _pid
 
@@ -216,7 +220,13 @@ class Connection:
             self._waiters -= 1
 
     def _ask_idle(self) -> None:
+        """Not each time that somebody waits: what a call costs must not grow with what else is open."""
+        now = time.monotonic()
+        if now < self._ask_at:
+            self._patience = min(self._patience, ASK_MOST)
+            return
         works = list(self.works.values())
+        self._ask_at = now + min(ASK_MOST, ASK_EACH * len(works))
         patience = LONG if works else 1.0
         for work in works:
             idle = work.idle()
@@ -269,7 +279,8 @@ class Connection:
             self._ready.add(event.link)
         elif event.kind == GONE:
             self._gone[event.link] = event.reason
-            self._incoming = {k: w for k, w in self._incoming.items() if k[0] != event.link}
+            for place in [place for place in self._incoming if place[0] == event.link]:
+                self._shut(place)
             for told in self.on_gone:
                 told(event.link)
             for work in list(self.works.values()):
@@ -293,12 +304,22 @@ class Connection:
                 self.later.append(lambda: log.warning("an OPEN that cannot be read: %s", why))
                 return
             if work is not None:
+                self._shut(key)
                 self._incoming[key] = work
+                self._opened.setdefault(work.key, set()).add(key)
             else:
                 self.later.append(functools.partial(self._forget, event.link, meaning["job"]))
         elif event.says == FORGET:
-            self._incoming.pop(key, None)
+            self._shut(key)
         event.done()
+
+    def _shut(self, place: tuple[int, int]) -> None:
+        work = self._incoming.pop(place, None)
+        if work is not None:
+            places = self._opened[work.key]
+            places.discard(place)
+            if not places:
+                del self._opened[work.key]
 
     def _forget(self, link: int, job: Any) -> None:
         """Who has opened a handle for a job that is over has not heard of its end, or has lost who should have told."""
@@ -340,9 +361,10 @@ class Connection:
         """Returns the links to all who have opened a handle for it; who does so later is told that it is over."""
         with self.changed:
             self.works.pop(work.key, None)
-            links = {link for (link, _), other in self._incoming.items() if other is work}
-            self._incoming = {k: w for k, w in self._incoming.items() if w is not work}
-        return links
+            places = self._opened.pop(work.key, set())
+            for place in places:
+                del self._incoming[place]
+        return {link for link, _ in places}
 
     def is_forked(self) -> bool:
         """True in a child of the process that made it."""
