@@ -19,12 +19,14 @@ def environment(name: str) -> Path:
 
 def enter(where: Path, *installs: Sequence[str], stamp: str = "") -> None:
     """Continues in the interpreter of that environment; made anew, with one ``pip install`` after another, if there is
-    none, or one of another stamp."""
+    none, or one of another stamp. ``$PALM_BENCH_INSTALL`` "no": Unavailable instead of making it."""
     if Path(sys.prefix).resolve() == where.resolve():
         return
     python = str(where / "bin" / "python")
     complete = where / "complete"
     if not complete.exists() or complete.read_text() != stamp:
+        if os.environ.get("PALM_BENCH_INSTALL") == "no":
+            raise rounds.Unavailable("not installed; palm bench without --quick does it, once")
         _run(sys.executable, "-m", "venv", "--clear", str(where))
         for what in installs:
             _run(python, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", *what)

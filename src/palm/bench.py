@@ -58,7 +58,7 @@ def _print(console: Any, runs: Sequence[Run], options: Options) -> None:
 
 def _versions_of(workload: Workload, options: Options) -> dict[str, dict[str, str]]:
     results: Results = {case.name: {} for case in workload.cases}
-    with contestants(workload, options.peers, results) as running:
+    with contestants(workload, options.peers, results, install=not options.quick) as running:
         found = {name: c.versions for name, c in running.items()}
     absent = results[workload.cases[0].name]
     return found | {name: {"not measured": r.absent} for name, r in absent.items()}

@@ -20,6 +20,7 @@ from typing import Any
 from palm.bench_workloads import PEER_LIMITS, Case, Workload
 
 PATIENCE = 180.0  # seconds that a contestant has to set itself up, or to answer
+INSTALL = "PALM_BENCH_INSTALL"  # in a peer's surroundings; "no": it does not make an environment that is not there
 
 Request = dict[str, Any]
 Answer = dict[str, Any]
@@ -36,10 +37,11 @@ class Unavailable(Exception):
 class Contestant:
     """A process that measures a round a request. It ends when its standard input does."""
 
-    def __init__(self, command: Sequence[str], *, one_core: bool = False) -> None:
+    def __init__(self, command: Sequence[str], *, one_core: bool = False, install: bool = True) -> None:
         core = min(os.sched_getaffinity(0))
         self.process = subprocess.Popen(
             command,
+            env=os.environ if install else os.environ | {INSTALL: "no"},
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
@@ -146,8 +148,14 @@ class Options:
 
 
 @contextlib.contextmanager
-def contestants(workload: Workload, peers: Path | None, results: Results) -> Iterator[dict[str, Contestant]]:
-    """Those that could be started; the others have left their reason in `results`."""
+def contestants(
+    workload: Workload, peers: Path | None, results: Results, *, install: bool = True
+) -> Iterator[dict[str, Contestant]]:
+    """Those that could be started; the others have left their reason in `results`.
+
+    install : bool
+        Environments of peers that are not there are made.
+    """
     commands = {
         "palm": [sys.executable, "-c", f"from palm.bench_palm import contestant; contestant({workload.ours!r})"]
     }
@@ -157,7 +165,7 @@ def contestants(workload: Workload, peers: Path | None, results: Results) -> Ite
     try:
         for name, command in commands.items():
             try:
-                running[name] = Contestant(command, one_core=workload.one_core)
+                running[name] = Contestant(command, one_core=workload.one_core, install=install)
             except (Failed, Unavailable, OSError) as e:
                 for case in workload.cases:
                     results[case.name][name] = Result(absent=str(e), broken=not isinstance(e, Unavailable))
@@ -169,7 +177,7 @@ def contestants(workload: Workload, peers: Path | None, results: Results) -> Ite
 
 def measure(workload: Workload, options: Options, progress: Callable[[str], None]) -> Run:
     results: Results = {case.name: {} for case in workload.cases}
-    with contestants(workload, options.peers, results) as running:
+    with contestants(workload, options.peers, results, install=not options.quick) as running:
         for i in range(options.rounds + 1):
             for case in workload.cases:
                 for name, c in list(running.items()):
