@@ -87,6 +87,19 @@ def stream() -> Iterator[Measure]:
         yield measure
 
 
+@contextlib.contextmanager
+def chain() -> Iterator[Measure]:
+    with palm.Cluster() as cluster:
+        steps = [f"{cluster.start('palm.bench_palm:Same', name=name)}.same" for name in "abc"]
+        client = cluster.client()
+
+        def measure(request: Request) -> Answer:
+            n = request["n"]
+            return {"value": _rate(client, steps, [bytes(request["size"]) for _ in range(n)], n)}
+
+        yield measure
+
+
 def _rate(client: palm.Client, steps: list[str], messages: Any, n: int) -> float:
     began = time.perf_counter()
     results = list(client.job(steps, messages))
@@ -210,6 +223,7 @@ def importing() -> Iterator[Measure]:
 OURS = {
     "roundtrip": roundtrip,
     "stream": stream,
+    "chain": chain,
     "pipeline": pipeline,
     "tracking": tracking,
     "batch": batch,
