@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import importlib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,7 @@ import pytest
 from palm import bench
 from palm.bench_report import object_of, table_of
 from palm.bench_rounds import Contestant, Options, Result, Results, contestants, measure, one_round
-from palm.bench_workloads import WORKLOADS, Case, Peer, Workload
+from palm.bench_workloads import MAKESPAN_TARGETS, WORKLOADS, Case, Peer, Workload, durations
 
 HERE = Path(__file__).resolve().parent
 
@@ -108,3 +109,10 @@ def test_quick_makes_no_environment(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     assert found.absent.startswith("not installed")
     assert not found.broken
     assert not list(tmp_path.iterdir())
+
+
+def test_peers_sleep_as_long_as_palm(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(HERE / "peers")
+    uneven = importlib.import_module("uneven")
+    assert [uneven.durations(case, 400) for case in MAKESPAN_TARGETS] == [durations(c, 400) for c in MAKESPAN_TARGETS]
+    assert sum(durations("random", 400)) == pytest.approx(1.16)

@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Sequence
+from importlib import metadata
 from pathlib import Path
 
 import rounds
@@ -32,6 +33,17 @@ def enter(where: Path, *installs: Sequence[str], stamp: str = "") -> None:
             _run(python, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", *what)
         complete.write_text(stamp)
     os.execv(python, [python, *sys.argv])
+
+
+def compete(name: str, pinned: Sequence[str], setups: dict[str, rounds.Setup]) -> None:
+    """`rounds.main` in an environment of that name, which has these packages."""
+    try:
+        enter(environment(name), pinned, stamp=" ".join(pinned))
+    except (rounds.Unavailable, OSError) as e:
+        rounds.say({"unavailable": str(e)})
+    else:
+        packages = [p.partition("==")[0] for p in pinned]
+        rounds.main(setups, lambda: {p: metadata.version(p) for p in packages})
 
 
 def _run(*command: str) -> None:

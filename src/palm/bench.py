@@ -49,8 +49,8 @@ def _print(console: Any, runs: Sequence[Run], options: Options) -> None:
     for check in [c for run in runs for c in checks(run)]:
         console.print(f"{check.what}: {check.value}   [{'green' if check.held else 'red'}]{check.target}[/]")
     console.print(
-        f"us, ms: less is better; /s: more. Medians of {options.rounds} interleaved rounds; {m['cores']} cores, "
-        f"{m['processor']}; load {m['load']:.1f}."
+        f"us, ms, x ideal: less is better; /s: more. Medians of {options.rounds} interleaved rounds; "
+        f"{m['cores']} cores, {m['processor']}; load {m['load']:.1f}."
     )
     if options.quick:
         console.print("--quick: to see that it works; the figures mean nothing.")

@@ -16,7 +16,7 @@ import numpy as np
 
 import palm
 from palm.bench_rounds import Options, Result, Run, ratios
-from palm.bench_workloads import BATCH_TARGET, IMPORT_TARGET, SIZES_TARGET, Case
+from palm.bench_workloads import BATCH_TARGET, IMPORT_TARGET, MAKESPAN_TARGETS, SIZES_TARGET, Case
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -66,7 +66,21 @@ def _batch_checks(run: Run) -> list[Check]:
     return [Check("stacked over one by one", what, f">= {BATCH_TARGET:g}", middle >= BATCH_TARGET)]
 
 
-_CHECKS = {"pipeline": _pipeline_checks, "batch": _batch_checks, "import": _import_checks}
+def _makespan_checks(run: Run) -> list[Check]:
+    ours = {case: run.results[case]["palm"] for case in MAKESPAN_TARGETS}
+    return [
+        Check(f"PALM, {case}", f"{r.median:.3f} x ideal", f"<= {target}", r.median <= target)
+        for case, target in MAKESPAN_TARGETS.items()
+        if (r := ours[case]).measured
+    ]
+
+
+_CHECKS = {
+    "pipeline": _pipeline_checks,
+    "makespan": _makespan_checks,
+    "batch": _batch_checks,
+    "import": _import_checks,
+}
 
 
 def _span(values: Sequence[float]) -> str:
@@ -76,6 +90,8 @@ def _span(values: Sequence[float]) -> str:
 def _amount(value: float, unit: str) -> str:
     if unit == "/s":
         return f"{value:,.0f} /s".replace(",", " ")
+    if unit == "x ideal":
+        return f"{value:.3f} {unit}"
     return f"{value:,.1f} {unit}".replace(",", " ")
 
 
@@ -119,16 +135,15 @@ def _rows(run: Run, case: Case) -> Iterator[tuple[str, ...]]:
 
 def _own_span(ours: Result, case: Case) -> str:
     low, high = min(ours.values), max(ours.values)
-    return f"{low:.0f}-{high:.0f}" if case.unit == "/s" else f"{low:.1f}-{high:.1f}"
+    return f"{low:.0f}-{high:.0f}" if case.more else f"{low:.1f}-{high:.1f}"
 
 
 def _target(case: Case, peer: str, ratio: float) -> str:
     if peer not in case.targets:
         return ""
     target = case.targets[peer]
-    more = case.unit == "/s"
-    held = ratio >= target if more else ratio <= target
-    return f"[{'green' if held else 'red'}]{'>=' if more else '<='} {target}[/]"
+    held = ratio >= target if case.more else ratio <= target
+    return f"[{'green' if held else 'red'}]{'>=' if case.more else '<='} {target}[/]"
 
 
 def object_of(runs: Sequence[Run], options: Options) -> dict[str, Any]:
@@ -155,7 +170,7 @@ def _case_object(run: Run, case: Case) -> dict[str, Any]:
     return {
         "name": case.name,
         "unit": case.unit,
-        "better": "more" if case.unit == "/s" else "less",
+        "better": "more" if case.more else "less",
         "bytes": case.size,
         "palm": _result_object(ours),
         "peers": {

@@ -19,7 +19,8 @@ from typing import Any
 
 from palm.bench_workloads import PEER_LIMITS, Case, Workload
 
-PATIENCE = 180.0  # seconds that a contestant has to set itself up, or to answer
+PATIENCE = 180.0  # seconds that a contestant has to answer
+SETUP_PATIENCE = 900.0  # and to set itself up, for which it may have to make an environment
 INSTALL = "PALM_BENCH_INSTALL"  # in a peer's surroundings; "no": it does not make an environment that is not there
 
 Request = dict[str, Any]
@@ -50,7 +51,7 @@ class Contestant:
         )
         self._said = b""
         self._complained = b""
-        self.versions: dict[str, str] = self._answer().get("versions", {})
+        self.versions: dict[str, str] = self._answer(SETUP_PATIENCE).get("versions", {})
 
     def ask(self, request: Request) -> Answer:
         assert self.process.stdin is not None
@@ -59,17 +60,17 @@ class Contestant:
             self.process.stdin.flush()
         except BrokenPipeError:
             raise Failed(self._reason()) from None
-        return self._answer()
+        return self._answer(PATIENCE)
 
-    def _answer(self) -> Answer:
-        answer: Answer = json.loads(self._line())
+    def _answer(self, patience: float) -> Answer:
+        answer: Answer = json.loads(self._line(patience))
         if "unavailable" in answer:
             raise Unavailable(answer["unavailable"])
         return answer
 
-    def _line(self) -> bytes:
+    def _line(self, patience: float) -> bytes:
         assert self.process.stdout is not None and self.process.stderr is not None
-        end = time.monotonic() + PATIENCE
+        end = time.monotonic() + patience
         streams = [self.process.stdout, self.process.stderr]
         while b"\n" not in self._said:
             for stream in select.select(streams, [], [], max(0.0, end - time.monotonic()))[0]:
@@ -83,7 +84,7 @@ class Contestant:
                 else:
                     streams.remove(stream)
             if time.monotonic() > end:
-                raise Failed(f"no answer within {PATIENCE:g} s")
+                raise Failed(f"no answer within {patience:g} s")
         line, _, self._said = self._said.partition(b"\n")
         return line
 

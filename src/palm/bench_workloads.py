@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import random
 from dataclasses import dataclass, field
 
 MIB = 1 << 20
@@ -13,11 +14,16 @@ class Case:
     """What is measured in a round. targets: by peer, what PALM promises of the ratio."""
 
     name: str
-    unit: str  # "us" or "ms": less is better; "/s": more is better
+    unit: str  # "us", "ms", or "x ideal": less is better; "/s": more is better
     n: int  # messages a round
     quick: int  # the same with --quick
     size: int = 64  # bytes of a message
     targets: dict[str, float] = field(default_factory=dict)
+
+    @property
+    def more(self) -> bool:
+        """More is better."""
+        return self.unit == "/s"
 
 
 @dataclass(frozen=True)
@@ -39,9 +45,11 @@ class Workload:
 
 FLOOR, BY_HAND, BATCHED, PYLM = "C floor", "pyzmq by hand", "pyzmq batched", "pylm"
 BYPASSED, UNCOUNTED, NUMPY = "tracking bypassed", "counters left out", "numpy"
+POOL, IMAP, LOKY, DASK, RAY = "Pool.map, chunks", "Pool.imap_unordered", "loky, chunks", "Dask", "Ray"
+PIPE, PUSH_PULL, CREDIT = "multiprocessing.Pipe", "pyzmq PUSH/PULL", "pyzmq, credit 2"
 _ROUNDTRIP = tuple(
     Peer(name, f"{program}.py", "roundtrip")
-    for name, program in ((FLOOR, "floor"), (BY_HAND, "by_hand"), (PYLM, "pylm_peer"))
+    for name, program in ((FLOOR, "floor"), (BY_HAND, "by_hand"), (PIPE, "multiprocessing_peer"), (PYLM, "pylm_peer"))
 )
 
 
@@ -111,6 +119,26 @@ WORKLOADS = (
         (Peer(BY_HAND, "by_hand_arrays.py", "pipeline"), Peer(PYLM, "pylm_peer.py", "pipeline")),
     ),
     Workload(
+        "tasks",
+        "tasks that do nothing, on two workers, results at the client",
+        "tasks",
+        (Case("no-op", "/s", 100_000, 2000, targets={POOL: 1.0}),),
+        (
+            Peer(POOL, "multiprocessing_peer.py", "tasks"),
+            Peer(PUSH_PULL, "by_hand_tasks.py", "tasks"),
+            Peer(LOKY, "loky_peer.py", "tasks"),
+            Peer(DASK, "dask_peer.py", "tasks"),
+            Peer(RAY, "ray_peer.py", "tasks"),
+        ),
+    ),
+    Workload(
+        "makespan",
+        "tasks of 1 ms, and one in ten of 20 ms, on two workers: the time for all over what their sum would take",
+        "makespan",
+        (Case("adversarial", "x ideal", 400, 100), Case("random", "x ideal", 400, 100)),
+        (Peer(CREDIT, "by_hand_tasks.py", "makespan"), Peer(IMAP, "multiprocessing_peer.py", "makespan")),
+    ),
+    Workload(
         "tracking",
         "what it costs that nothing is lost: rates beside a build of PALM that neither tracks nor repeats messages",
         "tracking",
@@ -150,4 +178,20 @@ WORKLOADS = (
 IMPORT_TARGET = 60.0  # ms
 BATCH_TARGET = 5.0  # of the rate of a batch function over that of the same one by one
 SIZES_TARGET = 1.5  # of a 64 MiB array's time over an 8 KiB one's
-PEER_LIMITS = {(PYLM, "64 MiB"): 2, (PYLM, "1 MiB"): 50, (BY_HAND, "64 MiB"): 5}  # messages a round: it is that slow
+MAKESPAN_TARGETS = {"adversarial": 1.02, "random": 1.05}
+PEER_LIMITS = {  # messages a round: it is that slow
+    (PYLM, "64 MiB"): 2,
+    (PYLM, "1 MiB"): 50,
+    (BY_HAND, "64 MiB"): 5,
+    (DASK, "no-op"): 1000,
+    (RAY, "no-op"): 2000,
+}
+
+
+def durations(case: str, n: int) -> list[float]:
+    """Seconds of the tasks of `makespan`, for peers in bench/peers/uneven.py. Each tenth is long; "adversarial": just
+    so, which gives one of two who take turns all of them."""
+    found = [0.02 if i % 10 == 0 else 0.001 for i in range(n)]
+    if case == "random":
+        random.Random(1).shuffle(found)
+    return found
