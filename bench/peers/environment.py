@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import subprocess
 import sys
@@ -35,15 +36,24 @@ def enter(where: Path, *installs: Sequence[str], stamp: str = "") -> None:
     os.execv(python, [python, *sys.argv])
 
 
-def compete(name: str, pinned: Sequence[str], setups: dict[str, rounds.Setup]) -> None:
-    """`rounds.main` in an environment of that name, which has these packages."""
+def entered(name: str, pinned: Sequence[str]) -> bool:
+    """Continues in the environment of that name, which has these packages. False if that cannot be, which is said."""
     try:
         enter(environment(name), pinned, stamp=" ".join(pinned))
     except (rounds.Unavailable, OSError) as e:
         rounds.say({"unavailable": str(e)})
-    else:
-        packages = [p.partition("==")[0] for p in pinned]
-        rounds.main(setups, lambda: {p: metadata.version(p) for p in packages})
+        return False
+    return True
+
+
+def versions(pinned: Sequence[str]) -> dict[str, str]:
+    return {p: metadata.version(p) for p in (pin.partition("==")[0] for pin in pinned)}
+
+
+def compete(name: str, pinned: Sequence[str], setups: dict[str, rounds.Setup]) -> None:
+    """`rounds.main` in an environment of that name, which has these packages."""
+    if entered(name, pinned):
+        rounds.main(setups, functools.partial(versions, pinned))
 
 
 def _run(*command: str) -> None:

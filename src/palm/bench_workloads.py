@@ -45,6 +45,7 @@ class Workload:
 
 FLOOR, BY_HAND, BATCHED, PYLM = "C floor", "pyzmq by hand", "pyzmq batched", "pylm"
 BYPASSED, UNCOUNTED, NUMPY = "tracking bypassed", "counters left out", "numpy"
+MPI, MPI_REDUCE, MPI_SENT, MPI_FUTURES = "MPI", "MPI_Reduce", "MPI, from the client", "mpi4py.futures"
 POOL, IMAP, LOKY, DASK, RAY = "Pool.map, chunks", "Pool.imap_unordered", "loky, chunks", "Dask", "Ray"
 PIPE, PUSH_PULL, CREDIT = "multiprocessing.Pipe", "pyzmq PUSH/PULL", "pyzmq, credit 2"
 _ROUNDTRIP = tuple(
@@ -68,8 +69,8 @@ WORKLOADS = (
         "roundtrip",
         "a call of a function that returns its 64 bytes",
         "roundtrip",
-        (Case("bytes", "us", 2000, 200, targets={FLOOR: 1.5}),),
-        _ROUNDTRIP,
+        (Case("bytes", "us", 2000, 200, targets={FLOOR: 1.5, MPI: 1.0}),),
+        (*_ROUNDTRIP, Peer(MPI, "mpi_peer.py", "roundtrip")),
     ),
     Workload(
         "roundtrip-1core",
@@ -90,6 +91,7 @@ WORKLOADS = (
         (
             Peer(BY_HAND, "by_hand.py", "stream"),
             Peer(BATCHED, "by_hand.py", "batched"),
+            Peer(MPI, "mpi_peer.py", "stream"),
             Peer(PYLM, "pylm_peer.py", "stream"),
         ),
     ),
@@ -101,6 +103,7 @@ WORKLOADS = (
         (
             Peer(BY_HAND, "by_hand.py", "chain"),
             Peer(BATCHED, "by_hand.py", "chain batched"),
+            Peer(MPI, "mpi_peer.py", "chain"),
             Peer(PYLM, "pylm_peer.py", "chain"),
         ),
     ),
@@ -110,13 +113,17 @@ WORKLOADS = (
         "pipeline",
         (
             Case("64 B", "us", 500, 50),
-            Case("8 KiB", "us", 500, 50, 8192),
+            Case("8 KiB", "us", 500, 50, 8192, targets={MPI: 2.0}),
             Case("1 MiB", "us", 200, 20, MIB),
             Case("64 MiB", "us", 20, 2, 64 * MIB),
             Case("rate 64 B", "/s", 20_000, 1000),
             Case("rate 8 KiB", "/s", 10_000, 500, 8192),
         ),
-        (Peer(BY_HAND, "by_hand_arrays.py", "pipeline"), Peer(PYLM, "pylm_peer.py", "pipeline")),
+        (
+            Peer(BY_HAND, "by_hand_arrays.py", "pipeline"),
+            Peer(MPI, "mpi_peer.py", "pipeline"),
+            Peer(PYLM, "pylm_peer.py", "pipeline"),
+        ),
     ),
     Workload(
         "tasks",
@@ -127,6 +134,7 @@ WORKLOADS = (
             Peer(POOL, "multiprocessing_peer.py", "tasks"),
             Peer(PUSH_PULL, "by_hand_tasks.py", "tasks"),
             Peer(LOKY, "loky_peer.py", "tasks"),
+            Peer(MPI_FUTURES, "mpi_futures.py", "tasks"),
             Peer(DASK, "dask_peer.py", "tasks"),
             Peer(RAY, "ray_peer.py", "tasks"),
         ),
@@ -136,7 +144,11 @@ WORKLOADS = (
         "tasks of 1 ms, and one in ten of 20 ms, on two workers: the time for all over what their sum would take",
         "makespan",
         (Case("adversarial", "x ideal", 400, 100), Case("random", "x ideal", 400, 100)),
-        (Peer(CREDIT, "by_hand_tasks.py", "makespan"), Peer(IMAP, "multiprocessing_peer.py", "makespan")),
+        (
+            Peer(CREDIT, "by_hand_tasks.py", "makespan"),
+            Peer(IMAP, "multiprocessing_peer.py", "makespan"),
+            Peer(MPI_FUTURES, "mpi_futures.py", "makespan"),
+        ),
     ),
     Workload(
         "tracking",
@@ -163,10 +175,14 @@ WORKLOADS = (
         "500 arrays of 1 MiB made one, by two workers; numpy: functools.reduce(np.add, ...) in one process",
         "reduce",
         (
-            Case("any order", "ms", 500, 50, MIB, targets={NUMPY: 1.0}),
+            Case("any order", "ms", 500, 50, MIB, targets={NUMPY: 1.0, MPI_REDUCE: 0.67}),
             Case("deterministic", "ms", 500, 50, MIB, targets={NUMPY: 1.0}),
         ),
-        (Peer(NUMPY, "numpy_alone.py", "reduce"),),
+        (
+            Peer(NUMPY, "numpy_alone.py", "reduce"),
+            Peer(MPI_REDUCE, "mpi_peer.py", "reduce"),
+            Peer(MPI_SENT, "mpi_peer.py", "reduce from the client"),
+        ),
     ),
     Workload(
         "import",
@@ -183,6 +199,7 @@ PEER_LIMITS = {  # messages a round: it is that slow
     (PYLM, "64 MiB"): 2,
     (PYLM, "1 MiB"): 50,
     (BY_HAND, "64 MiB"): 5,
+    (MPI_FUTURES, "no-op"): 2000,
     (DASK, "no-op"): 1000,
     (RAY, "no-op"): 2000,
 }
