@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import importlib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -12,8 +11,8 @@ import pytest
 
 from palm import bench
 from palm.bench_report import object_of, table_of
-from palm.bench_rounds import Contestant, Options, Result, Results, contestants, measure, one_round
-from palm.bench_workloads import MAKESPAN_TARGETS, WORKLOADS, Case, Peer, Workload, durations
+from palm.bench_rounds import Contestant, Options, Result, Results, Run, contestants, measure, one_round
+from palm.bench_workloads import WORKLOADS, Case, Peer, Workload
 
 HERE = Path(__file__).resolve().parent
 
@@ -87,12 +86,12 @@ def test_a_peer_that_dies_is_not_asked_again(tmp_path: Path) -> None:
     )
     cases = (Case("bytes", "/s", 64, 64), Case("arrays", "/s", 64, 64))
     workload = Workload("stream", "", "stream", cases, (Peer("by hand", "by_hand.py", "stream"),))
-    run = measure(workload, Options(2, True, tmp_path), lambda text: None)
+    run = measure(workload, Options(2, False, tmp_path), lambda text: None)
     assert [run.results[c.name]["by hand"].absent for c in cases] == ["exit code 3"] * 2
     assert [len(run.results[c.name]["palm"].values) for c in cases] == [2, 2]
     assert table_of([run]).row_count == 2
     assert (
-        "not_measured" in object_of([run], Options(2, True, tmp_path))["workloads"][0]["cases"][0]["peers"]["by hand"]
+        "not_measured" in object_of([run], Options(2, False, tmp_path))["workloads"][0]["cases"][0]["peers"]["by hand"]
     )
 
 
@@ -111,8 +110,14 @@ def test_quick_makes_no_environment(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     assert not list(tmp_path.iterdir())
 
 
-def test_peers_sleep_as_long_as_palm(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.syspath_prepend(HERE / "peers")
-    uneven = importlib.import_module("uneven")
-    assert [uneven.durations(case, 400) for case in MAKESPAN_TARGETS] == [durations(c, 400) for c in MAKESPAN_TARGETS]
-    assert sum(durations("random", 400)) == pytest.approx(1.16)
+def test_a_plot_turns_times_round(tmp_path: Path) -> None:
+    pytest.importorskip("matplotlib")
+    from palm.bench_plot import marks, plot
+
+    workload = Workload("w", "", "", (Case("c", "us", 1, 1, targets={"peer": 2.0}),))
+    measured = {"palm": Result([10.0, 20.0]), "peer": Result([40.0, 40.0]), "other": Result(absent="why")}
+    runs = [Run(workload, {"c": measured}, {})]
+    [mark] = marks(runs)
+    assert (mark.middle, mark.low, mark.high, mark.target, mark.held) == (3.0, 2.0, 4.0, 0.5, True)
+    plot(runs, tmp_path / "a.svg")
+    assert "w, c: peer" in (tmp_path / "a.svg").read_text()

@@ -25,6 +25,12 @@ class Case:
         """More is better."""
         return self.unit == "/s"
 
+    def held(self, peer: str, ratio: float) -> bool | None:
+        """Whether this ratio is what PALM promises beside that peer; None if it promises nothing."""
+        if peer not in self.targets:
+            return None
+        return ratio >= self.targets[peer] if self.more else ratio <= self.targets[peer]
+
 
 @dataclass(frozen=True)
 class Peer:
