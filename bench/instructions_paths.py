@@ -26,7 +26,7 @@ from typing import Any
 import numpy as np
 
 import palm
-from palm import limits, work
+from palm import memory_limit, work
 from palm._core import node as core
 from palm._core import space
 from palm._core.book import Book
@@ -75,7 +75,7 @@ def turn(host: Host) -> None:
     assert event is not None
     host._dispatch(event)
     host._go_on(others=True)
-    limits.settle()
+    memory_limit.settle()
     if host.node.rejections != host._rejected:
         raise RuntimeError(host.node.rejected[1])
 
