@@ -12,6 +12,7 @@ import pytest
 
 from palm import bench
 from palm.bench_palm import OURS
+from palm.bench_plot import marks
 from palm.bench_report import checks, markdown_of, rows, table_of
 from palm.bench_rounds import Result, Run
 from palm.bench_workloads import MAKESPAN_TARGETS, WORKLOADS, Case, Peer, Workload, durations
@@ -79,9 +80,15 @@ def test_a_plot_that_cannot_be_drawn_is_refused_before_anything_is_measured(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(sys.modules, "matplotlib", None)
-    monkeypatch.delitem(sys.modules, "palm.bench_plot", raising=False)
+    monkeypatch.delitem(sys.modules, "matplotlib.figure", raising=False)
     for path, what in ((tmp_path / "no" / "a.svg", "there is no directory"), (tmp_path / "a.svg", "palm[bench]")):
         with pytest.raises(SystemExit) as e:
             bench.main(["import", "--quick", "--plot", str(path)])
         assert e.value.code == 2
         assert what in capsys.readouterr().err
+
+
+def test_a_plot_turns_times_round() -> None:
+    runs = [run_of(Result([10.0, 20.0]), Result([40.0, 40.0]), "us"), run_of(Result([1.0]), Result(absent="why"))]
+    [mark] = marks(runs)
+    assert (mark.middle, mark.low, mark.high, mark.target, mark.held) == (3.0, 2.0, 4.0, 0.5, True)

@@ -15,6 +15,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from palm import bench_plot
 from palm.bench_report import checks, machine, markdown_of, object_of, table_of, versions
 from palm.bench_rounds import Options, Results, Run, contestants, measure
 from palm.bench_workloads import WORKLOADS, Workload
@@ -43,9 +44,7 @@ def main(args: list[str]) -> int:
     else:
         _print(Console(width=None if sys.stdout.isatty() else WIDTH), runs, options)
     if show.plot:
-        from palm.bench_plot import plot
-
-        plot(runs, show.plot)
+        bench_plot.plot(runs, show.plot)
     return int(any(r.broken for run in runs for case in run.results.values() for r in case.values()))
 
 
@@ -63,17 +62,6 @@ def _circumstances(options: Options) -> str:
         f"{m['cores']} cores, {m['processor']}; load {m['load']:.1f}."
     )
     return said + ("\n--quick: to see that it works; the figures mean nothing." if options.quick else "")
-
-
-def _why_no_plot(path: Path) -> str:
-    """Known before anything is measured."""
-    if not path.parent.is_dir():
-        return f"--plot {path}: there is no directory {path.parent}"
-    try:
-        import palm.bench_plot  # noqa: F401
-    except ImportError as e:
-        return f"--plot needs matplotlib ({e}): pip install 'palm[bench]'"
-    return ""
 
 
 def _versions_of(workload: Workload, options: Options) -> dict[str, dict[str, str]]:
@@ -105,7 +93,7 @@ def _parse(args: list[str]) -> tuple[Options, list[Workload], argparse.Namespace
     unknown = set(found.names) - {w.name for w in WORKLOADS}
     if unknown:
         parser.error(f"no workload {', '.join(sorted(unknown))}; there are {', '.join(w.name for w in WORKLOADS)}")
-    if found.plot and (why := _why_no_plot(found.plot)):
+    if found.plot and (why := bench_plot.why_not(found.plot)):
         parser.error(why)
     rounds = found.rounds or (1 if found.quick else 7)
     if rounds < 1:

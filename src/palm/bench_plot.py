@@ -1,15 +1,13 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""All ratios of `palm bench` in one plot; drawn by matplotlib, which only this module imports."""
+"""All ratios of `palm bench` in one plot; drawn by matplotlib, which is imported only to draw."""
 
 from __future__ import annotations
 
+import importlib
 import statistics
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-
-import matplotlib
-from matplotlib.figure import Figure
 
 from palm.bench_rounds import Run, ratios
 
@@ -51,11 +49,25 @@ def marks(runs: Sequence[Run]) -> Iterator[Mark]:
                 yield Mark(label, statistics.median(each), min(each), max(each), target, held)
 
 
+def why_not(path: Path) -> str:
+    """Why no plot can be drawn there; empty if it can."""
+    if not path.parent.is_dir():
+        return f"--plot {path}: there is no directory {path.parent}"
+    try:
+        importlib.import_module("matplotlib.figure")
+    except ImportError as e:
+        return f"--plot needs matplotlib ({e}): pip install 'palm[bench]'"
+    return ""
+
+
 def plot(runs: Sequence[Run], path: Path) -> None:
     """An SVG; the first row on top."""
+    matplotlib = importlib.import_module("matplotlib")  # of no type, whether it is installed or not
     matplotlib.rcParams.update({"svg.fonttype": "none", "svg.hashsalt": "palm"})
     found = list(marks(runs))
-    figure = Figure(figsize=(10, 1.2 + INCH * len(found)), layout="constrained")
+    figure = importlib.import_module("matplotlib.figure").Figure(
+        figsize=(10, 1.2 + INCH * len(found)), layout="constrained"
+    )
     axes = figure.add_subplot()
     axes.axvline(1, color="black", linewidth=0.8)
     for y, m in enumerate(found):

@@ -36,7 +36,7 @@ class Unavailable(Exception):
 
 
 class Contestant:
-    """A process that measures a round a request. It ends when its standard input does."""
+    """A process that measures a round a request, once it is `ready`. It ends when its standard input does."""
 
     def __init__(self, command: Sequence[str], *, one_core: bool = False, install: bool = True) -> None:
         core = min(os.sched_getaffinity(0))
@@ -51,7 +51,11 @@ class Contestant:
         )
         self._said = b""
         self._complained = b""
-        self.versions: dict[str, str] = self._answer(SETUP_PATIENCE).get("versions", {})
+        self.versions: dict[str, str] = {}
+
+    def ready(self) -> None:
+        """Waits until it has set itself up."""
+        self.versions = self._answer(SETUP_PATIENCE).get("versions", {})
 
     def ask(self, request: Request) -> Answer:
         assert self.process.stdin is not None
@@ -164,12 +168,17 @@ def contestants(
         commands |= {p.name: [sys.executable, str(peers / p.program), p.workload] for p in workload.peers}
     running: dict[str, Contestant] = {}
     try:
-        for name, command in commands.items():
-            try:
-                running[name] = Contestant(command, one_core=workload.one_core, install=install)
-            except (Failed, Unavailable, OSError) as e:
-                for case in workload.cases:
-                    results[case.name][name] = Result(absent=str(e), broken=not isinstance(e, Unavailable))
+        # two may want the same environment, and only one can make it
+        for together in [[name] for name in commands] if install else [list(commands)]:
+            for name in together:
+                running[name] = Contestant(commands[name], one_core=workload.one_core, install=install)
+            for name in together:
+                try:
+                    running[name].ready()
+                except (Failed, Unavailable) as e:
+                    running.pop(name).close()
+                    for case in workload.cases:
+                        results[case.name][name] = Result(absent=str(e), broken=not isinstance(e, Unavailable))
         yield running
     finally:
         for c in running.values():
