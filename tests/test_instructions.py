@@ -17,7 +17,7 @@ from instructions import CannotCount, Counts
 BUILT = {"compiler": "gcc 12", "cython": "3.3", "python": "3.11.7"}
 
 
-@pytest.mark.timeout(300)
+@pytest.mark.timeout(400)
 def test_no_path_takes_more_than_it_did():
     try:
         had = instructions.kept()

@@ -60,7 +60,7 @@ cdef class Lock:
         self.acquire()
         return self
 
-    def __exit__(self, *exc):
+    def __exit__(self, kind, value, traceback):  # named: `*exc` would be a tuple, made each time
         PyThread_release_lock(self.lock)
 
 
