@@ -27,7 +27,7 @@ FILE = HERE / "instructions.json"
 PATHS = str(HERE / "instructions_paths.py")
 TIMEOUT = 300  # s; some 15 on an idle core
 
-# By which share a count may grow. Runs on two busy cores differ by 0.1 % (own) and 1 % (all), in bytecodes not at all. The
+# By which share a count may grow. Runs on two busy cores differ by 0.1 % (own) and 1 % (all), in bytecodes by none. The
 # rest is for what nobody has meant: a minor version of the compiler or of Cython, and a change of the code, which moves
 # what the compiler makes of the code beside it.
 BAND = {"own": 0.05, "bytecodes": 0.02, "all": 0.05}
