@@ -6,6 +6,7 @@ PALM_HOSTILE=100000 makes it as long as a release needs it; PALM_SEED repeats a 
 
 from __future__ import annotations
 
+import contextlib
 import importlib.util
 import os
 import secrets
@@ -65,6 +66,13 @@ class Server:
         assert self.client.call("target.total", x, timeout=30) == x.sum()
         return list(self.client.job("target.same", range(100), ordered=True, timeout=30)) == list(range(100))
 
+    def serves_who_comes_now(self) -> bool:
+        """After it was told of more peers than it can have."""
+        assert self.answers()
+        eventually(lambda: self.fds() < 600)
+        with self.cluster.client() as fresh:
+            return fresh.call("target.same", 1, timeout=5) == 1
+
     def settled(self, name: str, n: int) -> bool:
         eventually(lambda: self.counter(name) >= n, 60)
         return self.counter(name) == n
@@ -88,14 +96,30 @@ def server(running: Server) -> Iterator[Server]:
     assert running.client.status()["servers"][0]["pid"] == running.pid
 
 
-@pytest.fixture
-def push(server: Server) -> Iterator[zmq.Socket]:
+@contextlib.contextmanager
+def pushing(server: Server) -> Iterator[zmq.Socket]:
     with zmq.Context() as context, context.socket(zmq.PUSH) as socket:
         socket.setsockopt(zmq.SNDHWM, 1000)
         socket.setsockopt(zmq.LINGER, 5000)
         socket.setsockopt(zmq.SNDTIMEO, 30000)
         socket.connect(server.address)
         yield socket
+
+
+@pytest.fixture
+def push(server: Server) -> Iterator[zmq.Socket]:
+    with pushing(server) as socket:
+        yield socket
+
+
+@contextlib.contextmanager
+def exposed(cluster: palm.Cluster) -> Iterator[tuple[Server, zmq.Socket]]:
+    """A server of one's own, and a socket to it."""
+    cluster.start(Target)
+    server = Server(cluster)
+    assert server.answers()
+    with pushing(server) as socket:
+        yield server, socket
 
 
 @pytest.fixture(scope="module")
@@ -118,6 +142,12 @@ def wire():
 
     write.golden = golden
     return write
+
+
+def boot_and_namespace() -> dict:
+    """In a HELLO: of this host, so that what it says of its memory is looked at."""
+    boot_id = bytes.fromhex(Path("/proc/sys/kernel/random/boot_id").read_text().strip().replace("-", ""))
+    return {"boot_id": list(boot_id), "pid_namespace": os.stat("/proc/self/ns/pid").st_ino}
 
 
 def hello(wire, sender: int, endpoint: str, **fields) -> bytes:
@@ -143,6 +173,11 @@ class Stranger:
         self.seq += 1
         fields = {"sender": self.sender, "seq": self.seq, "parts": [len(p) for p in parts]} | fields
         self.push.send_multipart([self.wire(body, **fields), *parts])
+
+    def say_tree(self, value: object, **fields) -> None:
+        """As the one record."""
+        g, body = self.wire.golden, msgspec.msgpack.encode(value)
+        self.say(body, records=[g.record(form=g.TREE, body_size=len(body))], **fields)
 
     def bye(self) -> None:
         self.say(kind=self.wire.golden.BYE)
@@ -171,6 +206,4 @@ def meaning(stranger: Stranger) -> dict:
 
 
 def opened(stranger: Stranger, handle: int = 1, **fields) -> None:
-    g = stranger.wire.golden
-    body = msgspec.msgpack.encode(meaning(stranger) | fields)
-    stranger.say(body, kind=g.OPEN, handle=handle, records=[g.record(form=g.TREE, body_size=len(body))])
+    stranger.say_tree(meaning(stranger) | fields, kind=stranger.wire.golden.OPEN, handle=handle)

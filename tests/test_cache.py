@@ -21,6 +21,7 @@ from palm import cache as cache_module
 from palm._core import space
 from palm.cache_server import CacheServer
 from palm.entries import MOST_ARRAYS, Entries, copied, measured
+from palm.own_names import CACHE
 from palm.shelf import Shelf
 
 MIB = 1 << 20
@@ -43,7 +44,7 @@ def entries(bound: int = MIB, clock: Clock | None = None) -> Entries:
 
 
 def caches_pid(cluster: palm.Cluster) -> int:
-    return cluster._supervisor._children[cache_module.SERVER].pid
+    return cluster._supervisor._children[CACHE].pid
 
 
 def kill(pid: int) -> None:
@@ -417,7 +418,7 @@ def test_of_which_servers_there_are(client):
         client.cache["modle"]
     with pytest.raises(TypeError):
         client.cache[5]
-    assert cache_module.SERVER not in client.cache
+    assert CACHE not in client.cache
     assert {s["name"] for s in client.status()["servers"]} == {"blur", "model", "plain"}
     assert not any(step.startswith("registry") for step in client.functions())
 
@@ -498,7 +499,7 @@ def test_what_is_set_does_not_lie_with_who_has_set_it(client, servers):
 def _where(cluster: palm.Cluster) -> tuple[int, ...]:
     """Whose page it is."""
     with cluster.client() as client:
-        found = client._directory.ask("lookup", [cache_module.SERVER])["servers"][cache_module.SERVER]
+        found = client._directory.ask("lookup", [CACHE])["servers"][CACHE]
     return tuple(found["page"])
 
 

@@ -152,6 +152,14 @@ def test_replace(cluster):
     assert len(children()) == 5
 
 
+def test_the_name_of_the_registry_is_its_own(cluster):
+    """Of a server that a process serves by itself too, which would be taken for one of PALM's."""
+    with pytest.raises(ValueError, match="the cluster's own server"):
+        cluster.start(Tool, "registry")
+    with pytest.raises(ValueError, match="the cluster's own server"):
+        palm.serve(Tool, "registry", address=cluster.address)
+
+
 class Tools(palm.Butterfly):
     @palm.function
     def scale(self, x):

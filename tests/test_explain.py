@@ -179,7 +179,7 @@ def test_what_carries_a_hop(giver, taker, by, copies):
 
 def test_workers_of_a_butterfly_send_on_by_themselves():
     functions = {"f": {"text": "(x)", "contract": None}}
-    one = {"host": "h", "where": b"h", "functions": functions}
+    one = {"host": "h", "where": b"h", "arena": True, "link": "", "functions": functions}
     servers = {
         "b": one | {"name": "b", "leads": True, "template": "Butterfly"},
         "r": one | {"name": "r", "leads": True, "template": "Reduce"},

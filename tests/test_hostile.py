@@ -12,7 +12,7 @@ from conftest import eventually
 from helpers_hostile import MESSAGES, SCHEMA, SEED
 
 pytest_plugins = "helpers_hostile"  # its fixtures
-MAX_PARTS = 1024  # palm.h
+MAX_PARTS = 1024  # palm_limits.h
 
 
 def random_message(chance: random.Random, seeds: list[bytes]) -> list[bytes]:

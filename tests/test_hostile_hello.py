@@ -5,12 +5,9 @@ from __future__ import annotations
 
 import os
 import secrets
-from pathlib import Path
 
 import pytest
-import zmq
-from conftest import eventually
-from helpers_hostile import Server, Target, hello
+from helpers_hostile import boot_and_namespace, exposed, hello
 
 pytest_plugins = "helpers_hostile"  # its fixtures
 
@@ -60,16 +57,7 @@ def test_hello_from_nowhere(server, push, wire, endpoint):
     ],
 )
 def test_hello_with_absurd_fields(server, push, wire, tmp_path, fields):
-    """As from this host, so that what it says of its memory is looked at."""
-    boot_id = bytes.fromhex(Path("/proc/sys/kernel/random/boot_id").read_text().strip().replace("-", ""))
-    here = {
-        "boot_id": list(boot_id),
-        "pid_namespace": os.stat("/proc/self/ns/pid").st_ino,
-        "pid": os.getpid(),
-        "fd": 0,
-        "arena_hi": 1,
-        "arena_lo": 2,
-    }
+    here = boot_and_namespace() | {"pid": os.getpid(), "fd": 0, "arena_hi": 1, "arena_lo": 2}
     for fd in (1, 7):
         fields_ = here | {"fd": fd} | fields
         push.send(hello(wire, secrets.randbits(63) | 1, f"ipc://{tmp_path}/{fd}", **fields_))
@@ -81,14 +69,12 @@ def test_hello_that_names_any_file_as_an_arena(server, push, wire, tmp_path):
     files = [tmp_path / "empty", tmp_path / "full"]
     files[0].write_bytes(b"")
     files[1].write_bytes(secrets.token_bytes(1 << 20))
-    boot_id = bytes.fromhex(Path("/proc/sys/kernel/random/boot_id").read_text().strip().replace("-", ""))
     fds = [os.open(f, os.O_RDWR) for f in (*files, "/dev/zero", "/dev/null")]
     fds += [*os.pipe(), os.memfd_create("palm")]
     try:
         for fd in fds:
-            where = {"boot_id": list(boot_id), "pid_namespace": os.stat("/proc/self/ns/pid").st_ino}
             who = {"pid": os.getpid(), "fd": fd, "arena_hi": 3, "arena_lo": fd, "bell": fd, "wake": fd, "ring": fd}
-            push.send(hello(wire, secrets.randbits(63) | 1, f"ipc://{tmp_path}/{fd}", **where, **who))
+            push.send(hello(wire, secrets.randbits(63) | 1, f"ipc://{tmp_path}/{fd}", **boot_and_namespace(), **who))
             assert server.answers()
     finally:
         for fd in fds:
@@ -98,14 +84,7 @@ def test_hello_that_names_any_file_as_an_arena(server, push, wire, tmp_path):
 
 def test_hello_without_end(cluster, wire, tmp_path):
     """Each from another sender at another address: those who come after them are served all the same."""
-    cluster.start(Target)
-    server = Server(cluster)
-    assert server.answers()
-    with zmq.Context() as context, context.socket(zmq.PUSH) as push:
-        push.connect(server.address)
+    with exposed(cluster) as (server, push):
         for n in range(1200):
             push.send(hello(wire, 2 * n + 1, f"ipc://{tmp_path}/{n}"))
-        assert server.answers()
-        eventually(lambda: server.fds() < 600)
-        with cluster.client() as fresh:
-            assert fresh.call("target.same", 1, timeout=5) == 1
+        assert server.serves_who_comes_now()

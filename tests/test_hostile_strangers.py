@@ -3,15 +3,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import secrets
 from collections.abc import Iterator
 
 import msgspec
 import numpy as np
 import pytest
-import zmq
-from conftest import eventually
-from helpers_hostile import Server, Stranger, Target, meaning, opened
+from helpers_hostile import Stranger, exposed, meaning, opened
 
 pytest_plugins = "helpers_hostile"  # its fixtures
 
@@ -77,14 +76,13 @@ GARBAGE = [
 def test_opens_with_garbage_and_messages_to_them(stranger, n):
     """Nothing but exposed functions can be reached, and what they make of it goes to whom it may."""
     g = stranger.wire.golden
-    body = msgspec.msgpack.encode(GARBAGE[n])
     value = msgspec.msgpack.encode([1, 2, 3])
-    stranger.say(body, kind=g.OPEN, handle=n + 1, records=[g.record(form=g.TREE, body_size=len(body))])
+    stranger.say_tree(GARBAGE[n], kind=g.OPEN, handle=n + 1)
     for number in range(3):
         record = g.record(number=number, form=g.TREE, body_size=len(value))
         stranger.say(value, kind=g.DATA, handle=n + 1, records=[record])
     stranger.say(kind=g.CANCEL, records=[g.record()])
-    stranger.say(body, kind=g.CANCEL, records=[g.record(form=g.TREE, body_size=len(body))])
+    stranger.say_tree(GARBAGE[n], kind=g.CANCEL)
     for size in (0, 15, 16, 17):
         for number in (0, (1 << 64) - 1):
             end = g.record(number=number, form=g.BYTES, body_size=size)
@@ -137,30 +135,17 @@ def test_opens_with_types_that_are_nearly_right(stranger):
         opened(stranger, handle, **fields)
         stranger.say(b"abc", kind=g.DATA, handle=handle, records=[g.record(form=g.BYTES, body_size=3)])
         for kind in (g.CANCEL, g.FORGET):
-            body = msgspec.msgpack.encode(meaning(stranger) | fields)
-            stranger.say(body, kind=kind, records=[g.record(form=g.TREE, body_size=len(body))])
+            stranger.say_tree(meaning(stranger) | fields, kind=kind)
         assert stranger.server.answers(), fields
 
 
 def test_opens_that_name_endpoints_without_end(cluster, wire, tmp_path):
     """Each names a client and a next server where nobody is: those who come after it are served all the same."""
-    cluster.start(Target)
-    server = Server(cluster)
-    assert server.answers()
-    with zmq.Context() as context, context.socket(zmq.PUSH) as push:
-        push.connect(server.address)
-        stranger = Stranger(server, push, wire)
-        g = wire.golden
+    with exposed(cluster) as (server, push), contextlib.closing(Stranger(server, push, wire)) as stranger:
         for n in range(1200):
             steps = [["target", "same", server.address, None], ["x", "y", f"ipc://{tmp_path}/{n}.next", None]]
-            meaning = {"job": n.to_bytes(16, "big"), "client": f"ipc://{tmp_path}/{n}", "seed": 0, "steps": steps}
-            body = msgspec.msgpack.encode(meaning | {"constants": {}})
-            stranger.say(body, kind=g.OPEN, handle=n + 1, records=[g.record(form=g.TREE, body_size=len(body))])
-        assert server.answers()
-        eventually(lambda: server.fds() < 600)
-        with cluster.client() as fresh:
-            assert fresh.call("target.same", 1, timeout=5) == 1
-        stranger.close()
+            opened(stranger, n + 1, job=n.to_bytes(16, "big"), client=f"ipc://{tmp_path}/{n}", steps=steps)
+        assert server.serves_who_comes_now()
 
 
 def hears_of_loss(stranger: Stranger, handle: int) -> bool:

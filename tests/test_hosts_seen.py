@@ -92,6 +92,8 @@ def test_counters_of_all_hosts_add_up(wide, at):
     }
     assert [(h["host"], h["state"]) for h in found["hosts"]] == [("h1", "running"), ("h2", "running")]
     assert all(h["cores"] > 0 for h in found["hosts"])
+    assert seen["third"]["counters"]["links"]["TCP"], "to the client, at the other host"
+    assert not any(seen[n]["counters"]["links"]["socket"] for n in ("first", "third"))
     assert all(p["memory"]["heap"] > 1 << 20 and p["queue"] is not None for p in seen.values())
     for process in seen.values():
         assert 0 < found["now_ns"] - process["counters"]["serves_since_ns"] < 120e9, "by the clock of who looks"

@@ -18,7 +18,7 @@ from conftest import eventually
 import palm
 from palm._core import node as core
 from palm.calls import Calls
-from palm.directory import REGISTRY
+from palm.own_names import REGISTRY
 
 
 class Work(palm.Server):

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from palm.delta import quantile
+from palm.delta import COUNTED, quantile
 from palm.rates import between, plain, since_start
 
 IDLE = {"state": "idle"}
@@ -19,10 +19,8 @@ def counters(**of: Any) -> dict[str, Any]:
     counts = [0] * 40
     counts[bucket] = calls
     f = {"calls": calls, "busy_seconds": of.get("busy_seconds", 0.0), "service_time": {"counts": counts}}
-    zero = dict.fromkeys(
-        ("messages_in", "messages_out", "bytes_in", "bytes_out", "bytes_copied", "errors", "retries"), 0
-    )
-    return {**zero, "busy_seconds": 0.0, "idle_seconds": 0.0, "in_flight": 0, "functions": {"f": f}, **of}
+    zero = dict.fromkeys((*COUNTED, "in_flight", "serves_since_ns"), 0)
+    return {**zero, "busy_seconds": 0.0, "idle_seconds": 0.0, "functions": {"f": f}, **of}
 
 
 def process(
@@ -47,7 +45,10 @@ def server(name: str, *workers: dict[str, Any], **of: Any) -> dict[str, Any]:
 
 
 def look(second: float, *servers: dict[str, Any]) -> dict[str, Any]:
-    return {"now_ns": int(second * 1e9), "servers": list(servers)}
+    """All processes are read in the same moment."""
+    at = {"read_ns": int(second * 1e9)}
+    read = [s | at | {"workers": [w | at for w in s["workers"]]} for s in servers]
+    return {"now_ns": at["read_ns"], "servers": read, "hosts": []}
 
 
 def test_rates_are_increments_by_second():

@@ -18,7 +18,7 @@ from palm import applying, cpus
 from palm.config import Configuration
 from palm.deaths import OUT_OF_MEMORY, Memory, OomKills, reason_of
 from palm.errors import ConfigError, PalmError
-from palm.limits import MIB
+from palm.memory_limit import MIB
 
 ALL = sorted(os.sched_getaffinity(0))
 UNBOUNDED = resource.RLIM_INFINITY

@@ -18,9 +18,9 @@ from conftest import eventually
 
 import palm
 from palm._core import node as core
-from palm.cache import SERVER as CACHES
 from palm.child import Child
 from palm.deaths import OUT_OF_MEMORY, OomKills, reason_of
+from palm.own_names import CACHE as CACHES
 from palm.process import Order
 from palm.registry import JOINING, Registry
 from palm.remote import Route, error_of

@@ -405,9 +405,10 @@ def test_links_that_have_only_been_opened_are_no_queue(cluster):
 
 
 @pytest.mark.parametrize(
-    ("link", "used", "unused"), [("", "by_ring", "by_socket"), ("sockets", "by_socket", "by_ring")]
+    ("link", "used", "unused", "links"),
+    [("", "by_ring", "by_socket", "ring"), ("sockets", "by_socket", "by_ring", "socket")],
 )
-def test_the_status_tells_by_which_link_envelopes_went(cluster, link, used, unused):
+def test_the_status_tells_by_which_link_envelopes_went(cluster, link, used, unused, links):
     cluster.start(Plain, env={"PALM_LINK": link})
     client = cluster.client()
     client.call("plain.same", 1)  # hand-shakes are over
@@ -417,3 +418,4 @@ def test_the_status_tells_by_which_link_envelopes_went(cluster, link, used, unus
     after = status_of(cluster, "plain")["counters"]
     assert after[used] - before[used] >= 20
     assert after[unused] == before[unused] and (link == "" or after[unused] == 0)
+    assert after["links"][links] >= 1 and sum(after["links"].values()) == after["links"][links]

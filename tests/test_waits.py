@@ -172,7 +172,14 @@ def test_one_wait_is_shown_the_first_that_began():
 
 
 def server(name: str, pid: int, state: str = "running", **counters: object) -> dict:
-    return {"name": name, "pid": pid, "state": state, "counters": counters}
+    names = ("running_since_ns", "running_number", "gil_asked_ns", "gil_had_ns", "backlog", "queue_depth", "unread")
+    zero = dict.fromkeys((*names, "unread_pid"), 0)
+    return {"name": name, "pid": pid, "where": b"here", "state": state, "counters": zero | counters}
+
+
+def client(**counters: object) -> dict:
+    """none: it cannot be read."""
+    return {"where": b"here", "counters": counters}
 
 
 @pytest.mark.parametrize(
@@ -211,13 +218,13 @@ def test_which_server_is_full(others, full):
 
 def test_what_a_client_has_sent_lies_in_front_of_a_server():
     servers = [server("b", 2), server("c", 3, backlog=2)]
-    queues = activity.queues_of(servers, [{"counters": {"unread": 3, "unread_pid": 2}}, {"counters": {}}])
+    queues = activity.queues_of(servers, [client(unread=3, unread_pid=2), client()])
     assert queues == {"b": 3, "c": 2}
 
 
 def test_in_front_of_a_server_that_is_not_there_lies_nothing():
     servers = [server("b", 0, "restarting"), server("c", 3, unread=0, unread_pid=0)]
-    assert activity.queues_of(servers, [{"counters": {}}]) == {"b": 0, "c": 0}
+    assert activity.queues_of(servers, [client()]) == {"b": 0, "c": 0}
 
 
 def test_a_server_that_is_suspended_is_full():
@@ -228,7 +235,7 @@ def test_a_server_that_is_suspended_is_full():
 def test_in_words():
     assert activity.text_of({"state": "idle"}) == "idle"
     assert (
-        activity.text_of({"state": "running", "function": "f", "number": 812, "seconds": 43.25})
+        activity.text_of({"state": "running", "function": "f", "number": 812, "seconds": 43.25, "holds_gil": False})
         == "running f, message 812, 43.2 s"
     )
     assert activity.text_of({"state": "waiting", "room_in": "b", "seconds": 3.0}) == "waiting for room in b 3.0 s"

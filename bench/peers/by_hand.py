@@ -1,14 +1,13 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""pyzmq as one writes it by hand: no names, no errors, no lost peers, no bounds; each program for one job alone."""
+"""Small messages by pyzmq as one writes it by hand: there and back, through one process, through three."""
 
 from __future__ import annotations
 
 import contextlib
-import multiprocessing
-import platform
+import functools
+import itertools
 import statistics
 import tempfile
-import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
@@ -17,41 +16,12 @@ import msgspec
 import numpy as np
 import rounds
 import zmq
+from processes import running, same
+from sockets import sending, socket, versions
 
 pack = msgspec.msgpack.Encoder().encode
 unpack = msgspec.msgpack.Decoder(list[bytes]).decode
-unpack_array = msgspec.msgpack.Decoder(tuple[str, tuple[int, ...], bytes | None]).decode
 IN_A_FRAME = 64  # messages that the batched stream packs into one frame
-SMALL = 1 << 16  # bytes of an array that goes in one frame with its head
-
-
-def same(x: Any) -> Any:
-    return x
-
-
-def socket(context: zmq.Context, kind: int, *, bind: str = "", connect: str = "") -> zmq.Socket:
-    s = context.socket(kind)
-    s.sndhwm = s.rcvhwm = 0
-    s.linger = 0
-    if bind:
-        s.bind(bind)
-    else:
-        s.connect(connect)
-    return s
-
-
-@contextlib.contextmanager
-def running(*servers: tuple[Callable[..., None], tuple[str, ...]]) -> Iterator[None]:
-    spawn = multiprocessing.get_context("spawn")
-    processes = [spawn.Process(target=target, args=args, daemon=True) for target, args in servers]
-    for p in processes:
-        p.start()
-    try:
-        yield
-    finally:
-        for p in processes:
-            p.terminate()
-            p.join()
 
 
 # ---------------------------------------------------------------------------------------------------------- roundtrip
@@ -133,25 +103,12 @@ class Client:
 
 
 @contextlib.contextmanager
-def sending(out: zmq.Socket, messages: Any) -> Iterator[None]:
-    def send_all() -> None:
-        send = out.send
-        for m in messages:
-            send(m)
-
-    thread = threading.Thread(target=send_all)
-    thread.start()
-    yield
-    thread.join()
-
-
-@contextlib.contextmanager
-def stream_client(server: Callable[..., None], method: str) -> Iterator[rounds.Measure]:
+def stream_client(server: Callable[..., None], method: str, processes: int = 1) -> Iterator[rounds.Measure]:
     with tempfile.TemporaryDirectory() as d, zmq.Context() as context:
-        ends = f"ipc://{d}/in", f"ipc://{d}/out"
+        ends = [f"ipc://{d}/{i}" for i in range(processes + 1)]
         with (
-            running((server, ends)),
-            socket(context, zmq.PULL, bind=ends[1]) as back,
+            running(*((server, hop) for hop in itertools.pairwise(ends))),
+            socket(context, zmq.PULL, bind=ends[-1]) as back,
             socket(context, zmq.PUSH, connect=ends[0]) as out,
         ):
             collect = getattr(Client(out, back), method)
@@ -190,81 +147,12 @@ def batched() -> Iterator[rounds.Measure]:
         yield measure
 
 
-# ----------------------------------------------------------------------------------------------------------- pipeline
-
-
-def send_array(s: zmq.Socket, x: np.ndarray) -> None:
-    """Small ones in one frame: a second one costs more than the copy (pyzmq's own copy_threshold is 64 KiB too)."""
-    if x.nbytes < SMALL:
-        s.send(pack((x.dtype.str, x.shape, x.data)))
-    else:
-        s.send(pack((x.dtype.str, x.shape, None)), zmq.SNDMORE)
-        s.send(x, copy=False)
-
-
-def recv_array(s: zmq.Socket) -> np.ndarray:
-    dtype, shape, body = unpack_array(s.recv())
-    return np.frombuffer(s.recv(copy=False).buffer if body is None else body, dtype).reshape(shape)
-
-
-def hand_on(inbound: str, outbound: str) -> None:
-    context = zmq.Context()
-    taken = socket(context, zmq.PULL, bind=inbound)
-    given = socket(context, zmq.PUSH, connect=outbound)
-    while True:
-        send_array(given, same(recv_array(taken)))
-
-
-@contextlib.contextmanager
-def pipeline() -> Iterator[rounds.Measure]:
-    with tempfile.TemporaryDirectory() as d, zmq.Context() as context:
-        a, b, c, end = (f"ipc://{d}/{name}" for name in ("a", "b", "c", "end"))
-        with (
-            running((hand_on, (a, b)), (hand_on, (b, c)), (hand_on, (c, end))),
-            socket(context, zmq.PULL, bind=end) as back,
-            socket(context, zmq.PUSH, connect=a) as out,
-        ):
-            one_by_one(out, back, np.zeros(8), 10)
-            yield lambda request: pipeline_round(out, back, request)
-
-
-def pipeline_round(out: zmq.Socket, back: zmq.Socket, request: rounds.Request) -> dict[str, Any]:
-    x = np.arange(request["size"] / 8)
-    if request["case"].startswith("rate"):
-        return {"value": all_at_once(out, back, x, request["n"])}
-    return {"value": 1e6 * one_by_one(out, back, x, request["n"])}
-
-
-def one_by_one(out: zmq.Socket, back: zmq.Socket, x: np.ndarray, n: int) -> float:
-    times = []
-    for _ in range(n):
-        began = time.perf_counter()
-        send_array(out, x)
-        recv_array(back)
-        times.append(time.perf_counter() - began)
-    return statistics.median(times)
-
-
-def all_at_once(out: zmq.Socket, back: zmq.Socket, x: np.ndarray, n: int) -> float:
-    thread = threading.Thread(target=lambda: [send_array(out, x) for _ in range(n)])
-    began = time.perf_counter()
-    thread.start()
-    for _ in range(n):
-        recv_array(back)
-    seconds = time.perf_counter() - began
-    thread.join()
-    return n / seconds
-
-
-def versions() -> dict[str, str]:
-    return {
-        "python": platform.python_version(),
-        "pyzmq": zmq.__version__,
-        "libzmq": zmq.zmq_version(),
-        "numpy": np.__version__,
-        "msgspec": msgspec.__version__,
-    }
-
-
 if __name__ == "__main__":
-    rounds.main({"roundtrip": roundtrip, "stream": stream, "batched": batched, "pipeline": pipeline}, versions)
+    setups = {
+        "roundtrip": roundtrip,
+        "stream": stream,
+        "batched": batched,
+        "chain": functools.partial(stream_client, stream_bytes, "bytes", 3),
+        "chain batched": functools.partial(stream_client, stream_packed, "packed", 3),
+    }
+    rounds.main(setups, versions)

@@ -147,7 +147,7 @@ def one_server(rates: bool) -> Iterator[rounds.Measure]:
 
 
 @contextlib.contextmanager
-def pipeline() -> Iterator[rounds.Measure]:
+def three_servers(rates: bool) -> Iterator[rounds.Measure]:
     with (
         tempfile.TemporaryDirectory() as d,
         running(
@@ -159,7 +159,7 @@ def pipeline() -> Iterator[rounds.Measure]:
         connect = functools.partial(client, d, "a", "c")
         connect()
         time.sleep(1)  # b and c have subscribed
-        yield functools.partial(measure, connect, ["a.echo", "b.echo", "c.echo"], False)
+        yield functools.partial(measure, connect, ["a.echo", "b.echo", "c.echo"], rates)
 
 
 def versions() -> dict[str, str]:
@@ -176,7 +176,8 @@ if __name__ == "__main__":
         setups = {
             "roundtrip": functools.partial(one_server, False),
             "stream": functools.partial(one_server, True),
-            "pipeline": pipeline,
+            "chain": functools.partial(three_servers, True),
+            "pipeline": functools.partial(three_servers, False),
         }
         rounds.main(setups, versions)
         sys.stdout.flush()

@@ -10,16 +10,27 @@ from __future__ import annotations
 import argparse
 import json
 import sys
+import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 from typing import Any
 
 Request = dict[str, Any]
 Measure = Callable[[Request], dict[str, Any]]
+Setup = Callable[[], AbstractContextManager[Measure]]
 
 
 class Unavailable(Exception):
     """This peer cannot do that; the text says why."""
+
+
+def rate_of(collect: Callable[[int], list[int]], n: int) -> dict[str, Any]:
+    """Of tasks 0 to n - 1, which give their number; in whatever order."""
+    began = time.perf_counter()
+    results = collect(n)
+    seconds = time.perf_counter() - began
+    assert sorted(results) == list(range(n))
+    return {"value": n / seconds}
 
 
 def say(answer: dict[str, Any]) -> None:
@@ -41,9 +52,7 @@ def answer(measure: Measure, request: Request) -> dict[str, Any]:
         return {"unavailable": str(e)}
 
 
-def main(
-    setups: dict[str, Callable[[], AbstractContextManager[Measure]]], versions: Callable[[], dict[str, str]]
-) -> None:
+def main(setups: dict[str, Setup], versions: Callable[[], dict[str, str]]) -> None:
     """Run the workload named on the command line.
 
     Parameters

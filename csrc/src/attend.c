@@ -3,6 +3,7 @@
  * Receiving while a function runs: the thread that would receive has no time, and may hold the GIL. What has come is kept
  * in its order for palm_node_next; what ends the function's message is seen at once. */
 #include "node_internal.h"
+#include "palm_work.h"
 
 #include <stdlib.h>
 #include <string.h>

@@ -1,10 +1,10 @@
 /* SPDX-License-Identifier: BSD-3-Clause
  *
  * The inside of a batch, for those who send it. */
-#ifndef PALM_BATCH_H
-#define PALM_BATCH_H
+#ifndef PALMI_BATCH_H
+#define PALMI_BATCH_H
 
-#include "palm.h"
+#include "palm_batch.h"
 
 typedef struct palmi_lent { /* a block in the batch, and one reference to it */
     palm_arena *arena;

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: BSD-3-Clause
  * A book that only counts, in place of the others where meson's option `tracking` is off: what `palm bench tracking`
  * measures the real one against. It believes that every input has one result, once, whatever it is told. */
-#include "palm.h"
+#include "palm_book.h"
 
 #include <stdlib.h>
 #include <string.h>

@@ -2,9 +2,9 @@
  * The inside of a book: pages of open inputs (book_pages.c), and for those inputs of which more than the root is known a
  * tree of open nodes (book_tree.c), each with the ranges of its complete children (book_ranges.c). What is complete has no
  * node, and what is done no bit: so the size goes with what is open, never with what has been (I9). */
-#ifndef PALM_BOOK_INTERNAL_H
-#define PALM_BOOK_INTERNAL_H
-#include "palm.h"
+#ifndef PALMI_BOOK_INTERNAL_H
+#define PALMI_BOOK_INTERNAL_H
+#include "palm_book.h"
 
 /* ------------------------------------------------------------------------------------------------------ pages */
 

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
-#include "palm.h"
+#include "palm_space.h"
+#include "palm_work.h"
 
 #include <math.h>
 #include <string.h>

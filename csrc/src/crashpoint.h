@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: BSD-3-Clause
  * Kill tests end the process at the n-th of these, which stand between any two accesses to shared memory, and widen the
  * windows between them. Elsewhere they are nothing. */
-#ifndef PALM_CRASHPOINT_H
-#define PALM_CRASHPOINT_H
+#ifndef PALMI_CRASHPOINT_H
+#define PALMI_CRASHPOINT_H
 
 #ifdef PALM_CRASHPOINTS
 void palmi_crashpoint(void);

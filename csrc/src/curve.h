@@ -2,10 +2,10 @@
  *
  * What leaves the host is encrypted by libzmq's CURVE. The endpoint of who receives so is tcp://KEY@address:port, where KEY
  * is its public key in 64 hexadecimal digits: whoever knows where a peer is knows too that nobody else can be there. */
-#ifndef PALM_CURVE_H
-#define PALM_CURVE_H
+#ifndef PALMI_CURVE_H
+#define PALMI_CURVE_H
 
-#include "palm.h"
+#include "palm_node.h"
 
 enum { PALMI_TCP_TEXT = 320 }; /* longest endpoint without a key; host names end at 253 */
 

@@ -21,7 +21,7 @@ using flatbuffers::String;
 using flatbuffers::Vector;
 using flatbuffers::Verifier;
 
-// ------------------------------------------------------------------------------ the structs of palm.h and of the schema
+// ------------------------------------------------------------------------------ the structs of our headers and of the schema
 
 static_assert(sizeof(palm_record) == sizeof(wire::Record) && alignof(palm_record) == alignof(wire::Record), "Record");
 static_assert(sizeof(palm_array) == sizeof(wire::Array) && alignof(palm_array) == alignof(wire::Array), "Array");
@@ -29,7 +29,7 @@ static_assert(sizeof(palm_block) == sizeof(wire::Block) && alignof(palm_block) =
 
 // The generated fields are private, but an explicit instantiation may name them ([temp.explicit]: no access checks).
 template <typename, size_t ours, size_t theirs> struct same_place {
-    static_assert(ours == theirs, "palm.h and schema/palm.fbs differ in a struct");
+    static_assert(ours == theirs, "palm_envelope.h and schema/palm.fbs differ in a struct");
 };
 #define SAME_PLACE(type, generated, field) \
     template struct same_place<type, offsetof(type, field), offsetof(wire::generated, field##_)>;
@@ -200,7 +200,7 @@ template <typename T> static Offset<Vector<T>> put_numbers(FlatBufferBuilder &b,
 template <typename T, typename Ours>
 static Offset<Vector<const T *>> put_structs(FlatBufferBuilder &b, const Ours *at, uint32_t n)
 {
-    static_assert(sizeof(T) == sizeof(Ours), "a struct of the schema and its twin in palm.h");
+    static_assert(sizeof(T) == sizeof(Ours), "a struct of the schema and its twin in palm_envelope.h");
     return n ? b.CreateVectorOfStructs(reinterpret_cast<const T *>(at), n) : Offset<Vector<const T *>>();
 }
 

@@ -1,10 +1,10 @@
 /* SPDX-License-Identifier: BSD-3-Clause
  *
  * What an envelope has to obey beyond being a FlatBuffer; the same rules for what is written and what was read. */
-#ifndef PALM_ENVELOPE_CHECK_H
-#define PALM_ENVELOPE_CHECK_H
+#ifndef PALMI_ENVELOPE_CHECK_H
+#define PALMI_ENVELOPE_CHECK_H
 
-#include "palm.h"
+#include "palm_envelope.h"
 
 #ifdef __cplusplus
 extern "C" {

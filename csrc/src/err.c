@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
-#include "palm.h"
+#include "palm_err.h"
 
 #include <string.h>
 

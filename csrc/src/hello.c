@@ -122,10 +122,12 @@ static void greet(palm_node *node, palmi_link *link, const palm_envelope *e)
     palmi_local_greeted(node, link, hello);
     if (!link->told && palmi_link_hello(node, link) == PALM_OK)
         link->told = true;
+    palmi_link_count(node, link);
     if (hello->slot == PALM_SLOT_UNKNOWN || link->state == PALM_LINK_READY)
         return;
     link->mapped = hello->slot >= 0 && link->has_word;
     link->state = PALM_LINK_READY;
+    palmi_link_count(node, link);
     palmi_node_note(node, PALM_EVENT_READY, link->number, 0);
     if (palmi_link_flush(node, link))
         palmi_link_lose(node, link, 1);

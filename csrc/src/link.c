@@ -194,8 +194,30 @@ static void remove_link(palm_node *node, const palmi_link *link)
  * waited for, so libzmq knows within this time. */
 enum { UNTIL_BREAKS_ARE_KNOWN_MS = 200 };
 
+static uint64_t *counter_of(palm_counters *c, palmi_way way)
+{
+    return way == PALMI_WAY_RING ? &c->links_ring : way == PALMI_WAY_TCP ? &c->links_tcp : &c->links_socket;
+}
+
+static void count_as(palm_node *node, palmi_link *link, palmi_way way)
+{
+    if (link->way != PALMI_WAY_NONE)
+        palm_count(counter_of(node->counters, link->way), UINT64_MAX); /* one less */
+    if (way != PALMI_WAY_NONE)
+        palm_count(counter_of(node->counters, way), 1);
+    link->way = way;
+}
+
+void palmi_link_count(palm_node *node, palmi_link *link)
+{
+    palmi_way plain = palmi_is_tcp(link->endpoint) ? PALMI_WAY_TCP : PALMI_WAY_SOCKET;
+    bool stands = link->state == PALM_LINK_READY;
+    count_as(node, link, !stands ? PALMI_WAY_NONE : link->local.usable ? PALMI_WAY_RING : plain);
+}
+
 void palmi_link_close(palm_node *node, palmi_link *link, int linger_ms)
 {
+    count_as(node, link, PALMI_WAY_NONE);
     if (link->has_sent_parts && linger_ms < UNTIL_BREAKS_ARE_KNOWN_MS)
         linger_ms = UNTIL_BREAKS_ARE_KNOWN_MS;
     palmi_monitor_close(node, link->socket, link->monitor);

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: BSD-3-Clause
  * What a node and its links have to send by rings (ring.h) to processes of this host: files, mappings, and which ring is read
  * next. Whoever has none of it sends by its socket: all of it may be missing. */
-#ifndef PALM_LOCAL_H
-#define PALM_LOCAL_H
+#ifndef PALMI_LOCAL_H
+#define PALMI_LOCAL_H
 
 #include "batch.h"
 #include "ring.h"

@@ -2,7 +2,7 @@
  *
  * What a process whose private memory is bounded says of it on its page when it dies: native code that gets no memory
  * aborts, or writes to address 0, and nobody else can see why. */
-#include "palm.h"
+#include "palm_memory.h"
 
 #include <signal.h>
 #include <string.h>
@@ -27,7 +27,7 @@ static bool is_bad_alloc(void)
 
 void palm_memory_ended(palm_memory *memory, bool lacked)
 {
-    memory->had = palm_limit_had();
+    memory->had = palm_memory_limit_had();
     memory->lacked = lacked || memory->had >= memory->limit - memory->limit / NEAR;
 }
 

@@ -3,8 +3,8 @@
  * What node.c, hello.c, receive.c, attend.c (receiving), link.c (sending) and local.c (both, within a host) share.
  * Everything below node->lock and node->receiving is guarded by these, of which receiving is taken first; the fields above
  * are written once. */
-#ifndef PALM_NODE_INTERNAL_H
-#define PALM_NODE_INTERNAL_H
+#ifndef PALMI_NODE_INTERNAL_H
+#define PALMI_NODE_INTERNAL_H
 
 #include "batch.h"
 #include "curve.h"
@@ -36,9 +36,12 @@ typedef struct palmi_waiting { /* an envelope that waits for the hand-shake */
     uint16_t hop;
 } palmi_waiting;
 
+typedef enum palmi_way { PALMI_WAY_NONE, PALMI_WAY_RING, PALMI_WAY_SOCKET, PALMI_WAY_TCP } palmi_way;
+
 typedef struct palmi_link {
     uint32_t number;
     palm_link_state state;
+    palmi_way way;             /* as which it is counted */
     void *socket;              /* PUSH */
     void *monitor;             /* of the socket, if it is TCP */
     char endpoint[PALMI_TEXT];
@@ -154,6 +157,8 @@ void palmi_link_watch(palm_node *node, palmi_link *link, int pidfd);
 palm_err palmi_link_send(palm_node *node, palmi_link *link, palm_kind kind, uint32_t handle, uint16_t hop,
                          const palm_batch *batch);
 palm_err palmi_link_hello(palm_node *node, palmi_link *link);
+/* Its state or its rings may have changed: it is counted as what it is. */
+void palmi_link_count(palm_node *node, palmi_link *link);
 palm_err palmi_link_flush(palm_node *node, palmi_link *link);
 /* The batch is empty afterwards, or as it was; then the caller has to see whether the link is broken. */
 palm_err palmi_link_transmit(palm_node *node, palmi_link *link, palm_kind kind, uint32_t handle, uint16_t hop,

@@ -3,7 +3,8 @@
  * The thread that keeps time while a function computes, with the GIL or without (R10), and that ends the process when
  * its owner is gone (R15), or a function takes longer than it may. It calls nothing that waits. While there is nothing to do
  * for it, it beats but once in two seconds: hundreds of servers on one host may be idle. */
-#include "palm.h"
+#include "palm_pulse.h"
+#include "palm_work.h"
 #include "spill.h"
 
 #include <errno.h>

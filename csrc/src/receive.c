@@ -10,7 +10,7 @@
 
 /* --------------------------------------------------------------------------------------------------------- frames */
 
-typedef struct piece { /* memory of one frame */
+typedef struct piece { /* memory of a frame but the first */
     void *bytes;
     bool in_arena;
 } piece;
@@ -19,12 +19,13 @@ struct palm_frames {
     atomic_uint holders;
     palm_space *space;
     uint32_t n_parts;
-    piece head, parts[];
+    uint8_t *head; /* behind the parts, in the same memory */
+    piece parts[];
 };
 
-static bool piece_new(palm_space *space, uint64_t size, bool arena, piece *out)
+static bool piece_new(palm_space *space, uint64_t size, piece *out)
 {
-    out->bytes = arena ? palm_space_alloc(space, size, false) : NULL;
+    out->bytes = palm_space_alloc(space, size, false);
     out->in_arena = out->bytes != NULL;
     if (!out->bytes)
         out->bytes = aligned_alloc(PALM_ALIGN, (size + PALM_ALIGN) & ~(uint64_t)(PALM_ALIGN - 1));
@@ -49,7 +50,6 @@ void palm_frames_drop(palm_frames *f)
     /* release: our reads are over; acquire: so are everybody's, before the memory is freed */
     if (!f || atomic_fetch_sub_explicit(&f->holders, 1, memory_order_acq_rel) != 1)
         return;
-    piece_free(f->space, &f->head);
     for (uint32_t i = 0; i < f->n_parts; i++)
         piece_free(f->space, &f->parts[i]);
     free(f);
@@ -122,17 +122,16 @@ static bool reject(palm_node *node, const char *why, palm_err err)
 /* The first frame is copied, since libzmq aligns it to nothing (R22) and reuses what it shares with others. */
 static palm_err frames_new(palm_space *space, const void *bytes, size_t size, uint32_t n_parts, palm_frames **out)
 {
-    palm_frames *f = calloc(1, sizeof *f + n_parts * sizeof f->parts[0]);
+    size_t before = sizeof(palm_frames) + n_parts * sizeof(piece) + PALM_ALIGN;
+    palm_frames *f = size <= SIZE_MAX - before ? malloc(before + size) : NULL;
     if (!f)
         return PALM_ENOMEM;
-    if (!piece_new(space, size, false, &f->head)) {
-        free(f);
-        return PALM_ENOMEM;
-    }
-    if (size)
-        memcpy(f->head.bytes, bytes, size);
     atomic_init(&f->holders, 1);
     f->space = space;
+    f->n_parts = 0;
+    f->head = (uint8_t *)(((uintptr_t)(f->parts + n_parts) + PALM_ALIGN - 1) & ~(uintptr_t)(PALM_ALIGN - 1));
+    if (size)
+        memcpy(f->head, bytes, size);
     *out = f;
     return PALM_OK;
 }
@@ -142,7 +141,7 @@ static palm_err copy_parts(palm_node *node, raw *r, palm_frames *f)
 {
     for (uint32_t i = 1; i < r->n; i++) {
         uint64_t size = palmi_zmq.msg_size_(&r->msgs[i]);
-        if (!piece_new(node->space, size, true, &f->parts[i - 1]))
+        if (!piece_new(node->space, size, &f->parts[i - 1]))
             return PALM_ENOMEM;
         f->n_parts = i;
         memcpy(f->parts[i - 1].bytes, palmi_zmq.msg_data_(&r->msgs[i]), size);
@@ -292,7 +291,7 @@ static bool decode(palm_node *node, raw *r, palm_event *event)
                               &event->frames);
     if (err)
         return reject(node, "dropped", err);
-    err = palm_reader_read(node->reader, event->frames->head.bytes, palmi_zmq.msg_size_(&r->msgs[0]), sizes, r->n - 1,
+    err = palm_reader_read(node->reader, event->frames->head, palmi_zmq.msg_size_(&r->msgs[0]), sizes, r->n - 1,
                            &event->envelope);
     if (err)
         return reject(node, "not an envelope", err);
@@ -347,7 +346,7 @@ static palm_err take_next(palm_node *node, palm_event *event, bool is_dry, palmi
 static bool decode_letter(palm_node *node, const palmi_letter *letter, uint64_t sender, palm_event *event)
 {
     palm_envelope *e = &event->envelope;
-    palm_err err = palm_reader_read(node->reader, event->frames->head.bytes, letter->size, NULL, 0, e);
+    palm_err err = palm_reader_read(node->reader, event->frames->head, letter->size, NULL, 0, e);
     if (err)
         return reject(node, "not an envelope", err);
     if (e->sender != sender || e->seq != letter->seq || e->kind == PALM_HELLO)
@@ -410,7 +409,7 @@ static palm_err read_packed(palm_reader *reader, const void *frame, size_t size,
 {
     palm_err err = frames_new(NULL, frame, size, 0, &event->frames);
     if (!err)
-        err = palm_reader_read(reader, event->frames->head.bytes, size, NULL, 0, &event->envelope);
+        err = palm_reader_read(reader, event->frames->head, size, NULL, 0, &event->envelope);
     if (!err && (event->envelope.kind != PALM_DATA || event->envelope.n_blocks))
         err = PALM_EMALFORMED;
     return err ? err : own_dtypes(event);

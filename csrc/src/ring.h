@@ -2,10 +2,10 @@
  * Envelopes between two processes of one host, in memory that both have mapped: a ring for each direction of a link, and a
  * bell for each node, by which those who put something into its rings wake it. Nothing in here makes or maps files
  * (local.c), knows links, or believes what the other side has written. */
-#ifndef PALM_RING_H
-#define PALM_RING_H
+#ifndef PALMI_RING_H
+#define PALMI_RING_H
 
-#include "palm.h"
+#include "palm_node.h"
 
 #include <stdalign.h>
 #include <stdatomic.h>

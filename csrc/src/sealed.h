@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: BSD-3-Clause
  * Files in memory of a fixed size, which processes of this host open by pid and descriptor. */
-#ifndef PALM_SEALED_H
-#define PALM_SEALED_H
+#ifndef PALMI_SEALED_H
+#define PALMI_SEALED_H
 
 #include <stdint.h>
 

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: BSD-3-Clause
  * One arena: a sealed file in memory (sealed.c), sparse, of which most is addresses. */
-#include "limit.h"
+#include "memory_limit.h"
 #include "sealed.h"
 #include "space_internal.h"
 
@@ -39,18 +39,18 @@ static void *map_file(int fd, uint64_t at, uint64_t size, int protection)
 
 static void *map_private(size_t size)
 {
-    palmi_limit_reserve((int64_t)size);
+    palmi_memory_limit_reserve((int64_t)size);
     void *p = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
     if (p != MAP_FAILED)
         return p;
-    palmi_limit_reserve(-(int64_t)size);
+    palmi_memory_limit_reserve(-(int64_t)size);
     return NULL;
 }
 
 static void unmap_private(void *p, size_t size)
 {
     munmap(p, size);
-    palmi_limit_reserve(-(int64_t)size);
+    palmi_memory_limit_reserve(-(int64_t)size);
 }
 
 static palm_err map_tables(palm_arena *arena)

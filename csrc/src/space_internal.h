@@ -17,7 +17,8 @@
 #ifndef PALMI_SPACE_INTERNAL_H
 #define PALMI_SPACE_INTERNAL_H
 #include "crashpoint.h"
-#include "palm.h"
+#include "palm_limits.h"
+#include "palm_space.h"
 
 #include <pthread.h>
 #include <stdalign.h>

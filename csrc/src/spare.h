@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: BSD-3-Clause
  * Batches that are used again, with the memory that they have: a client keeps the envelopes of its inputs until their
  * results are there, and fresh memory for each costs as much as all the rest of keeping (docs/decisions/batching.md). */
-#ifndef PALM_SPARE_H
-#define PALM_SPARE_H
+#ifndef PALMI_SPARE_H
+#define PALMI_SPARE_H
 
 #include "batch.h"
 

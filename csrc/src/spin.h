@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: BSD-3-Clause
  * Waiting awake for what a ring is about to have, where the host has a core to spare for that: to put a process to sleep and
  * wake it again takes 35 to 60 us, to see a word change in shared memory 0.1 us. */
-#ifndef PALM_SPIN_H
-#define PALM_SPIN_H
+#ifndef PALMI_SPIN_H
+#define PALMI_SPIN_H
 
 #include "ring.h"
 

@@ -2,10 +2,12 @@
  *
  * The part of libzmq that the core uses, resolved at run time (DESIGN 5.1). No header of libzmq is needed to build:
  * names and numbers are those of its stable ABI (4.x). */
-#ifndef PALM_ZMQ_API_H
-#define PALM_ZMQ_API_H
+#ifndef PALMI_ZMQ_API_H
+#define PALMI_ZMQ_API_H
 
-#include "palm.h"
+#include "palm_zmq.h"
+
+#include <stddef.h>
 
 typedef struct palmi_zmq_msg { _Alignas(8) unsigned char opaque[64]; } palmi_zmq_msg;
 

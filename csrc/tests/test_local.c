@@ -8,6 +8,7 @@
 #include <sys/wait.h>
 
 static uint64_t by_ring(const peer *p) { return ((palm_counters *)palm_space_page(p->space))->by_ring; }
+static const palm_counters *counted(const peer *p) { return palm_space_page(p->space); }
 static uint64_t by_socket(const peer *p) { return ((palm_counters *)palm_space_page(p->space))->by_socket; }
 static uint64_t rejected(const peer *p) { return ((palm_counters *)palm_space_page(p->space))->rejected; }
 
@@ -61,9 +62,11 @@ static void test_the_way(void)
         send_numbers(&b, event.link, 0, 10);
         expect_numbers(&a, &b, 0, 10);
         CHECK(by_ring(&b) == before + 10);
+        CHECK(counted(&a)->links_ring == 1 && counted(&b)->links_ring == 1);
         pthread_mutex_lock(&a.node->lock);
         palmi_link_close(a.node, link_of(&a, there), 0);
         pthread_mutex_unlock(&a.node->lock);
+        CHECK(!counted(&a)->links_ring);
         there = connect_to(&a, &b);
         while (!link_of(&b, event.link)->local.usable) { /* the last HELLO of the hand-shake */
             palm_event none;
@@ -87,6 +90,7 @@ static void test_who_wants_none(bool frames)
     send_numbers(&b, event.link, 0, 10);
     expect_numbers(&a, &b, 0, 10);
     CHECK(!by_ring(&a) && !by_ring(&b));
+    CHECK(!counted(&a)->links_ring && counted(&a)->links_socket == 1);
     CHECK(!link_of(&a, there)->local.out.ring && link_of(&a, there)->local.file < 0); /* nothing is kept of the offer */
     peer_close(&a);
     peer_close(&b);

@@ -41,9 +41,9 @@ def describe(
         ``room_in``, what is waited for: a server, or "" if the results wait to be taken.
     """
     c = server["counters"]
-    if c.get("running_since_ns"):
+    if c["running_since_ns"]:
         seconds = max(0.0, (now_ns - c["running_since_ns"]) / 1e9)
-        number = c.get("running_number", 0)
+        number = c["running_number"]
         function, held = c.get("running", ""), seconds_held(c, now_ns) > HELD
         return {"state": "running", "function": function, "number": number, "seconds": seconds, "holds_gil": held}
     if seconds_waiting(c, now_ns) < BRIEF:
@@ -60,17 +60,17 @@ def seconds_waiting(c: Counters, now_ns: int) -> float:
 
 def seconds_held(c: Counters, now_ns: int) -> float:
     """For how long somebody has asked for the GIL of the process that has these counters; 0: it was had."""
-    asked = c.get("gil_asked_ns", 0)
-    return max(0.0, (now_ns - asked) / 1e9) if asked > c.get("gil_had_ns", 0) else 0.0
+    asked = c["gil_asked_ns"]
+    return max(0.0, (now_ns - asked) / 1e9) if asked > c["gil_had_ns"] else 0.0
 
 
 def queues_of(servers: Iterable[Mapping[str, Any]], clients: Iterable[Mapping[str, Any]]) -> dict[str, int]:
     """By server: what lies in front of it, as far as known."""
     servers = list(servers)
-    names = {(s.get("where"), s["pid"]): s["name"] for s in servers if s["pid"]}  # others are not there
+    names = {(s["where"], s["pid"]): s["name"] for s in servers if s["pid"]}  # others are not there
     queues = {s["name"]: s["counters"].get("backlog", 0) + s["counters"].get("queue_depth", 0) for s in servers}
     for process in [*servers, *clients]:
-        name = names.get((process.get("where"), process["counters"].get("unread_pid", 0)))
+        name = names.get((process["where"], process["counters"].get("unread_pid", 0)))
         if name is not None:
             queues[name] += process["counters"]["unread"]
     return queues
@@ -90,7 +90,7 @@ def fullest(servers: Iterable[Mapping[str, Any]], queues: Counters, now_ns: int)
 def text_of(work: Mapping[str, Any]) -> str:
     """``"waiting for room in spectrum 3.1 s"``."""
     if work["state"] == "running":
-        held = ", holds the GIL" if work.get("holds_gil") else ""
+        held = ", holds the GIL" if work["holds_gil"] else ""
         return f"running {work['function']}, message {work['number']}, {work['seconds']:.1f} s{held}"
     if work["state"] == "waiting":
         what = f"room in {work['room_in']}" if work["room_in"] else "its results to be taken"

@@ -12,7 +12,7 @@ from palm.amounts import parse_memory
 from palm.cluster import Cluster
 from palm.config import Configuration
 from palm.errors import ConfigError
-from palm.options import Options
+from palm.options import Options, Spec
 from palm.restarts import Policy
 from palm.settings import CacheTable, ServerTable
 
@@ -98,19 +98,13 @@ def start_one(
     except OSError as e:
         raise configuration.error(("servers", name, "cache", "path"), f"cache: {e}") from None
     try:
-        cluster._start(
-            server.template,
-            name,
-            server.workers,
-            server.setup,
-            server.cores,
-            server.memory,
-            server.env,
-            replace=instead,
-            is_led=is_led,
-        )
+        cluster._start(_spec(name, server), replace=instead, is_led=is_led)
     except (TypeError, ValueError) as e:
         raise configuration.of_arguments(name, e) from None
+
+
+def _spec(name: str, server: ServerTable) -> Spec:
+    return Spec(server.template, name, server.workers, server.setup, server.cores, server.memory, server.env)
 
 
 def _options(configuration: Configuration, server: ServerTable) -> Options:

@@ -133,9 +133,6 @@ class Assignment:
         """True if the job is over, or repeated in a newer epoch."""
         return self.job.cancelled or self.epoch != self.job.epoch
 
-    def outlets(self) -> list[Outlet]:
-        return [o for o in (self.onward, self.job.report, *self.routed.values()) if o is not None]
-
     def tries_again(self, name: Name, error: BaseException) -> bool:
         """Counts a failed execution; True if the function is to be run again for it. A payload that does not fit, or a
         timeout of its own, are no matter of luck."""

@@ -15,7 +15,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from palm.bench_report import checks, machine, object_of, table_of, versions
+from palm import bench_plot
+from palm.bench_report import checks, machine, markdown_of, object_of, table_of, versions
 from palm.bench_rounds import Options, Results, Run, contestants, measure
 from palm.bench_workloads import WORKLOADS, Workload
 
@@ -38,27 +39,34 @@ def main(args: list[str]) -> int:
         runs = [measure(w, options, status.update) for w in wanted]
     if show.json:
         print(json.dumps(object_of(runs, options), indent=2))
+    elif show.markdown:
+        print(f"{markdown_of(runs)}\n\n{_circumstances(options)}")
     else:
         _print(Console(width=None if sys.stdout.isatty() else WIDTH), runs, options)
+    if show.plot:
+        bench_plot.plot(runs, show.plot)
     return int(any(r.broken for run in runs for case in run.results.values() for r in case.values()))
 
 
 def _print(console: Any, runs: Sequence[Run], options: Options) -> None:
-    m = machine()
     console.print(table_of(runs))
     for check in [c for run in runs for c in checks(run)]:
         console.print(f"{check.what}: {check.value}   [{'green' if check.held else 'red'}]{check.target}[/]")
-    console.print(
-        f"us, ms: less is better; /s: more. Medians of {options.rounds} interleaved rounds; {m['cores']} cores, "
-        f"{m['processor']}; load {m['load']:.1f}."
+    console.print(_circumstances(options), markup=False)
+
+
+def _circumstances(options: Options) -> str:
+    m = machine()
+    said = (
+        f"us, ms, x ideal: less is better; /s: more. Medians of {options.rounds} interleaved rounds; "
+        f"{m['cores']} cores, {m['processor']}; load {m['load']:.1f}."
     )
-    if options.quick:
-        console.print("--quick: to see that it works; the figures mean nothing.")
+    return said + ("\n--quick: to see that it works; the figures mean nothing." if options.quick else "")
 
 
 def _versions_of(workload: Workload, options: Options) -> dict[str, dict[str, str]]:
     results: Results = {case.name: {} for case in workload.cases}
-    with contestants(workload, options.peers, results) as running:
+    with contestants(workload, options.peers, results, install=not options.quick) as running:
         found = {name: c.versions for name, c in running.items()}
     absent = results[workload.cases[0].name]
     return found | {name: {"not measured": r.absent} for name, r in absent.items()}
@@ -67,7 +75,10 @@ def _versions_of(workload: Workload, options: Options) -> dict[str, dict[str, st
 def _parse(args: list[str]) -> tuple[Options, list[Workload], argparse.Namespace]:
     parser = argparse.ArgumentParser(prog="palm bench", description="PALM beside its peers, as ratios within one run.")
     parser.add_argument("names", nargs="*", metavar="NAME", help=", ".join(f"{w.name}: {w.what}" for w in WORKLOADS))
-    parser.add_argument("--json", action="store_true", help="machine readable")
+    shown = parser.add_mutually_exclusive_group()
+    shown.add_argument("--json", action="store_true", help="machine readable")
+    shown.add_argument("--markdown", action="store_true", help="one Markdown table")
+    parser.add_argument("--plot", type=Path, metavar="FILE.svg", help="and all ratios in one plot; needs matplotlib")
     parser.add_argument("--rounds", type=int, help="default 7, with --quick 1")
     parser.add_argument("--quick", action="store_true", help="each once and small, to see that it works")
     parser.add_argument("--versions", action="store_true", help="what would be measured, without measuring")
@@ -82,6 +93,8 @@ def _parse(args: list[str]) -> tuple[Options, list[Workload], argparse.Namespace
     unknown = set(found.names) - {w.name for w in WORKLOADS}
     if unknown:
         parser.error(f"no workload {', '.join(sorted(unknown))}; there are {', '.join(w.name for w in WORKLOADS)}")
+    if found.plot and (why := bench_plot.why_not(found.plot)):
+        parser.error(why)
     rounds = found.rounds or (1 if found.quick else 7)
     if rounds < 1:
         parser.error(f"--rounds {rounds}: at least 1")

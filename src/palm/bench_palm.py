@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 
 import palm
+from palm.bench_workloads import durations
 
 Request = dict[str, Any]
 Answer = dict[str, Any]
@@ -27,6 +28,21 @@ class Same(palm.Server):
     @palm.function
     def same(self, x: Any) -> Any:
         return x
+
+
+class Task(palm.Butterfly):
+    """Done at once, or after a sleep."""
+
+    @palm.function
+    def same(self, x: Any) -> Any:
+        return x
+
+    @palm.function
+    def sleep(self, seconds: float) -> float:
+        """The seconds that it took."""
+        began = time.perf_counter()
+        time.sleep(seconds)
+        return time.perf_counter() - began
 
 
 class Layer(palm.Server):
@@ -87,6 +103,19 @@ def stream() -> Iterator[Measure]:
         yield measure
 
 
+@contextlib.contextmanager
+def chain() -> Iterator[Measure]:
+    with palm.Cluster() as cluster:
+        steps = [f"{cluster.start('palm.bench_palm:Same', name=name)}.same" for name in "abc"]
+        client = cluster.client()
+
+        def measure(request: Request) -> Answer:
+            n = request["n"]
+            return {"value": _rate(client, steps, [bytes(request["size"]) for _ in range(n)], n)}
+
+        yield measure
+
+
 def _rate(client: palm.Client, steps: list[str], messages: Any, n: int) -> float:
     began = time.perf_counter()
     results = list(client.job(steps, messages))
@@ -116,6 +145,40 @@ def pipeline() -> Iterator[Measure]:
             if request["case"].startswith("rate"):
                 return {"value": _rate(client, steps, (x for _ in range(request["n"])), request["n"])}
             return {"value": 1e6 * _latency(client, steps, x, request["n"]), "bytes_copied": _copied(cluster)}
+
+        yield measure
+
+
+@contextlib.contextmanager
+def tasks() -> Iterator[Measure]:
+    with palm.Cluster() as cluster:
+        cluster.start("palm.bench_palm:Task", name="task", workers=2)
+        client = cluster.client()
+
+        def measure(request: Request) -> Answer:
+            n = request["n"]
+            began = time.perf_counter()
+            results = list(client.job(["task.same"], range(n)))
+            seconds = time.perf_counter() - began
+            assert sorted(results) == list(range(n))
+            return {"value": n / seconds}
+
+        yield measure
+
+
+@contextlib.contextmanager
+def makespan() -> Iterator[Measure]:
+    with palm.Cluster() as cluster:
+        cluster.start("palm.bench_palm:Task", name="task", workers=2)
+        client = cluster.client()
+
+        def measure(request: Request) -> Answer:
+            each = durations(request["case"], request["n"])
+            began = time.perf_counter()
+            measured = list(client.job(["task.sleep"], each))
+            seconds = time.perf_counter() - began
+            assert len(measured) == len(each)
+            return {"value": seconds / (sum(measured) / 2)}
 
         yield measure
 
@@ -210,7 +273,10 @@ def importing() -> Iterator[Measure]:
 OURS = {
     "roundtrip": roundtrip,
     "stream": stream,
+    "chain": chain,
     "pipeline": pipeline,
+    "tasks": tasks,
+    "makespan": makespan,
     "tracking": tracking,
     "batch": batch,
     "reduce": reduce,

@@ -8,7 +8,7 @@ import os
 import platform
 import statistics
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,7 +16,7 @@ import numpy as np
 
 import palm
 from palm.bench_rounds import Options, Result, Run, ratios
-from palm.bench_workloads import BATCH_TARGET, IMPORT_TARGET, SIZES_TARGET, Case
+from palm.bench_workloads import BATCH_TARGET, IMPORT_TARGET, MAKESPAN_TARGETS, SIZES_TARGET, Case
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -66,7 +66,21 @@ def _batch_checks(run: Run) -> list[Check]:
     return [Check("stacked over one by one", what, f">= {BATCH_TARGET:g}", middle >= BATCH_TARGET)]
 
 
-_CHECKS = {"pipeline": _pipeline_checks, "batch": _batch_checks, "import": _import_checks}
+def _makespan_checks(run: Run) -> list[Check]:
+    ours = {case: run.results[case]["palm"] for case in MAKESPAN_TARGETS}
+    return [
+        Check(f"PALM, {case}", f"{r.median:.3f} x ideal", f"<= {target}", r.median <= target)
+        for case, target in MAKESPAN_TARGETS.items()
+        if (r := ours[case]).measured
+    ]
+
+
+_CHECKS = {
+    "pipeline": _pipeline_checks,
+    "makespan": _makespan_checks,
+    "batch": _batch_checks,
+    "import": _import_checks,
+}
 
 
 def _span(values: Sequence[float]) -> str:
@@ -76,59 +90,103 @@ def _span(values: Sequence[float]) -> str:
 def _amount(value: float, unit: str) -> str:
     if unit == "/s":
         return f"{value:,.0f} /s".replace(",", " ")
+    if unit == "x ideal":
+        return f"{value:.3f} {unit}"
     return f"{value:,.1f} {unit}".replace(",", " ")
 
 
+@dataclass(frozen=True)
+class Row:
+    """Of a table: PALM beside a peer, or alone."""
+
+    workload: str
+    case: str
+    ours: str
+    peer: str = ""
+    figure: str = ""
+    ratio: str = ""
+    span: str = ""
+    target: str = ""
+    held: bool | None = None  # None: no target, or not measured
+
+
+COLUMNS = ("workload", "case", "PALM", "peer", "its figure", "PALM / peer", "lowest-highest", "target")
+
+
 def table_of(runs: Sequence[Run]) -> Table:
+    from rich.markup import escape
     from rich.table import Table
 
     table = Table()
-    for column in ("workload", "case"):
-        table.add_column(column, no_wrap=True)
-    table.add_column("PALM", justify="right", no_wrap=True)
-    table.add_column("peer", no_wrap=True)
-    table.add_column("its figure", justify="right", overflow="fold")
-    for column in ("PALM / peer", "lowest-highest", "target"):
-        table.add_column(column, justify="right", no_wrap=True)
+    for column in COLUMNS:
+        words = column in ("workload", "case", "peer")
+        fold = column == "its figure"
+        table.add_column(
+            column, justify="left" if words else "right", no_wrap=not fold, overflow="fold" if fold else "ellipsis"
+        )
     for run in runs:
-        for case in run.workload.cases:
-            for row in _rows(run, case):
-                table.add_row(run.workload.name, case.name, *row)
+        for r in rows(run):
+            target = "" if r.held is None else f"[{'green' if r.held else 'red'}]{r.target}[/]"
+            table.add_row(*map(escape, (r.workload, r.case, r.ours, r.peer, r.figure, r.ratio, r.span)), target)
         table.add_section()
     return table
 
 
-def _rows(run: Run, case: Case) -> Iterator[tuple[str, ...]]:
+def rows(run: Run) -> Iterator[Row]:
+    for case in run.workload.cases:
+        yield from _rows(run, case)
+
+
+def _rows(run: Run, case: Case) -> Iterator[Row]:
     found = run.results[case.name]
     ours = found["palm"]
-    figure = _amount(ours.median, case.unit) if ours.measured else f"[red]not measured: {ours.absent}[/]"
     others = {name: r for name, r in found.items() if name != "palm"}
+    figure = _amount(ours.median, case.unit) if ours.measured else f"not measured: {ours.absent}"
+    start = Row(run.workload.name, case.name, figure)
     if not others:
-        yield figure, "", "", "", _own_span(ours, case) if ours.measured else "", ""
+        yield replace(start, span=_own_span(ours, case) if ours.measured else "")
     for name, other in others.items():
         if not other.measured:
-            yield figure, name, f"not measured: {other.absent}", "", "", ""
+            yield replace(start, peer=name, figure=f"not measured: {other.absent}")
         elif not ours.measured:
-            yield figure, name, _amount(other.median, case.unit), "", "", ""
+            yield replace(start, peer=name, figure=_amount(other.median, case.unit))
         else:
             each = ratios(ours, other)
             middle = statistics.median(each)
-            ratio = f"{middle:.3f}" if middle < 0.1 else f"{middle:.2f}"
-            yield figure, name, _amount(other.median, case.unit), ratio, _span(each), _target(case, name, middle)
+            yield replace(
+                start,
+                peer=name,
+                figure=_amount(other.median, case.unit),
+                ratio=f"{middle:.3f}" if middle < 0.1 else f"{middle:.2f}",
+                span=_span(each),
+                target=f"{'>=' if case.more else '<='} {case.targets[name]}" if name in case.targets else "",
+                held=case.held(name, middle),
+            )
 
 
 def _own_span(ours: Result, case: Case) -> str:
     low, high = min(ours.values), max(ours.values)
-    return f"{low:.0f}-{high:.0f}" if case.unit == "/s" else f"{low:.1f}-{high:.1f}"
+    return f"{low:.0f}-{high:.0f}" if case.more else f"{low:.1f}-{high:.1f}"
 
 
-def _target(case: Case, peer: str, ratio: float) -> str:
-    if peer not in case.targets:
-        return ""
-    target = case.targets[peer]
-    more = case.unit == "/s"
-    held = ratio >= target if more else ratio <= target
-    return f"[{'green' if held else 'red'}]{'>=' if more else '<='} {target}[/]"
+def markdown_of(runs: Sequence[Run]) -> str:
+    """One table, the promises that are no ratios among its rows."""
+
+    def line(cells: Sequence[str]) -> str:
+        return "| " + " | ".join(cell.replace("|", "\\|").replace("\n", " ") for cell in cells) + " |"
+
+    lines = [line(COLUMNS), line(["---"] * len(COLUMNS))]
+    for run in runs:
+        for r in rows(run):
+            target = _verdict(r.target, r.held)
+            lines.append(line((r.workload, r.case, r.ours, r.peer, r.figure, r.ratio, r.span, target)))
+        for c in checks(run):
+            lines.append(line((run.workload.name, c.what, c.value, "", "", "", "", _verdict(c.target, c.held))))
+    return "\n".join(lines)
+
+
+def _verdict(target: str, held: bool | None) -> str:
+    return target if held is None else f"{target}: {'held' if held else '**missed**'}"
 
 
 def object_of(runs: Sequence[Run], options: Options) -> dict[str, Any]:
@@ -155,7 +213,7 @@ def _case_object(run: Run, case: Case) -> dict[str, Any]:
     return {
         "name": case.name,
         "unit": case.unit,
-        "better": "more" if case.unit == "/s" else "less",
+        "better": "more" if case.more else "less",
         "bytes": case.size,
         "palm": _result_object(ours),
         "peers": {

@@ -19,7 +19,9 @@ from typing import Any
 
 from palm.bench_workloads import PEER_LIMITS, Case, Workload
 
-PATIENCE = 180.0  # seconds that a contestant has to set itself up, or to answer
+PATIENCE = 180.0  # seconds that a contestant has to answer
+SETUP_PATIENCE = 900.0  # and to set itself up, for which it may have to make an environment
+INSTALL = "PALM_BENCH_INSTALL"  # in a peer's surroundings; "no": it does not make an environment that is not there
 
 Request = dict[str, Any]
 Answer = dict[str, Any]
@@ -34,12 +36,13 @@ class Unavailable(Exception):
 
 
 class Contestant:
-    """A process that measures a round a request. It ends when its standard input does."""
+    """A process that measures a round a request, once it is `ready`. It ends when its standard input does."""
 
-    def __init__(self, command: Sequence[str], *, one_core: bool = False) -> None:
+    def __init__(self, command: Sequence[str], *, one_core: bool = False, install: bool = True) -> None:
         core = min(os.sched_getaffinity(0))
         self.process = subprocess.Popen(
             command,
+            env=os.environ if install else os.environ | {INSTALL: "no"},
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
@@ -48,7 +51,11 @@ class Contestant:
         )
         self._said = b""
         self._complained = b""
-        self.versions: dict[str, str] = self._answer().get("versions", {})
+        self.versions: dict[str, str] = {}
+
+    def ready(self) -> None:
+        """Waits until it has set itself up."""
+        self.versions = self._answer(SETUP_PATIENCE).get("versions", {})
 
     def ask(self, request: Request) -> Answer:
         assert self.process.stdin is not None
@@ -57,17 +64,17 @@ class Contestant:
             self.process.stdin.flush()
         except BrokenPipeError:
             raise Failed(self._reason()) from None
-        return self._answer()
+        return self._answer(PATIENCE)
 
-    def _answer(self) -> Answer:
-        answer: Answer = json.loads(self._line())
+    def _answer(self, patience: float) -> Answer:
+        answer: Answer = json.loads(self._line(patience))
         if "unavailable" in answer:
             raise Unavailable(answer["unavailable"])
         return answer
 
-    def _line(self) -> bytes:
+    def _line(self, patience: float) -> bytes:
         assert self.process.stdout is not None and self.process.stderr is not None
-        end = time.monotonic() + PATIENCE
+        end = time.monotonic() + patience
         streams = [self.process.stdout, self.process.stderr]
         while b"\n" not in self._said:
             for stream in select.select(streams, [], [], max(0.0, end - time.monotonic()))[0]:
@@ -81,7 +88,7 @@ class Contestant:
                 else:
                     streams.remove(stream)
             if time.monotonic() > end:
-                raise Failed(f"no answer within {PATIENCE:g} s")
+                raise Failed(f"no answer within {patience:g} s")
         line, _, self._said = self._said.partition(b"\n")
         return line
 
@@ -146,8 +153,14 @@ class Options:
 
 
 @contextlib.contextmanager
-def contestants(workload: Workload, peers: Path | None, results: Results) -> Iterator[dict[str, Contestant]]:
-    """Those that could be started; the others have left their reason in `results`."""
+def contestants(
+    workload: Workload, peers: Path | None, results: Results, *, install: bool = True
+) -> Iterator[dict[str, Contestant]]:
+    """Those that could be started; the others have left their reason in `results`.
+
+    install : bool
+        Environments of peers that are not there are made.
+    """
     commands = {
         "palm": [sys.executable, "-c", f"from palm.bench_palm import contestant; contestant({workload.ours!r})"]
     }
@@ -155,12 +168,17 @@ def contestants(workload: Workload, peers: Path | None, results: Results) -> Ite
         commands |= {p.name: [sys.executable, str(peers / p.program), p.workload] for p in workload.peers}
     running: dict[str, Contestant] = {}
     try:
-        for name, command in commands.items():
-            try:
-                running[name] = Contestant(command, one_core=workload.one_core)
-            except (Failed, Unavailable, OSError) as e:
-                for case in workload.cases:
-                    results[case.name][name] = Result(absent=str(e), broken=not isinstance(e, Unavailable))
+        # two may want the same environment, and only one can make it
+        for together in [[name] for name in commands] if install else [list(commands)]:
+            for name in together:
+                running[name] = Contestant(commands[name], one_core=workload.one_core, install=install)
+            for name in together:
+                try:
+                    running[name].ready()
+                except (Failed, Unavailable) as e:
+                    running.pop(name).close()
+                    for case in workload.cases:
+                        results[case.name][name] = Result(absent=str(e), broken=not isinstance(e, Unavailable))
         yield running
     finally:
         for c in running.values():
@@ -169,8 +187,8 @@ def contestants(workload: Workload, peers: Path | None, results: Results) -> Ite
 
 def measure(workload: Workload, options: Options, progress: Callable[[str], None]) -> Run:
     results: Results = {case.name: {} for case in workload.cases}
-    with contestants(workload, options.peers, results) as running:
-        for i in range(options.rounds + 1):
+    with contestants(workload, options.peers, results, install=not options.quick) as running:
+        for i in range(1 if options.quick else 0, options.rounds + 1):
             for case in workload.cases:
                 for name, c in list(running.items()):
                     progress(f"{workload.name}, {case.name}: {name}, " + (f"round {i}" if i else "warm-up"))
@@ -192,7 +210,8 @@ def one_round(c: Contestant, name: str, case: Case, quick: bool, result: Result,
     """Adds to `result`; from a failure on, it has the reason and is not asked again. The rounds before it count."""
     if result.absent:
         return
-    n = min(case.quick if quick else case.n, PEER_LIMITS.get((name, case.name), sys.maxsize))
+    limit = PEER_LIMITS.get((name, case.name), sys.maxsize)
+    n = min(case.quick, max(1, limit // 5)) if quick else min(case.n, limit)
     try:
         answer = c.ask({"case": case.name, "n": n, "size": case.size})
     except (Failed, Unavailable) as e:

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import random
 from dataclasses import dataclass, field
 
 MIB = 1 << 20
@@ -13,11 +14,22 @@ class Case:
     """What is measured in a round. targets: by peer, what PALM promises of the ratio."""
 
     name: str
-    unit: str  # "us" or "ms": less is better; "/s": more is better
+    unit: str  # "us", "ms", or "x ideal": less is better; "/s": more is better
     n: int  # messages a round
     quick: int  # the same with --quick
     size: int = 64  # bytes of a message
     targets: dict[str, float] = field(default_factory=dict)
+
+    @property
+    def more(self) -> bool:
+        """More is better."""
+        return self.unit == "/s"
+
+    def held(self, peer: str, ratio: float) -> bool | None:
+        """Whether this ratio is what PALM promises beside that peer; None if it promises nothing."""
+        if peer not in self.targets:
+            return None
+        return ratio >= self.targets[peer] if self.more else ratio <= self.targets[peer]
 
 
 @dataclass(frozen=True)
@@ -38,10 +50,14 @@ class Workload:
 
 
 FLOOR, BY_HAND, BATCHED, PYLM = "C floor", "pyzmq by hand", "pyzmq batched", "pylm"
+SHARED = "by hand, shared"
 BYPASSED, UNCOUNTED, NUMPY = "tracking bypassed", "counters left out", "numpy"
+MPI, MPI_REDUCE, MPI_SENT, MPI_FUTURES = "MPI", "MPI_Reduce", "MPI, from the client", "mpi4py.futures"
+POOL, IMAP, LOKY, DASK, RAY = "Pool.map, chunks", "Pool.imap_unordered", "loky, chunks", "Dask", "Ray"
+PIPE, PUSH_PULL, CREDIT = "multiprocessing.Pipe", "pyzmq PUSH/PULL", "pyzmq, credit 2"
 _ROUNDTRIP = tuple(
     Peer(name, f"{program}.py", "roundtrip")
-    for name, program in ((FLOOR, "floor"), (BY_HAND, "by_hand"), (PYLM, "pylm_peer"))
+    for name, program in ((FLOOR, "floor"), (BY_HAND, "by_hand"), (PIPE, "multiprocessing_peer"), (PYLM, "pylm_peer"))
 )
 
 
@@ -60,8 +76,8 @@ WORKLOADS = (
         "roundtrip",
         "a call of a function that returns its 64 bytes",
         "roundtrip",
-        (Case("bytes", "us", 2000, 200, targets={FLOOR: 1.5}),),
-        _ROUNDTRIP,
+        (Case("bytes", "us", 2000, 200, targets={FLOOR: 1.5, MPI: 1.0}),),
+        (*_ROUNDTRIP, Peer(MPI, "mpi_peer.py", "roundtrip")),
     ),
     Workload(
         "roundtrip-1core",
@@ -76,13 +92,26 @@ WORKLOADS = (
         "64-byte messages through one Python function, results at the client",
         "stream",
         (
-            Case("bytes", "/s", 50_000, 2000, targets={BY_HAND: 1.0}),
-            Case("arrays", "/s", 50_000, 2000, targets={BY_HAND: 1.0}),
+            Case("bytes", "/s", 50_000, 2000, targets={BY_HAND: 6.0, BATCHED: 1.3}),
+            Case("arrays", "/s", 50_000, 2000, targets={BY_HAND: 6.0}),
         ),
         (
             Peer(BY_HAND, "by_hand.py", "stream"),
             Peer(BATCHED, "by_hand.py", "batched"),
+            Peer(MPI, "mpi_peer.py", "stream"),
             Peer(PYLM, "pylm_peer.py", "stream"),
+        ),
+    ),
+    Workload(
+        "chain",
+        "64-byte messages through three Python functions in three processes, results at the client",
+        "chain",
+        (Case("bytes", "/s", 50_000, 2000, targets={BY_HAND: 6.0, BATCHED: 1.3}),),
+        (
+            Peer(BY_HAND, "by_hand.py", "chain"),
+            Peer(BATCHED, "by_hand.py", "chain batched"),
+            Peer(MPI, "mpi_peer.py", "chain"),
+            Peer(PYLM, "pylm_peer.py", "chain"),
         ),
     ),
     Workload(
@@ -91,13 +120,43 @@ WORKLOADS = (
         "pipeline",
         (
             Case("64 B", "us", 500, 50),
-            Case("8 KiB", "us", 500, 50, 8192),
+            Case("8 KiB", "us", 500, 50, 8192, targets={MPI: 2.0}),
             Case("1 MiB", "us", 200, 20, MIB),
-            Case("64 MiB", "us", 20, 2, 64 * MIB),
+            Case("64 MiB", "us", 20, 2, 64 * MIB, targets={SHARED: 1.0}),
             Case("rate 64 B", "/s", 20_000, 1000),
             Case("rate 8 KiB", "/s", 10_000, 500, 8192),
         ),
-        (Peer(BY_HAND, "by_hand.py", "pipeline"), Peer(PYLM, "pylm_peer.py", "pipeline")),
+        (
+            Peer(BY_HAND, "by_hand_arrays.py", "pipeline"),
+            Peer(SHARED, "by_hand_arrays.py", "shared"),
+            Peer(MPI, "mpi_peer.py", "pipeline"),
+            Peer(PYLM, "pylm_peer.py", "pipeline"),
+        ),
+    ),
+    Workload(
+        "tasks",
+        "tasks that do nothing, on two workers, results at the client",
+        "tasks",
+        (Case("no-op", "/s", 100_000, 2000, targets={POOL: 1.0}),),
+        (
+            Peer(POOL, "multiprocessing_peer.py", "tasks"),
+            Peer(PUSH_PULL, "by_hand_tasks.py", "tasks"),
+            Peer(LOKY, "loky_peer.py", "tasks"),
+            Peer(MPI_FUTURES, "mpi_futures.py", "tasks"),
+            Peer(DASK, "dask_peer.py", "tasks"),
+            Peer(RAY, "ray_peer.py", "tasks"),
+        ),
+    ),
+    Workload(
+        "makespan",
+        "tasks of 1 ms, and one in ten of 20 ms, on two workers: the time for all over what their sum would take",
+        "makespan",
+        (Case("adversarial", "x ideal", 400, 100), Case("random", "x ideal", 400, 100)),
+        (
+            Peer(CREDIT, "by_hand_tasks.py", "makespan"),
+            Peer(IMAP, "multiprocessing_peer.py", "makespan"),
+            Peer(MPI_FUTURES, "mpi_futures.py", "makespan"),
+        ),
     ),
     Workload(
         "tracking",
@@ -124,10 +183,14 @@ WORKLOADS = (
         "500 arrays of 1 MiB made one, by two workers; numpy: functools.reduce(np.add, ...) in one process",
         "reduce",
         (
-            Case("any order", "ms", 500, 50, MIB, targets={NUMPY: 1.0}),
+            Case("any order", "ms", 500, 50, MIB, targets={NUMPY: 1.0, MPI_REDUCE: 0.67}),
             Case("deterministic", "ms", 500, 50, MIB, targets={NUMPY: 1.0}),
         ),
-        (Peer(NUMPY, "numpy_alone.py", "reduce"),),
+        (
+            Peer(NUMPY, "numpy_alone.py", "reduce"),
+            Peer(MPI_REDUCE, "mpi_peer.py", "reduce"),
+            Peer(MPI_SENT, "mpi_peer.py", "reduce from the client"),
+        ),
     ),
     Workload(
         "import",
@@ -139,4 +202,21 @@ WORKLOADS = (
 IMPORT_TARGET = 60.0  # ms
 BATCH_TARGET = 5.0  # of the rate of a batch function over that of the same one by one
 SIZES_TARGET = 1.5  # of a 64 MiB array's time over an 8 KiB one's
-PEER_LIMITS = {(PYLM, "64 MiB"): 2, (PYLM, "1 MiB"): 50, (BY_HAND, "64 MiB"): 5}  # messages a round: it is that slow
+MAKESPAN_TARGETS = {"adversarial": 1.02, "random": 1.05}
+PEER_LIMITS = {  # messages a round: it is that slow
+    (PYLM, "64 MiB"): 2,
+    (PYLM, "1 MiB"): 50,
+    (BY_HAND, "64 MiB"): 5,
+    (MPI_FUTURES, "no-op"): 2000,
+    (DASK, "no-op"): 1000,
+    (RAY, "no-op"): 2000,
+}
+
+
+def durations(case: str, n: int) -> list[float]:
+    """Seconds of the tasks of `makespan`, for peers in bench/peers/uneven.py. Each tenth is long; "adversarial": just
+    so, which gives one of two who take turns all of them."""
+    found = [0.02 if i % 10 == 0 else 0.001 for i in range(n)]
+    if case == "random":
+        random.Random(1).shuffle(found)
+    return found

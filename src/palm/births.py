@@ -24,13 +24,13 @@ from typing import TYPE_CHECKING, Any
 from palm import nurseries
 from palm.log_pipes import Pipes
 from palm.nurseries import Nursery
+from palm.own_names import NURSERY
 from palm.polling import readable
 from palm.restarts import LIVED, Restarts
 
 if TYPE_CHECKING:
     from palm.logs import Logs
 
-NURSERY = "registry/nursery"  # in the log; a name that no server of a user can have
 PID_BYTES = 8  # at the begin of an order: the nursery's fork leaves the pid there
 MOST = 128 << 10  # bytes of a request: what a socket of this kind takes at once
 

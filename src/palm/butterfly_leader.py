@@ -14,7 +14,7 @@ from palm._core import loop
 from palm._core import node as core
 from palm.assignment import Assignment, JobHere, Outlet
 from palm.crew import Load, Worker
-from palm.host import Post
+from palm.execution import Post
 from palm.leader import Leader
 from palm.line import Line, Waiting
 from palm.stragglers import Stragglers

@@ -12,12 +12,12 @@ from palm import arguments
 from palm._core.frame import pack, unpack
 from palm.entries import DEFAULT_BOUND, Entries, shown
 from palm.errors import NotFound, PalmError, PayloadError
+from palm.own_names import CACHE
 
 if TYPE_CHECKING:
     from palm.client import Client
 
-SERVER = "registry/cache"  # a name that no server of a user can have
-ASK, LOOK, DROP = f"{SERVER}.ask", f"{SERVER}.look", f"{SERVER}.drop"
+ASK, LOOK, DROP = f"{CACHE}.ask", f"{CACHE}.look", f"{CACHE}.drop"
 _ABSENT = object()
 _ERRORS: dict[str, type[Exception]] = {
     e.__name__: e for e in (KeyError, TypeError, ValueError, OverflowError, MemoryError, OSError)

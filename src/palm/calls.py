@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from palm._core import node as core
 from palm._core.book import CONTRADICTION, NEW
+from palm._core.node import ASIDE, ASK, CLOSE, DROP, ERROR, LOST
 from palm._core.payload import NOTHING, BlockLost
 from palm.connection import Connection
 from palm.delivery import Delivery, Path
@@ -145,32 +146,32 @@ class Calls:
 
     def _take_in(self, event: core.Event) -> None:
         for form, number, path, value, count in event.outcomes():
-            if form == core.LOST:
+            if form == LOST:
                 self._lost(number, path, count, "what was lent to it could not be taken")
-            elif form == core.ASIDE:
+            elif form == ASIDE:
                 pass  # the caller waits for all of it
             elif number in self.book:
                 self._receive(event, form, number, path, value, count)
                 self.delivery.settled(number, path)
-            elif form in (core.ASK, core.CLOSE):
+            elif form in (ASK, CLOSE):
                 self.delivery.dismiss(event, number, path)
 
     def _receive(self, event: core.Event, form: int, number: int, path: Path, value: Any, count: int) -> None:
-        if form == core.ASK:
+        if form == ASK:
             if self.delivery.asked(event, number, path, count):
                 self.delivery.grant(number, path, GRANT_OF_A_CALL)
-        elif form == core.ERROR:
+        elif form == ERROR:
             self._failed(number, error_of(value, number))
         elif isinstance(value, BlockLost):
             self._lost(number, path, self.delivery.epoch, str(value))
-        elif form == core.CLOSE:
+        elif form == CLOSE:
             self._fanned.add(number)
             self.delivery.keeps(event, number, path)
             if self.book.close(number, path, count) & CONTRADICTION:
                 self._failed(number, contradiction(number, self.route))
         else:
             verdict = self.book.settle(number, path)
-            if verdict & NEW and form != core.DROP:
+            if verdict & NEW and form != DROP:
                 self._results.setdefault(number, []).append((path, value))
             if verdict & CONTRADICTION:
                 self._failed(number, contradiction(number, self.route))
@@ -187,7 +188,7 @@ class Calls:
 
     def resolve(self, number: int, error: BaseException | None) -> None:
         self.delivery.done(number)
-        if error is None and time.time_ns() >= self._deadlines.get(number, NEVER):
+        if error is None and self._deadlines and time.time_ns() >= self._deadlines.get(number, NEVER):
             # a function that looks at `cancelled` has given up: this is no result
             error = RemoteError("its time is over", number=number, type="Timeout")
         future = self._out(number)

@@ -136,7 +136,7 @@ def _sample(job: JobFile, servers: dict[str, dict[str, Any]]) -> str:
     s = job.steps[0]
     known = servers[s.server]["functions"][s.function]
     with job.of("input"):
-        contract = contracts.read(known.get("contract"))
+        contract = contracts.read(known["contract"])
         fitting = Fitting(f"{s}{contracts.abridged(known['text'])}", contract, s.constants, str(first))
         if len(contract.takes) == 1:
             fitting.check([np.asarray(value) if isinstance(value, np.memmap) else value])

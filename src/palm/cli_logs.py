@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import collections
 import contextlib
 import os
 import select
@@ -16,11 +15,12 @@ from rich.console import Console
 from rich.text import Text
 
 from palm import log_files, places
-from palm.directory import REGISTRY
-from palm.errors import Disconnected, NotFound, Timeout
-from palm.log_reading import Line, Merge, Reading
+from palm.errors import NotFound
+from palm.log_reader import Reader
+from palm.log_reading import Line
 from palm.log_record import Record, Wanted, encoded, is_of, process_of
 from palm.log_views import Files, Running
+from palm.own_names import REGISTRY, is_own
 
 if TYPE_CHECKING:
     from palm.client import Client
@@ -42,7 +42,7 @@ def check(log: Files | Running, server: str) -> None:
     """NotFound: there is no server, or worker, of this name."""
     there = sorted({part for name in log.names() for part in (name, name.partition("/")[0])})
     if server and server != REGISTRY and not any(is_of(name, server) for name in there):
-        others = [name for name in there if name.partition("/")[0] != REGISTRY]
+        others = [name for name in there if not is_own(name)]
         raise NotFound(
             f"there is no server {server!r} in this log; there are: {', '.join(others) or 'none'}, {REGISTRY}"
         )
@@ -50,79 +50,20 @@ def check(log: Files | Running, server: str) -> None:
 
 def show(log: Files | Running, wanted: Wanted, last: int, follow: bool, as_json: bool) -> None:
     """Prints records until there are no more; `follow`: until the cluster ends, or the reader of our output."""
-    reader = Reader(log, wanted, last)
+    reader = Reader(log, wanted, last, _tell)
     write = _json if as_json else _for_people()
     try:
         _write_all(reader.last(), reader, write)
         if follow:
-            for lines in reader.following():
+            for lines in reader.following(_wait):
                 _write_all(lines, reader, write)
     except BrokenPipeError:  # `| head` has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
-class Reader:
-    """Of all hosts together, in order of time. One that does not answer is left out, which is told, until it does; one
-    that joins comes in."""
-
-    def __init__(self, log: Files | Running, wanted: Wanted, last: int) -> None:
-        self._log, self._wanted, self._last = log, wanted, last
-        self._readings: dict[str, Reading] = {}
-        self._merge = Merge()
-        self._silent: frozenset[str] = frozenset()
-
-    @property
-    def has_several(self) -> bool:
-        """It is about more than one host."""
-        return len({reading.host for reading in self._readings.values()}) > 1
-
-    def _turn(self) -> tuple[list[Reading], list[Line]]:
-        """Those that have answered, and what they have said."""
-        for name, host in (hosts := self._log.hosts()).items():
-            self._readings.setdefault(name, Reading(host, self._wanted, self._last))
-        pages = self._log.ask({name: self._readings[name].question() for name in hosts})
-        self._tell_of_silence({self._readings[name].host for name in pages})
-        lines = [line for name, page in pages.items() for line in self._readings[name].take(page)]
-        return [self._readings[name] for name in pages], lines
-
-    def _tell_of_silence(self, answering: set[str]) -> None:
-        silent = self._log.silent
-        for host in sorted(silent - self._silent):
-            print(f"palm: {host} does not answer: what was said there is missing", file=sys.stderr, flush=True)
-        for host in sorted(self._silent & answering):
-            print(f"palm: {host} answers again", file=sys.stderr, flush=True)
-        self._silent = (self._silent | silent) - answering
-
-    def last(self) -> Iterator[Line]:
-        """The last records of those that are there, 0: all."""
-        kept: collections.deque[Line] = collections.deque(maxlen=self._last or None)
-        while True:
-            answering, lines = self._turn()
-            kept += self._merge.behind(answering, lines)
-            is_over = all(reading.is_over for reading in answering)
-            while kept and (is_over or not self._last):
-                yield kept.popleft()
-            if is_over:
-                return
-
-    def following(self) -> Iterator[list[Line]]:
-        """What has come, again and again."""
-        while True:
-            try:
-                answering, lines = self._turn()
-            except (Disconnected, Timeout):  # the cluster has come to its end: what was said last is in the files
-                if not isinstance(self._log, Running) or not self._log.path.exists():
-                    yield self._merge.rest()
-                    return
-                self._log = Files(self._log.path)
-                continue
-            yield self._merge.following(answering, lines)
-            if not all(reading.is_over for reading in answering):
-                continue
-            if isinstance(self._log, Files):
-                yield self._merge.rest()
-            if isinstance(self._log, Files) or not _wait():
-                return
+def _tell(host: str, answers: bool) -> None:
+    what = "answers again" if answers else "does not answer: what was said there is missing"
+    print(f"palm: {host} {what}", file=sys.stderr, flush=True)
 
 
 def _wait() -> bool:

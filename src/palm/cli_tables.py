@@ -30,7 +30,7 @@ def status_report(status: dict[str, Any]) -> None:
         if host["state"] != "running":
             text = f"host {host['host']}: {host['state']}, nothing is known of its processes"
             console.print(Text(text, "red"), highlight=False)
-    numbers = ["pid", "in", "out", "errors", "busy s", "bytes in", "bytes out", "copied"]
+    numbers = ["pid", "in", "out", "errors", "busy s", "bytes in", "bytes out", "copied", "links"]
     table = _table(["server", *(["host"] * several), "state", "does"], numbers, "functions")
     for name, process, last in _rows(status):
         table.add_row(name, *([process["host"] or "-"] * several), *_cells(process), last)
@@ -69,7 +69,13 @@ def _cells(process: dict[str, Any]) -> list[str | Text]:
         *(str(c.get(k, "-")) for k in ("messages_in", "messages_out", "errors")),
         f"{c['busy_seconds']:.1f}" if c else "-",
         *(bytes_text(c[k]) if c else "-" for k in ("bytes_in", "bytes_out", "bytes_copied")),
+        _links_text(c["links"]) if c else "-",
     ]
+
+
+def _links_text(links: dict[str, int]) -> str:
+    """``"3 ring, 1 TCP"``: how many peers it sends to, by what."""
+    return ", ".join(f"{n} {way}" for way, n in links.items() if n) or "none"
 
 
 def demo_report(found: dict[str, Any]) -> None:

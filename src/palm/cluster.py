@@ -26,10 +26,10 @@ from palm.amounts import parse_memory
 from palm.births import Births
 from palm.child import Child
 from palm.client import Client
-from palm.directory import REGISTRY
 from palm.errors import Disconnected, PalmError
 from palm.nurseries import THREADS
-from palm.options import Options, Prepared
+from palm.options import Options, Prepared, Spec
+from palm.own_names import CACHE, REGISTRY, is_own
 from palm.process import Order, load
 from palm.reports import Reports
 from palm.restarts import Policy
@@ -163,47 +163,26 @@ class Cluster:
         PalmError
             It did not start; the message has its traceback.
         """
-        return self._start(template, name, workers, setup, cores, memory, env, replace, timeout)
+        setup, env = arguments.mapping("setup", setup), arguments.mapping("env", env)
+        return self._start(Spec(template, name, workers, setup, cores, memory, env), replace, timeout)
 
-    def _start(
-        self,
-        template: type[Server] | str,
-        name: str | None,
-        workers: int,
-        setup: Mapping[str, Any] | None,
-        cores: int | None,
-        memory: str | None,
-        env: Mapping[str, str] | None,
-        replace: bool,
-        timeout: float = STARTS,
-        is_led: bool = False,
-    ) -> str:
+    def _start(self, spec: Spec, replace: bool, timeout: float = STARTS, is_led: bool = False) -> str:
         """is_led: there is a leader somewhere else, which gets more workers."""
         self._check()
-        cls = load(template)
-        name = places.check_name(name or cls.__name__.lower(), "the server")
-        setup, env = arguments.mapping("setup", setup), arguments.mapping("env", env)
-        check_start(cls, workers, setup)
-        if name == REGISTRY:
-            raise ValueError(f"{REGISTRY!r} is the name of the cluster's own server: give another one")
+        cls = load(spec.template)
+        name = _name_of(spec.name, cls)
+        check_start(cls, spec.workers, spec.setup)
         there = self._servers()
         if name in there and not replace:
             raise ValueError(f"there is a server {name!r} already: give another name, or replace=True")
-        order, options = self._order(template, name), self._prepared.of(name)
-        order.setup, order.cache, order.cpus = setup, options.cache, options.cpus
-        order.memory, order.memory_limit = parse_memory(memory) or options.memory_limit, options.memory_limit
-        shares = cpus.shares(options.cpus, cores or 0, workers)
-        most = len(options.cpus) or os.cpu_count() or 1
-        cores = cores or max(1, min(most, (os.cpu_count() or 1) // (len(there) or 1)))
-        attempts = max((f.attempts for _, f in iterate_exposed(cls)), default=1)
-        start = _Start(order, env, cores, timeout, attempts, options.restart, shares)
+        start = self._planned(cls, name, spec, timeout)
         try:
             if name in there:
                 self._stop(name, STOPS, successor=name)
             if not is_led:
                 leads = cls._is_parallel
-                first = start._replace(order=replace_fields(order, leads=leads), cores=1 if leads else cores)
-                self._launch(first)
+                first = replace_fields(start.order, leads=leads)
+                self._launch(start._replace(order=first, cores=1 if leads else start.cores))
         except BaseException as e:
             if name in there:  # jobs need wait no longer
                 self._reports.put("left", name, 0, str(e), "removed").wait()
@@ -211,12 +190,23 @@ class Cluster:
         if cls._is_parallel:
             self._crews[name] = functools.partial(self._hire, start)
             try:
-                self.scale(name, workers)
+                self.scale(name, spec.workers)
             except BaseException:
                 with contextlib.suppress(LookupError):  # not one of them has been started
                     self._stop(name, STOPS)
                 raise
         return name
+
+    def _planned(self, cls: type[Server], name: str, spec: Spec, timeout: float) -> _Start:
+        """How its processes are started."""
+        order, options = self._order(spec.template, name), self._prepared.of(name)
+        order.setup, order.cache, order.cpus = dict(spec.setup), options.cache, options.cpus
+        order.memory, order.memory_limit = parse_memory(spec.memory) or options.memory_limit, options.memory_limit
+        shares = cpus.shares(options.cpus, spec.cores or 0, spec.workers)
+        most = len(options.cpus) or os.cpu_count() or 1
+        cores = spec.cores or max(1, min(most, (os.cpu_count() or 1) // (len(self._servers()) or 1)))
+        attempts = max((f.attempts for _, f in iterate_exposed(cls)), default=1)
+        return _Start(order, spec.env, cores, timeout, attempts, options.restart, shares)
 
     def _begin_registry(self) -> None:
         order = self._order("palm.registry:Registry", REGISTRY)
@@ -233,7 +223,7 @@ class Cluster:
         return Order(template, name, self.address, str(self._directory))
 
     def _begin_caches(self) -> None:
-        self._begin_own("palm.cache_server:CacheServer", cache.SERVER, {"directory": str(self._directory)})
+        self._begin_own("palm.cache_server:CacheServer", CACHE, {"directory": str(self._directory)})
 
     def _begin_own(self, template: str, name: str, setup: dict[str, Any]) -> None:
         """One of PALM's own servers. Nobody need wait for it: the registry knows, or will, that it is on its way."""
@@ -458,9 +448,17 @@ def _check_not_imported(does: str) -> None:
 
 def _when_it_ends(child: Child) -> int:
     """Those whom others need at their end are there for longer: a worker's leader, the caches, everybody's registry."""
-    if child.server.partition("/")[0] == REGISTRY:
+    if is_own(child.server):
         return 3 if child.name == REGISTRY else 2
     return 0 if "/" in child.name else 1
+
+
+def _name_of(name: str | None, cls: type[Server]) -> str:
+    """Of a server of a user."""
+    name = places.check_name(name or cls.__name__.lower(), "the server")
+    if is_own(name):
+        raise ValueError(f"{REGISTRY!r} is the name of the cluster's own server: give another one")
+    return name
 
 
 def _check_workers(workers: int, is_parallel: bool) -> None:
@@ -535,7 +533,7 @@ def serve(
     _check_setup(cls, setup)
     order = Order(
         cls,
-        places.check_name(name or cls.__name__.lower(), "the server"),
+        _name_of(name, cls),
         registry := places.find(address),
         str(places.directory_of(registry) or ""),
         setup=setup,

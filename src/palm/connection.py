@@ -28,6 +28,7 @@ from typing import Any, Protocol
 from palm import addresses, ways
 from palm._core import node as core
 from palm._core.lock import Condition, check_signals
+from palm._core.node import DATA, FORGET, GONE, LOST, MESSAGE, OPEN, READY
 from palm._core.payload import BlockLost
 from palm.errors import Disconnected
 
@@ -158,7 +159,7 @@ class Connection:
         """Tell the peer what a handle means."""
         batch = core.Batch()
         batch.put(meaning, 0)
-        self.send(link, core.OPEN, handle, hop, batch)
+        self.send(link, OPEN, handle, hop, batch)
 
     def send(self, link: int, says: int, handle: int, hop: int, batch: core.Batch) -> bool:
         sent = self.send_kept(link, says, handle, hop, batch)
@@ -226,7 +227,12 @@ class Connection:
             return
         works = list(self.works.values())
         self._ask_at = now + min(ASK_MOST, ASK_EACH * len(works))
-        self._patience = min([work.idle() for work in works], default=1.0)
+        patience = LONG if works else 1.0
+        for work in works:
+            idle = work.idle()
+            if idle < patience:  # `min` would parse its arguments for as long as all the rest takes
+                patience = idle
+        self._patience = patience
 
     def nudge(self) -> None:
         """What others wait for may have changed."""
@@ -255,6 +261,8 @@ class Connection:
 
     def call_later(self) -> None:
         """Does what has to be done without the lock: all of it, whatever some of it raises."""
+        if not self.later:  # else an IndexError would be made, and thrown away, at each wait
+            return
         raised: BaseException | None = None
         while (call := _first_of(self.later)) is not None:
             try:
@@ -265,11 +273,11 @@ class Connection:
             raise raised
 
     def _dispatch(self, event: core.Event) -> None:
-        if event.kind == core.MESSAGE:
+        if event.kind == MESSAGE:
             self._message(event)
-        elif event.kind == core.READY:
+        elif event.kind == READY:
             self._ready.add(event.link)
-        elif event.kind == core.GONE:
+        elif event.kind == GONE:
             self._gone[event.link] = event.reason
             for place in [place for place in self._incoming if place[0] == event.link]:
                 self._shut(place)
@@ -280,14 +288,14 @@ class Connection:
 
     def _message(self, event: core.Event) -> None:
         key = (event.link, event.handle)
-        if event.says == core.DATA:
+        if event.says == DATA:
             work = self._incoming.get(key)
             if work is not None:
                 self._receive(work, event)
-            elif not event.handle and len(event) and event.form(0) == core.LOST:
+            elif not event.handle and len(event) and event.form(0) == LOST:
                 for other in list(self.works.values()):
                     other.missed(event.link)
-        elif event.says == core.OPEN:
+        elif event.says == OPEN:
             try:
                 meaning = event.value(0)
                 work = self.works.get(meaning["job"])
@@ -301,7 +309,7 @@ class Connection:
                 self._opened.setdefault(work.key, set()).add(key)
             else:
                 self.later.append(functools.partial(self._forget, event.link, meaning["job"]))
-        elif event.says == core.FORGET:
+        elif event.says == FORGET:
             self._shut(key)
         event.done()
 
@@ -323,7 +331,7 @@ class Connection:
         over = core.Batch()
         over.job(job)
         for link in links:
-            self.send_kept(link, core.FORGET, 0, 0, over)
+            self.send_kept(link, FORGET, 0, 0, over)
 
     def _receive(self, work: Work, event: core.Event) -> None:
         """A signal handler may raise in the little Python that there is in it, as where a dtype is seen first: what has
@@ -364,7 +372,7 @@ class Connection:
 
     def check(self) -> None:
         """RuntimeError in a forked child, Disconnected when it is closed."""
-        if self.is_forked():
+        if _pid != self._pid:
             raise RuntimeError(
                 "a client cannot be used in a forked child: make a new one in a process started with spawn or exec"
             )

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 from palm._core import node as core
 from palm._core.book import OPEN, OVER
 from palm._core.lock import Lock
+from palm._core.node import CANCEL, DATA, RELEASE, TRACKED
 from palm.connection import Connection, start_thread
 from palm.errors import Crashed, NotFound, PalmError
 from palm.ledger import Ledger
@@ -109,11 +110,11 @@ class Delivery:
         n = len(batch)
         with self.connection.changed:
             self.ledger.begin(self.sent, n)
-            if core.TRACKED:
+            if TRACKED:
                 self._kept[self.sent] = self.sent + n, batch
                 self._kept_bytes += batch.nbytes
             self.sent += n
-        self.connection.send_kept(self.route.link, core.DATA, self._handle, 0, batch)
+        self.connection.send_kept(self.route.link, DATA, self._handle, 0, batch)
 
     def skip(self, n: int) -> None:
         """The next inputs are done already; with both locks."""
@@ -164,6 +165,8 @@ class Delivery:
 
     def settled(self, number: int, path: Path) -> None:
         """After a message has come to an end: nodes above it may be complete."""
+        if not self._keepers:
+            return
         for depth in range(len(path), -1, -1):
             name = number, path[:depth]
             if name in self._keepers and self.book.ranges(*name)[0] == OVER:
@@ -198,13 +201,15 @@ class Delivery:
 
     def tell_keepers(self) -> None:
         """What they are to know by now; with the connection's lock."""
+        if not self._told:
+            return
         for keeper, batch in self._told.items():
             self._send_told(keeper, batch)
         self._told.clear()
 
     def _send_told(self, keeper: Keeper, batch: core.Batch) -> None:
         if not self.connection.closed:
-            self.connection.send(keeper[0], core.RELEASE, keeper[1], 0, batch)
+            self.connection.send(keeper[0], RELEASE, keeper[1], 0, batch)
 
     def forget(self, number: int) -> None:
         """Whatever still comes of this input is unknown, and who keeps something of it may let it go."""
@@ -234,7 +239,7 @@ class Delivery:
         for link in set(self.route.links.values()):
             batch = core.Batch()
             batch.job(self.key, number, stop)
-            self.connection.send(link, core.CANCEL, 0, 0, batch)
+            self.connection.send(link, CANCEL, 0, 0, batch)
 
     # ------------------------------------------------------------------------------------------------ losses
 
@@ -340,7 +345,7 @@ class Delivery:
     def _send_again(self, batch: core.Batch) -> None:
         if len(batch):
             self.connection.node.count("retries", len(batch))
-            self.connection.send(self.route.link, core.DATA, self._handle, 0, batch)
+            self.connection.send(self.route.link, DATA, self._handle, 0, batch)
 
     def _why(self, error: Exception, reason: int) -> Callable[[int], PalmError]:
         """The job cannot go on: the death of the server that has no successor, or else what is known. Who left in good

@@ -18,7 +18,7 @@ COUNTED = (
     *("copied_kept", "copied_foreign", "copied_thread"),
 )
 NEWBORN: Mapping[str, Any] = {  # a process as it begins
-    "counters": {"busy_seconds": 0.0, "functions": {}},
+    "counters": {**dict.fromkeys(COUNTED, 0), "busy_seconds": 0.0, "idle_seconds": 0.0, "functions": {}},
     "work": {"state": "idle"},
     "cpu_seconds": 0.0,
 }
@@ -95,9 +95,9 @@ def grown(was: Mapping[str, Any], p: Mapping[str, Any], seconds: float) -> Delta
         seconds,
         sum(calls for calls, _, _ in functions.values()),
         _more(_busy(was), _busy(p)),
-        _more(a.get("idle_seconds", 0.0), b.get("idle_seconds", 0.0)),
+        _more(a["idle_seconds"], b["idle_seconds"]),
         _more(was["cpu_seconds"], p["cpu_seconds"]),
-        {name: _more(a.get(name, 0), b.get(name, 0)) for name in COUNTED},
+        {name: _more(a[name], b[name]) for name in COUNTED},
         _sums(times for _, _, times in functions.values()),
         functions,
     )

@@ -19,10 +19,10 @@ from palm.connection import Connection
 from palm.contracts import Contract
 from palm.errors import Crashed, Disconnected, NotFound, PalmError, PayloadError, RemoteError, Timeout
 from palm.fitting import Fitting
+from palm.own_names import REGISTRY
 from palm.remote import Route
 from palm.step import Step
 
-REGISTRY = "registry"
 COMING = ("restarting", "unreachable")  # states of servers that may be there again
 _T = TypeVar("_T")
 AWAY = 60.0  # seconds that a repeat waits for a registry that does not answer; then the job has failed
@@ -264,7 +264,7 @@ def _signature(s: Step, server: Mapping[str, Any]) -> str:
 
 
 def _contract(s: Step, server: Mapping[str, Any]) -> Contract:
-    return contracts.read(server["functions"][s.function].get("contract"))
+    return contracts.read(server["functions"][s.function]["contract"])
 
 
 def _did_you_mean(name: str, names: Sequence[str]) -> str:

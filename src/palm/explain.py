@@ -65,9 +65,7 @@ class Hop:
 
 def process_of(server: Mapping[str, Any], name: str = "") -> Process:
     """From what the registry knows of it."""
-    return Process(
-        name or server["name"], server["host"], server["where"], server.get("arena", True), server.get("link", "")
-    )
+    return Process(name or server["name"], server["host"], server["where"], server["arena"], server["link"])
 
 
 def hops(
@@ -89,7 +87,7 @@ def hops(
     giver, given = client, contracts.Contract().gives
     for s in steps:
         server = servers[s.server]
-        contract = contracts.read(server["functions"][s.function].get("contract"))
+        contract = contracts.read(server["functions"][s.function]["contract"])
         leader = process_of(server)
         found.append(hop(giver, leader, _carries(given, contract.message())))
         giver = leader

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from palm import arguments
+from palm._core.results import Results
 from palm.connection import finalise
 from palm.errors import Cancelled, RemoteError, Timeout
 from palm.journal import Journal
@@ -45,7 +46,7 @@ class Progress:
     total: int | None
 
 
-class Job:
+class Job(Results):
     """Iterator, also async, of the results of a job; made by `Client.job`.
 
     Leaving a ``with`` block, or dropping the job, cancels what is left.
@@ -55,7 +56,6 @@ class Job:
         self._client, self._work = client, work
         self._began = time.monotonic()
         self._before: dict[str, Any] | None = None  # the cluster as it was then, if somebody has looked
-        self._taken: collections.deque[Result] = collections.deque()
         self._groups = None if work.journal is None else Groups(work.journal)
         self._bar: Any = None
         if progress:
@@ -89,17 +89,6 @@ class Job:
         return _progress_of(self._work)
 
     # ---------------------------------------------------------------------------------------------- iterating
-
-    def __iter__(self) -> Job:
-        return self
-
-    def __next__(self) -> Any:
-        while True:
-            try:
-                return self._taken.popleft()[2]
-            except IndexError:
-                pass  # so that what `_take` raises comes alone
-            self._take()
 
     def _next(self) -> Result:
         while True:

@@ -11,11 +11,12 @@ import contextlib
 from collections.abc import Iterator
 from typing import Any
 
-from palm import applying, host_server, places
+from palm import applying, places
 from palm.cluster import Cluster
 from palm.config import Configuration
 from palm.directory import AWAY
 from palm.errors import Disconnected, Timeout
+from palm.own_names import MACHINE
 from palm.process import load
 
 
@@ -32,10 +33,10 @@ class Part:
         self._cluster = Cluster(_part_of=places.find(address))
         self._servers: list[str] = []
         self._is_over = False
-        self._own = host_server.NAME + self._cluster.name  # there may be another part on this host
+        self._own = MACHINE + self._cluster.name  # there may be another part on this host
         log = str(self._cluster._logs.path)
         try:
-            self._cluster._begin_own("palm.host_server:JoinedHost", self._own, {"log": log})
+            self._cluster._begin_own("palm.machine_server:JoinedMachine", self._own, {"log": log})
         except BaseException:
             self._cluster.close()
             raise

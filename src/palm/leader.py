@@ -18,7 +18,8 @@ from palm.assignment import Assignment, JobHere
 from palm.crew import Crew, Worker
 from palm.directory import pid_here
 from palm.errors import PalmError
-from palm.host import Host, Post, key_of
+from palm.execution import Post
+from palm.host import Host, key_of
 from palm.suspects import AtWork, Suspects
 from palm.template import Server, Signature, function
 

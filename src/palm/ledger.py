@@ -18,17 +18,13 @@ class Ledger:
 
     def __init__(self) -> None:
         self.book = self.order = Book()
-
-    @property
-    def parted(self) -> bool:
-        """True if something has gone aside: events are for two books."""
-        return self.order is not self.book
+        self.parted = False  # True if something has gone aside: events are for two books
 
     def aside(self, number: int, path: Path) -> None:
         """Nothing waits for this message any more, but for the job's end."""
         if number in self.book and self.book.ranges(number, path)[0] != OVER:
             if not self.parted:
-                self.order = self.book.copy()
+                self.order, self.parted = self.book.copy(), True
             self.order.prune(number, path)
 
     def is_aside(self, number: int, path: Path) -> bool:

@@ -41,7 +41,7 @@ class Reading:
         self.latest = -math.inf  # time of what was taken
 
     def question(self) -> tuple[str, tuple[Any, ...]]:
-        """Function of the host's server (`palm.host_server`), and what it gets."""
+        """Function of the host's server (`palm.machine_server`), and what it gets."""
         if self._goes_back:
             return "log_back", (self._cursor, self._wanted, self._last - len(self._found))
         return "log_on", (self._cursor, self._wanted)

@@ -9,11 +9,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from palm import log_files
-from palm.directory import REGISTRY
 from palm.errors import Disconnected
-from palm.hosts import Hosts, Question
 from palm.log_files import Page
 from palm.log_record import Wanted
+from palm.machines import Machines, Question
+from palm.own_names import REGISTRY
 
 if TYPE_CHECKING:
     from palm.client import Client
@@ -57,7 +57,7 @@ class Running:
     """
 
     def __init__(self, client: Client) -> None:
-        self._directory, self._far = client._directory, Hosts(client._connection)
+        self._directory, self._far = client._directory, Machines(client._connection)
         self._servers: dict[str, dict[str, Any]] = {}
         self._looked = 0.0
         self.silent: frozenset[str] = frozenset()

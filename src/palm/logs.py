@@ -13,7 +13,6 @@ import contextlib
 import json
 import logging
 import os
-import select
 import socket
 import threading
 import time
@@ -26,6 +25,7 @@ from palm.log_flood import Flood
 from palm.log_pipes import STREAMS, Pipes
 from palm.log_record import MARK, Record, abridged, decoded, encoded, process_of
 from palm.log_source import LEVELS, Source
+from palm.polling import readable
 
 log = logging.getLogger("palm")
 MOST = 256 << 10  # bytes of one read
@@ -101,7 +101,7 @@ class Logs:
         while not self._closed:
             try:
                 if not self._turn(self._wait()):
-                    _readable([self._bell_read], PAUSE)  # a bell that rings for the end does so here too
+                    readable([self._bell_read], PAUSE)  # a bell that rings for the end does so here too
             except Exception:  # others are heard all the same
                 log.exception("a turn of the log")
                 time.sleep(PAUSE)
@@ -118,7 +118,7 @@ class Logs:
         wait = max(0.0, min(due) - time.monotonic()) if due else None
         guests = [guest.fileno() for guest in self._guests]
         listener = [self._listener.fileno()] if len(guests) < MOST_GUESTS else []
-        return _readable([self._bell_read, *listener, *guests, *self._fds()], wait)
+        return set(readable([self._bell_read, *listener, *guests, *self._fds()], wait))
 
     def _fds(self) -> set[int]:
         return {fd for source in self._sources for fd in source.fds.values()}
@@ -284,11 +284,3 @@ def _order(stream: str) -> int:
 
 def _shown(record: Record) -> bytes:
     return f"{record.level} {process_of(record)}: {record.text}\n".encode(errors="backslashreplace")
-
-
-def _readable(fds: list[int] | set[int], wait: float | None) -> set[int]:
-    """Those with something to read, or that have hung up; wait: seconds, None: however long."""
-    poller = select.poll()
-    for fd in fds:
-        poller.register(fd, select.POLLIN)
-    return {fd for fd, _ in poller.poll(None if wait is None else int(wait * 1000) + 1)}

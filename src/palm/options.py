@@ -1,14 +1,28 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""What a cluster.toml says of servers beside the arguments of `Cluster.start`."""
+"""What a server is started with: the arguments of `Cluster.start`, and what a cluster.toml says beside them."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, NamedTuple
 
 from palm import places
 from palm.restarts import Policy
+from palm.template import Server
+
+
+class Spec(NamedTuple):
+    """A server, as who starts it describes it: arguments of `Cluster.start`."""
+
+    template: type[Server] | str
+    name: str | None  # None: the class's
+    workers: int
+    setup: Mapping[str, Any]
+    cores: int | None
+    memory: str | None
+    env: Mapping[str, str]
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from palm import limits
+from palm import memory_limit
 from palm._core import node as core
 from palm.assignment import Assignment, JobHere, Name
 from palm.errors import Crashed
@@ -63,9 +63,9 @@ class Outcomes:
     def tree_of(self, a: Assignment, error: BaseException, capsule: str | None = None) -> dict[str, Any]:
         """An error as it is sent."""
         _advise(error)
-        with limits.room_to_tell(error):
+        with memory_limit.room_to_tell(error):
             tree = tree_of_error(without_own_frames(error), self._name, a.steps[0][1], capsule)
-            if advice := limits.advice(error):
+            if advice := memory_limit.advice(error):
                 tree["message"] = "; ".join(filter(None, (tree["message"], advice)))
             return tree
 

@@ -185,9 +185,13 @@ class Outlets:
             self._node.send(outlet.link, core.DATA, outlet.handle, outlet.hop, outlet.batch)
 
     def flush_all(self, a: Assignment) -> None:
-        for outlet in a.outlets():
-            if len(outlet.batch):
-                self.flush(outlet)
+        """Results first, then what the client is told."""
+        if a.onward is not None:
+            self.flush(a.onward)
+        if a.onward is not a.job.report:
+            self.flush(a.job.report)
+        for outlet in a.routed.values():
+            self.flush(outlet)
 
     def add_kept(self, outlet: Outlet, batch: core.Batch) -> None:
         """Goes with what is there already, if it is little; the batch stays as it is."""

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""A cluster, as its registry knows it, with what its processes do on all of its hosts.
+"""A cluster, as its registry knows it, with what its processes do on all of its machines.
 
-Those of this host are read off their pages, those of others by their hosts (`palm.host_server`), which are asked
-together, and waited for a moment: of one that does not answer nothing is known, and that is what is said.
+Those of this one are read off their pages, those of others by what answers there (`palm.machine_server`), which are
+asked together, and waited for a moment: of one that does not answer nothing is known, and that is what is said.
 """
 
 from __future__ import annotations
@@ -14,14 +14,14 @@ from typing import Any, NamedTuple
 
 from palm import activity, pages, places
 from palm.connection import Connection
-from palm.hosts import Hosts, Question, Reply
+from palm.machines import Machines, Question, Reply
 
-PATIENCE = 0.75  # seconds that hosts have to answer
+PATIENCE = 0.75  # seconds that machines have to answer
 Process = dict[str, Any]
 Page = tuple[int, ...]
 
 
-class Host(NamedTuple):
+class Machine(NamedTuple):
     """What is known of one, by its processes' pages. state: that of its server, or "unreachable"."""
 
     name: str
@@ -34,7 +34,7 @@ class Overview:
     """By the connection of a client of the cluster."""
 
     def __init__(self, connection: Connection) -> None:
-        self._hosts = Hosts(connection)
+        self._machines = Machines(connection)
 
     def look(self, asked: Mapping[str, Any]) -> dict[str, Any]:
         """The cluster as of now.
@@ -53,30 +53,30 @@ class Overview:
             then, and ``cores``, which PALM may use there, or None. Times are of CLOCK_MONOTONIC of this host,
             ``now_ns`` too.
         """
-        hosts = self._look_at_hosts(asked)
-        servers = [_server(s, hosts) for s in asked["servers"]]
-        clients = [_process(c, hosts) for c in asked["clients"]]
+        machines = self._look_at(asked)
+        servers = [_server(s, machines) for s in asked["servers"]]
+        clients = [_process(c, machines) for c in asked["clients"]]
         _say_what_they_do(servers, clients)
         told = {
             "servers": servers,
             "clients": [{key: client[key] for key in ("pid", "work")} for client in clients],
-            "hosts": [{"host": h.name, "state": h.state, "cores": h.cores} for h in hosts.values() if h.state],
+            "hosts": [{"host": m.name, "state": m.state, "cores": m.cores} for m in machines.values() if m.state],
         }
         return {**asked, **told, "now_ns": time.monotonic_ns()}
 
-    def _look_at_hosts(self, asked: Mapping[str, Any]) -> dict[bytes, Host]:
+    def _look_at(self, asked: Mapping[str, Any]) -> dict[bytes, Machine]:
         """By place."""
-        here, wanted, there = places.pid_namespace(), _pages_of(asked), _servers_of_hosts(asked)
+        here, wanted, there = places.pid_namespace(), _pages_of(asked), _servers_of_machines(asked)
         questions = {
             server["name"]: Question(server, "processes", ([list(page) for page in wanted.get(where, ())],))
             for where, server in there.items()
             if where != here and server["state"] == "running"
         }
-        replies = self._hosts.ask(questions, PATIENCE) if questions else {}
-        hosts = {where: _host(server, wanted.get(where, ()), replies) for where, server in there.items()}
+        replies = self._machines.ask(questions, PATIENCE) if questions else {}
+        machines = {where: _machine(server, wanted.get(where, ()), replies) for where, server in there.items()}
         name, state = (there[here]["host"], "running") if here in there else ("", "")
-        hosts[here] = Host(name, state, len(os.sched_getaffinity(0)), _read_here(wanted.get(here, ())))
-        return hosts
+        machines[here] = Machine(name, state, len(os.sched_getaffinity(0)), _read_here(wanted.get(here, ())))
+        return machines
 
 
 def _processes_of(asked: Mapping[str, Any]) -> Iterator[Process]:
@@ -95,7 +95,7 @@ def _pages_of(asked: Mapping[str, Any]) -> dict[bytes, list[Page]]:
     return {where: list(of_it) for where, of_it in found.items()}
 
 
-def _servers_of_hosts(asked: Mapping[str, Any]) -> dict[bytes, Mapping[str, Any]]:
+def _servers_of_machines(asked: Mapping[str, Any]) -> dict[bytes, Mapping[str, Any]]:
     """By place: of several, one that runs."""
     found: dict[bytes, Mapping[str, Any]] = {}
     for server in asked["hosts"]:
@@ -108,19 +108,19 @@ def _read_here(wanted: Sequence[Page]) -> dict[Page, Process]:
     return {page: pages.read(page) | {"read_ns": time.monotonic_ns()} for page in wanted}
 
 
-def _host(server: Mapping[str, Any], wanted: Sequence[Page], replies: Mapping[str, Reply]) -> Host:
-    """From what the server of a host has answered."""
+def _machine(server: Mapping[str, Any], wanted: Sequence[Page], replies: Mapping[str, Reply]) -> Machine:
+    """From what has answered for it."""
     if server["state"] != "running":
-        return Host(server["host"], server["state"])
+        return Machine(server["host"], server["state"])
     reply = replies.get(server["name"])
     if reply is None:
-        return Host(server["host"], "unreachable")
+        return Machine(server["host"], "unreachable")
     said = reply.value
     read = {
         page: {**process, "counters": _at_our_time(process["counters"], reply.at_ns - said["now_ns"])}
         for page, process in zip(wanted, said["processes"], strict=True)
     }
-    return Host(server["host"], "running", said["cores"], {p: r | {"read_ns": reply.at_ns} for p, r in read.items()})
+    return Machine(server["host"], "running", said["cores"], {p: r | {"read_ns": reply.at_ns} for p, r in read.items()})
 
 
 def _at_our_time(counters: Mapping[str, Any], later: int) -> dict[str, Any]:
@@ -128,19 +128,19 @@ def _at_our_time(counters: Mapping[str, Any], later: int) -> dict[str, Any]:
     return {k: v + later if k.endswith("_ns") and v else v for k, v in counters.items()}
 
 
-def _server(server: Mapping[str, Any], hosts: Mapping[bytes, Host]) -> Process:
-    return _process(server, hosts) | {"workers": [_process(w, hosts) for w in server["workers"]]}
+def _server(server: Mapping[str, Any], machines: Mapping[bytes, Machine]) -> Process:
+    return _process(server, machines) | {"workers": [_process(w, machines) for w in server["workers"]]}
 
 
-def _process(process: Mapping[str, Any], hosts: Mapping[bytes, Host]) -> Process:
+def _process(process: Mapping[str, Any], machines: Mapping[bytes, Machine]) -> Process:
     """With what is known of it."""
-    host = hosts.get(process["where"])
+    machine = machines.get(process["where"])
     found = {**process, **pages.UNKNOWN, "read_ns": 0}
-    if host is None:
+    if machine is None:
         return found
-    found |= host.read.get(tuple(process["page"]), {})
-    if host.state == "unreachable":
-        found |= {"state": host.state, "reason": f"{host.name} does not answer"}
+    found |= machine.read.get(tuple(process["page"]), {})
+    if machine.state == "unreachable":
+        found |= {"state": machine.state, "reason": f"{machine.name} does not answer"}
     elif found.pop("suspended", False):
         found["state"] = "suspended"
     return found

@@ -22,16 +22,18 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
-from palm import cpus, gil, limits, places
+from palm import cpus, gil, memory_limit, places
 from palm._core import space as core_space
 from palm.errors import ConfigError
+from palm.own_names import is_own
 from palm.polling import readable
 from palm.suspects import Suspect
 from palm.template import Reduce, Server, Source, exposure
 from palm.versions import versions
 
 if TYPE_CHECKING:
-    from palm.host import Host, Post
+    from palm.execution import Post
+    from palm.host import Host
     from palm.leader import Leader
     from palm.log_handler import Handler
     from palm.membership import Enlistment
@@ -73,7 +75,7 @@ class Order:
     @property
     def is_ours(self) -> bool:
         """It runs no user code."""
-        return self.is_registry or self.name.startswith("registry/")
+        return is_own(self.name)
 
     @property
     def process(self) -> str:
@@ -130,8 +132,9 @@ def describe(server: Server, order: Order, address: str, supervised: bool) -> di
 
 def run(order: Order, ready: Callable[[], None], records: Handler | None = None) -> None:
     """Runs the server until it is stopped. records: where what is logged goes, which has to know of which message."""
+    from palm.execution import Post
     from palm.faults import Faults
-    from palm.host import Host, Post
+    from palm.host import Host
 
     cls = load(order.template)
     _allow_many_files()
@@ -187,8 +190,8 @@ def run(order: Order, ready: Callable[[], None], records: Handler | None = None)
     try:
         began = time.monotonic()
         if server._host is not None:  # else nothing of it runs here
-            limits.begin(order.name, order.memory_limit)
-            limits.watch()
+            memory_limit.begin(order.name, order.memory_limit)
+            memory_limit.watch()
             with core_space.arena(shared=False):
                 server.setup(**order.setup, **({"again": order.again} if order.is_registry else {}))
             if records:
@@ -294,7 +297,7 @@ def _serve(host: Any, order: Order) -> None:
     except BaseException as e:
         if order.owner_fd < 0:
             raise
-        limits.note_end(e)
+        memory_limit.note_end(e)
         if not isinstance(e, SystemExit):
             traceback.print_exc()
         sys.stdout.flush()
@@ -351,7 +354,7 @@ def main() -> int:
     except BaseException as e:
         if report.fileno() < 0:
             raise
-        with limits.room_to_tell(e):
+        with memory_limit.room_to_tell(e):
             report.sendall(_why_not(e).encode(errors="backslashreplace"))
         report.close()
         return 1
@@ -363,7 +366,7 @@ def _why_not(e: BaseException) -> str:
     if isinstance(e, ConfigError):
         return str(e)
     text = "".join(traceback.format_exception(e)).rstrip()
-    return "; ".join(filter(None, (text, limits.advice(e))))
+    return "; ".join(filter(None, (text, memory_limit.advice(e))))
 
 
 def _run_and_log(order: Order, report: socket.socket, records: int) -> None:
@@ -398,7 +401,7 @@ def _order_of(pickled: bytes) -> Order:
         order: Order = pickle.loads(pickled)
         cpus.keep_to(order.cpus)
         if not order.leads:  # else it depends on the template whether something of the user's runs in it
-            limits.begin(order.name, order.memory_limit)
+            memory_limit.begin(order.name, order.memory_limit)
         load(order.template)
         return order
     finally:

@@ -83,7 +83,7 @@ def between(before: Mapping[str, Any], after: Mapping[str, Any]) -> Interval:
     were = {s["name"]: s for s in before["servers"]}
     servers = tuple(_server(were.get(s["name"]), s, span) for s in after["servers"])
     queues = {name: s["queue"] or 0 for name, s in were.items()}
-    unknown = {h["host"]: h["state"] for h in after.get("hosts", ()) if h["state"] != "running"}
+    unknown = {h["host"]: h["state"] for h in after["hosts"] if h["state"] != "running"}
     return Interval(span.seconds, servers, limiting(servers, queues), unknown)
 
 
@@ -106,12 +106,12 @@ class _Span:
 
     def delta(self, was: Mapping[str, Any] | None, p: Mapping[str, Any]) -> Delta | None:
         """What a process has done; of one that has begun in between, since then. None: that is not known."""
-        c, read_ns = p["counters"], p.get("read_ns", self.after_ns)
+        c = p["counters"]
         if not c or not self.seconds:
             return None
         if was is not None and (was["host"], was["pid"]) == (p["host"], p["pid"]) and was["counters"]:
-            return grown(was, p, (read_ns - was.get("read_ns", self.before_ns)) / 1e9)
-        began = c.get("serves_since_ns", 0)
+            return grown(was, p, (p["read_ns"] - was["read_ns"]) / 1e9)
+        began, read_ns = c["serves_since_ns"], p["read_ns"]
         if 0 < began < read_ns and began >= self.before_ns:
             return grown(NEWBORN, p, (read_ns - began) / 1e9)
         return None
@@ -182,5 +182,5 @@ def _of_server(leader: Delta | None, workers: list[Delta]) -> Delta | None:
 
 
 def _row(name: str, was: Mapping[str, Any] | None, p: Mapping[str, Any], span: _Span) -> Row:
-    flight = p["counters"].get("in_flight", 0) if p["counters"] else None
+    flight = p["counters"]["in_flight"] if p["counters"] else None
     return Row(name, p["state"], p["work"], p["pid"], span.delta(was, p), p["queue"], flight, p["memory"])

@@ -20,7 +20,7 @@ from palm._core.payload import BlockLost
 from palm.assignment import Assignment, JobHere
 from palm.assignment import Name as WireName
 from palm.errors import Crashed, PalmError, PayloadError
-from palm.host import Post
+from palm.execution import Post
 from palm.making import ChildEnded, Making
 from palm.message import input_of
 from palm.names import Name

@@ -10,10 +10,10 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from palm import host_server, places
-from palm.cache import SERVER as CACHE
-from palm.directory import COMING, REGISTRY
-from palm.host_server import HostServer
+from palm import places
+from palm.directory import COMING
+from palm.machine_server import MachineServer
+from palm.own_names import CACHE, MACHINE, REGISTRY, is_own
 from palm.store import Store
 from palm.template import function
 from palm.tenure import LINGER
@@ -25,7 +25,7 @@ _NOWHERE: dict[str, Any] = {"where": b"", "page": [0, 0, 0, 0]}
 JOINING = 1.0  # seconds in which others that have joined its predecessor join it too
 
 
-class Registry(HostServer):
+class Registry(MachineServer):
     """Names, addresses, functions; a process of its own, supervised by whoever started the cluster. Answers for the
     host where that is."""
 
@@ -67,8 +67,8 @@ class Registry(HostServer):
         server["client"] = self.message.client
         self.known[server["name"]] = server
         self.states.pop(server["name"], None)
-        if server["name"].startswith(host_server.NAME):
-            self._note_host(server)
+        if server["name"].startswith(MACHINE):
+            self._note_machine(server)
         self._store.commit()
         return ""
 
@@ -108,8 +108,7 @@ class Registry(HostServer):
         self._vacancies.filled(name)
         self._awaited.pop(name, None)
         if state == "removed":
-            for of_it in (self.states, self.ends, self._hosts):
-                of_it.pop(name, None)
+            self._forget(name)
         elif name not in self.known:
             self.states[name], self.ends[name] = state, reason
         self._store.commit()
@@ -124,13 +123,17 @@ class Registry(HostServer):
                 self.states[name], self.ends[name] = "unreachable", f"{s['host']} is not heard any more"
         self._store.commit()
 
-    def _note_host(self, server: dict[str, Any]) -> None:
+    def _note_machine(self, server: dict[str, Any]) -> None:
         """Under another name it may have been here, and been cut off or killed as a whole."""
         gone = [n for n, h in self._hosts.items() if h["host"] == server["host"] and n not in self.known]
         for name in [n for n in gone if self.states.get(n) == "unreachable"]:
-            for of_it in (self.states, self.ends, self._hosts):
-                of_it.pop(name, None)
+            self._forget(name)
         self._hosts[server["name"]] = {key: server[key] for key in ("name", "host", "where")}
+
+    def _forget(self, name: str) -> None:
+        """One that is not there is shown no more."""
+        for of_it in (self.states, self.ends, self._hosts):
+            of_it.pop(name, None)
 
     def _note(self, name: str, pid: int, reason: str) -> None:
         self.reasons[name, pid] = reason
@@ -153,7 +156,7 @@ class Registry(HostServer):
     @function
     def lookup(self, names: list[str]) -> dict[str, Any]:
         alive = self._alive()
-        states = {n: state for n, state in self.states.items() if not _is_worker(n, REGISTRY) or n in names}
+        states = {n: state for n, state in self.states.items() if not is_own(n) or n in names}
         return {
             "servers": {n: _without_docs(alive[n]) for n in names if n in alive},
             "names": sorted({*(n for n in alive if not _is_worker(n)), *self._absent()}),
@@ -242,7 +245,7 @@ class Registry(HostServer):
 
     @function
     def hosts(self) -> list[dict[str, Any]]:
-        """What answers for them (`HostServer`): this registry, and a server on each that has joined."""
+        """What answers for them (`MachineServer`): this registry, and a server on each that has joined."""
         here: dict[str, Any] = {"name": REGISTRY, "host": socket.gethostname(), "where": places.pid_namespace()}
         here |= {"address": self.address, "pid": os.getpid(), "state": "running"}
         return [here, *(h | self._of_host(n) for n, h in self._hosts.items())]
@@ -341,6 +344,6 @@ def _is_guest(server: dict[str, Any]) -> bool:
 
 
 def _is_worker(name: str, of: str | None = None) -> bool:
-    """Users do not call it: a worker, or, as if it were one of ours, the process that has the caches."""
+    """Of this server, or of any; users do not call it. So it is with PALM's own that are no registry."""
     server, slash, _ = name.partition("/")
     return bool(slash) and of in (None, server)

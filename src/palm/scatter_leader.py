@@ -19,7 +19,7 @@ from palm._core import node as core
 from palm._core.payload import BlockLost
 from palm.assignment import Assignment, JobHere, Name
 from palm.errors import PalmError, PayloadError
-from palm.host import Post
+from palm.execution import Post
 from palm.line import Line, Waiting
 from palm.message import child, places
 from palm.scattergather import Hook, ScatterGather, parts_of

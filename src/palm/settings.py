@@ -18,54 +18,27 @@ from palm.places import NAME
 
 _PORT = r"0*([0-9]{1,4}|[1-5][0-9]{4}|6[0-4][0-9]{3}|65[0-4][0-9]{2}|655[0-2][0-9]|6553[0-5])"
 
-Name = Annotated[
-    str, Meta(pattern=f"^{NAME}$", extra={"is": "1 to 31 letters, digits, - or _, the first a letter or digit"})
-]
-Amount = Annotated[
-    str,
-    Meta(
-        pattern=f"^{AMOUNT}$",
-        extra={"is": 'an amount of memory, as "512MiB" or "2GB"'},
-        extra_json_schema={"examples": ["512MiB", "2GB"]},
-    ),
-]
-Limit = Annotated[
-    str,
-    Meta(
-        pattern=f"^(?=[^1-9]*[1-9]){AMOUNT}$",
-        extra={"is": 'an amount of memory above 0, as "4GiB"'},
-        extra_json_schema={"examples": ["4GiB"]},
-    ),
-]
-Cpus = Annotated[
-    str,
-    Meta(
-        pattern=f"^{cpus.LIST}$",
-        extra={"is": 'CPUs by their numbers, as "0-3,8"'},
-        extra_json_schema={"examples": ["0-3,8"]},
-    ),
-]
-Address = Annotated[
-    str,
-    Meta(
-        pattern=f"^.+:{_PORT}$",
-        extra={"is": '"host:port", as "127.0.0.1:9100"'},
-        extra_json_schema={"examples": ["127.0.0.1:9100"]},
-    ),
-]
+
+def _like(pattern: str, words: str, *examples: str, description: str | None = None) -> Meta:
+    """A text: what it matches, that in the words of an error, and some, for editors."""
+    shown = {"examples": [*examples]} if examples else None
+    return Meta(pattern=f"^{pattern}$", description=description, extra={"is": words}, extra_json_schema=shown)
+
+
+Name = Annotated[str, _like(NAME, "1 to 31 letters, digits, - or _, the first a letter or digit")]
+Amount = Annotated[str, _like(AMOUNT, 'an amount of memory, as "512MiB" or "2GB"', "512MiB", "2GB")]
+Limit = Annotated[str, _like(f"(?=[^1-9]*[1-9]){AMOUNT}", 'an amount of memory above 0, as "4GiB"', "4GiB")]
+Cpus = Annotated[str, _like(cpus.LIST, 'CPUs by their numbers, as "0-3,8"', "0-3,8")]
+Address = Annotated[str, _like(f".+:{_PORT}", '"host:port", as "127.0.0.1:9100"', "127.0.0.1:9100")]
 Listen = Annotated[
     str,
-    Meta(
-        pattern=f"^(plaintext://)?[^:@]+(:{_PORT})?$",
-        extra={
-            "is": 'an address, network or interface, as "10.0.0.1", "10.0.0.0/8" or "eth0", with or without ":port"'
-        },
-        extra_json_schema={"examples": ["eth0", "10.0.0.0/8", "10.0.0.1:4711", "plaintext://10.0.0.1"]},
+    _like(
+        f"(plaintext://)?[^:@]+(:{_PORT})?",
+        'an address, network or interface, as "10.0.0.1", "10.0.0.0/8" or "eth0", with or without ":port"',
+        *("eth0", "10.0.0.0/8", "10.0.0.1:4711", "plaintext://10.0.0.1"),
     ),
 ]
-ClassName = Annotated[
-    str, Meta(pattern="^[^:]+:.+$", extra={"is": '"module:Class"'}, extra_json_schema={"examples": ["module:Class"]})
-]
+ClassName = Annotated[str, _like("[^:]+:.+", '"module:Class"', "module:Class")]
 Natural = Annotated[int, Meta(ge=1)]
 When = Literal["always", "on-failure", "never"]
 
@@ -98,11 +71,11 @@ class CacheTable(Table, frozen=True):
 
     path: Annotated[
         str,
-        Meta(
-            pattern="^[^\0]+$",
+        _like(
+            "[^\0]+",
+            "the name of a file",
+            "weights.lmdb",
             description="A file in which it is too, so that it is there after a restart; beside this file, or from /.",
-            extra={"is": "the name of a file"},
-            extra_json_schema={"examples": ["weights.lmdb"]},
         ),
     ]
     size: Annotated[Amount | None, Meta(description="Its bound; without it 256MiB.")] = None

@@ -39,7 +39,7 @@ def between(steps: Sequence[Step], before: Mapping[str, Any] | None, after: Mapp
     """What `palm.Job.stats` returns, but for the seconds: from one look (`palm.overview.Overview.look`) to the next;
     or, before None, from the start of each server."""
     found = rates.since_start(after) if before is None else rates.between(before, after)
-    cores = sum(host["cores"] or 0 for host in after.get("hosts", ()))
+    cores = sum(host["cores"] or 0 for host in after["hosts"])
     return of_steps(steps, found, cores or len(os.sched_getaffinity(0))) | {"unknown_hosts": dict(found.unknown)}
 
 

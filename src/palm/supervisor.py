@@ -22,8 +22,8 @@ from palm import places
 from palm.births import Births
 from palm.child import Child, EndOfWork
 from palm.deaths import OomKills, reason_of
-from palm.directory import REGISTRY
 from palm.errors import Disconnected, PalmError, Timeout
+from palm.own_names import REGISTRY
 from palm.polling import readable
 from palm.suspects import Suspects
 

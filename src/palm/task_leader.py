@@ -14,7 +14,7 @@ from palm._core.payload import BlockLost
 from palm.assignment import Assignment, JobHere, Name, Outlet
 from palm.crew import Load, Worker
 from palm.errors import Crashed, RemoteError
-from palm.host import Post
+from palm.execution import Post
 from palm.leader import Leader
 from palm.remote import NO_MESSAGE, died_in, tree_of_error
 from palm.suspects import AtWork, Blame

@@ -270,6 +270,9 @@ cdef extern from "palm.h" nogil:
         uint64_t sent_frames
         uint64_t by_ring
         uint64_t by_socket
+        uint64_t links_ring
+        uint64_t links_socket
+        uint64_t links_tcp
         uint64_t copied_kept
         uint64_t copied_foreign
         uint64_t copied_thread
@@ -291,10 +294,10 @@ cdef extern from "palm.h" nogil:
         palm_at_work at_work
         palm_function_counters functions[64]
         palm_memory memory
-    void palm_limit_set(uint64_t limit, uint64_t reserved)
-    void palm_limit_room(uint64_t bytes)
-    void palm_limit_trim()
-    uint64_t palm_limit_had()
+    void palm_memory_limit_set(uint64_t limit, uint64_t reserved)
+    void palm_memory_limit_room(uint64_t bytes)
+    void palm_memory_limit_trim()
+    uint64_t palm_memory_limit_had()
     void palm_memory_watch(palm_memory *memory, uint64_t limit)
     void palm_memory_ended(palm_memory *memory, bint lacked)
     void palm_count(uint64_t *counter, uint64_t n)

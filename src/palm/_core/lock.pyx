@@ -10,11 +10,18 @@ import threading
 from threading import get_ident
 
 from cpython.exc cimport PyErr_CheckSignals
-from cpython.pythread cimport (NOWAIT_LOCK, WAIT_LOCK, PyThread_acquire_lock, PyThread_allocate_lock, PyThread_free_lock,
+from cpython.pythread cimport (NOWAIT_LOCK, PyThread_acquire_lock, PyThread_allocate_lock, PyThread_free_lock,
                                PyThread_release_lock, PyThread_type_lock)
 
 cdef extern from "pythread.h" nogil:
     int PyThread_acquire_lock_timed(PyThread_type_lock lock, long long microseconds, int interruptible)
+
+cdef extern from "<pthread.h>" nogil:
+    int pthread_mutex_init(pthread_mutex_t *mutex, const void *attributes)
+    int pthread_mutex_destroy(pthread_mutex_t *mutex)
+    int pthread_mutex_lock(pthread_mutex_t *mutex)
+    int pthread_mutex_trylock(pthread_mutex_t *mutex)
+    int pthread_mutex_unlock(pthread_mutex_t *mutex)
 
 # A wait of the main thread is cut into slices of this length, so that a signal that comes just before one is seen soon.
 cdef double SLICE = 0.05
@@ -30,7 +37,40 @@ def check_signals():
 
 
 cdef class Lock:
-    """To be held for moments only: who waits for it does not hear Ctrl-C."""
+    """To be held for moments only: who waits for it does not hear Ctrl-C. A mutex of pthread, since Python's lock reads the clock
+    each time, to find that it is free."""
+
+    def __cinit__(self):
+        pthread_mutex_init(&self.mutex, NULL)
+
+    def __dealloc__(self):
+        pthread_mutex_destroy(&self.mutex)
+
+    cpdef acquire(self):
+        if pthread_mutex_trylock(&self.mutex):
+            with nogil:
+                pthread_mutex_lock(&self.mutex)
+
+    cpdef release(self):
+        """Who calls it holds it."""
+        pthread_mutex_unlock(&self.mutex)
+
+    def locked(self):
+        if pthread_mutex_trylock(&self.mutex):
+            return True
+        pthread_mutex_unlock(&self.mutex)
+        return False
+
+    def __enter__(self):
+        self.acquire()
+        return self
+
+    def __exit__(self, kind, value, traceback):  # named: `*exc` would be a tuple, made each time
+        pthread_mutex_unlock(&self.mutex)
+
+
+cdef class Sleeper:
+    """A thread that waits: it takes the lock a second time, which whoever wakes it lets go of."""
 
     cdef PyThread_type_lock lock
 
@@ -38,38 +78,18 @@ cdef class Lock:
         self.lock = PyThread_allocate_lock()
         if self.lock == NULL:
             raise MemoryError
+        PyThread_acquire_lock(self.lock, NOWAIT_LOCK)
 
     def __dealloc__(self):
         if self.lock != NULL:
             PyThread_free_lock(self.lock)
 
-    cpdef acquire(self):
-        if not PyThread_acquire_lock(self.lock, NOWAIT_LOCK):
-            with nogil:
-                PyThread_acquire_lock(self.lock, WAIT_LOCK)
-
-    cpdef release(self):
-        """Who calls it holds it."""
-        PyThread_release_lock(self.lock)
-
-    def locked(self):
-        if PyThread_acquire_lock(self.lock, NOWAIT_LOCK):
-            PyThread_release_lock(self.lock)
-            return False
-        return True
-
-    def __enter__(self):
-        self.acquire()
-        return self
-
-    def __exit__(self, *exc):
+    cdef void wake(self):
         PyThread_release_lock(self.lock)
 
 
 cdef class Condition(Lock):
     """A lock, and a wait for what changes under it."""
-
-    cdef list waiting  # a locked lock for each thread; who notifies takes it out, and unlocks it
 
     def __cinit__(self):
         self.waiting = []
@@ -77,12 +97,11 @@ cdef class Condition(Lock):
     def wait(self, double timeout):
         """With the lock, which is let go of meanwhile. Returns after a notification, after `timeout` seconds or sooner, or
         when a signal has come: look at what you wait for, and call `check_signals`."""
-        cdef Lock mine = Lock.__new__(Lock)
+        cdef Sleeper mine = Sleeper.__new__(Sleeper)
         cdef double most = SLICE if get_ident() == main_ident else LONG
         cdef long long us = <long long> (max(0.0, min(timeout, most)) * 1e6)
-        PyThread_acquire_lock(mine.lock, NOWAIT_LOCK)
         self.waiting.append(mine)
-        PyThread_release_lock(self.lock)
+        pthread_mutex_unlock(&self.mutex)
         with nogil:
             PyThread_acquire_lock_timed(mine.lock, us, 1)
         self.acquire()
@@ -92,9 +111,9 @@ cdef class Condition(Lock):
     def notify(self):
         """One of those who wait gets on; with the lock."""
         if self.waiting:
-            PyThread_release_lock((<Lock> self.waiting.pop(0)).lock)
+            (<Sleeper> self.waiting.pop(0)).wake()
 
     def notify_all(self):
         """All who wait get on; with the lock."""
         while self.waiting:
-            PyThread_release_lock((<Lock> self.waiting.pop(0)).lock)
+            (<Sleeper> self.waiting.pop(0)).wake()

@@ -6,7 +6,11 @@ from palm._core.cpalm cimport palm_counters
 from palm._core.node cimport Event
 
 
-cdef bint is_to_run(Event event, uint32_t i, host, kept, dict refused, given_up) except -1
+cdef bint is_to_run(Event event, uint32_t i, host, dict kept, dict refused, set given_up) except -1
+
+
+cdef class Place:
+    cdef public Py_ssize_t at
 
 
 cdef class Work:

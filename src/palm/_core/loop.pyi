@@ -1,15 +1,18 @@
 # SPDX-License-Identifier: BSD-3-Clause
-from collections.abc import Callable, Container, Generator
+from collections.abc import Callable, Generator
 from typing import Any, Literal, Protocol, Self
 
 from palm._core.node import Batch, Event, Node
+
+class Place:
+    at: int
 
 class Work:
     def __new__(cls, job: bytes, hop: int, index: int, client: int = 0, limit: float = 0) -> Self: ...
     def begin(self, node: Node, number: int, path: tuple[int, ...]) -> None: ...
 
 class _Host(Protocol):
-    at: int
+    place: Place
     def spread(self, function: Callable[..., Any], parameters: int, value: Any, /) -> Any: ...
     def make(self, i: int, result: Any, /) -> None: ...
     def drop(self, i: int, /) -> None: ...
@@ -29,10 +32,10 @@ def run(
     out: Batch,
     host: _Host,
     special: type[Any],
-    kept: Container[tuple[int, tuple[int, ...]]],
+    kept: dict[tuple[int, tuple[int, ...]], Any],
     refused: dict[tuple[int, tuple[int, ...]], Any] | None,
     tried: dict[tuple[int, tuple[int, ...]], int] | None,
-    given_up: Container[int],
+    given_up: set[int],
 ) -> None: ...
 def forward(
     event: Event,
@@ -41,7 +44,7 @@ def forward(
     out: Batch,
     host: Any,
     refused: dict[tuple[int, tuple[int, ...]], Any] | None,
-    given_up: Container[int],
+    given_up: set[int],
 ) -> int: ...
 def advance(
     generator: Generator[Any, Any, Any],

@@ -15,6 +15,10 @@ from palm._core.payload import NOTHING
 
 cdef object Generator = types.GeneratorType
 
+# Bytes of a result that are put so quickly that it need not be known how quickly.
+cdef enum:
+    LITTLE = 4096
+
 
 cdef inline bint is_late(uint64_t deadline) noexcept nogil:
     cdef timespec t
@@ -22,6 +26,13 @@ cdef inline bint is_late(uint64_t deadline) noexcept nogil:
         return False
     clock_gettime(CLOCK_REALTIME, &t)
     return <uint64_t> t.tv_sec * 1000000000 + <uint64_t> t.tv_nsec > deadline
+
+
+cdef class Place:
+    """Which record a host's function works on; -1: none."""
+
+    def __cinit__(self):
+        self.at = -1
 
 
 cdef class Work:
@@ -59,7 +70,7 @@ cdef class Work:
         palm_work_on(&c.at_work, <const uint8_t *> <const char *> self.job, self.hop, self.index, together, self.client)
 
 
-cdef bint is_to_run(Event event, uint32_t i, host, kept, dict refused, given_up) except -1:
+cdef bint is_to_run(Event event, uint32_t i, host, dict kept, dict refused, set given_up) except -1:
     """False if record i is no message, or one that is not run, as `run` says; then the host has been told."""
     cdef const palm_record *r = &event.event.envelope.records[i]
     if r.form > PALM_TREE:
@@ -79,12 +90,13 @@ cdef bint is_to_run(Event event, uint32_t i, host, kept, dict refused, given_up)
 
 
 def run(Event event not None, uint32_t first, uint32_t end, function, int parameters, Work work not None,
-        Batch out not None, host, special, kept, dict refused, dict tried, given_up):
+        Batch out not None, host, special, dict kept, dict refused, dict tried, set given_up):
     """Call `function` with the messages `first` to `end` - 1 of the event and put what it returns into `out`.
 
     What is not simple is the host's: ``host.make(i, generator or instance of special)``, ``host.drop(i)``,
-    ``host.fail(i, exception)``, ``host.late(i)`` where the deadline has passed before it was begun; the host's `at` is
-    the number of the record while its function runs. ``host.flush()`` is called when `out` should go; False: the rest is
+    ``host.fail(i, exception)``, ``host.late(i)`` where the deadline has passed before it was begun; the host's `place` has
+    the number of the record while its function runs. ``host.spread(function, parameters, value)`` calls a function that has
+    not exactly one parameter, or gets an empty message. ``host.flush()`` is called when `out` should go; False: the rest is
     not wanted any more. Messages whose (number, path) is in `kept`, since this server may have made many of them already,
     are not run if ``host.again(i)`` says so; those in `refused` are ``host.refuse(i)``'s. `tried`: how often a message has
     been run before, by (number, path), where that is not never. Inputs whose number is in `given_up` are passed over.
@@ -96,24 +108,27 @@ def run(Event event not None, uint32_t first, uint32_t end, function, int parame
     cdef palm_function_counters *f = &c.functions[min(work.index, PALM_MAX_FUNCTIONS - 1)]  # the last is for all others
     cdef const palm_record *r
     cdef uint32_t i, attempt
-    cdef uint64_t began, ended, flushed = now_ns()
+    cdef uint64_t began, put, ended = now_ns(), flushed = ended
     cdef bint fine, completed
+    cdef bint goes_on = True  # since `ended`, next to nothing was done: the clock need not be read again
+    cdef Place place = host.place
     if end > event.event.envelope.n_records:
         raise IndexError(f"record {end} of {event.event.envelope.n_records}")
     work.on(c)
     for i in range(first, end):
         r = &event.event.envelope.records[i]
-        host.at = i
+        place.at = i
         if not is_to_run(event, i, host, kept, refused, given_up):
+            goes_on = False
             continue
         attempt = 1 + tried.get((r.number, path_of(&event.event, r)), 0) if tried else 1
         palm_work_terms(&c.at_work, attempt, work.limit_ns, 0, r.deadline)
-        began = now_ns()
+        began = ended if goes_on else now_ns()
         palm_work_begin(&c.at_work, r.number, event.event.envelope.paths + r.path_at if r.path_count else NULL,
                         r.path_count, began)
         palm_gauge(&c.queue_depth, end - i - 1)
         value = result = None
-        fine, completed = False, True
+        fine, completed, goes_on = False, True, False
         try:
             value = get_value(&event.event, i, event.holders)
             if parameters == 1 and value is not NOTHING:
@@ -134,9 +149,11 @@ def run(Event event not None, uint32_t first, uint32_t end, function, int parame
                 completed = type(result) is not Generator  # nothing of it has run yet
                 host.make(i, result)
             else:
+                put = palm_batch_bytes(out.batch)
                 try:
                     put_value(out.batch, result, 1, r.number, r.deadline,
                               path_of(&event.event, r) if r.path_count else None, 0)
+                    goes_on = palm_batch_bytes(out.batch) - put < LITTLE
                 except Exception as e:
                     host.fail(i, e)
         result = None
@@ -144,11 +161,11 @@ def run(Event event not None, uint32_t first, uint32_t end, function, int parame
         if ended - flushed > FLUSH_NS or palm_batch_full(out.batch):
             if not host.flush():
                 break
-            flushed = ended
-    host.at = -1
+            flushed, goes_on = ended, False
+    place.at = -1
 
 
-def forward(Event event not None, uint32_t first, uint32_t most, Batch out not None, host, dict refused, given_up):
+def forward(Event event not None, uint32_t first, uint32_t most, Batch out not None, host, dict refused, set given_up):
     """Put the messages from `first` on into `out` as they are, for another process to work on; returns the number of the
     first one that is not dealt with: `most` were added, or `out` is full, or that was the last.
 
@@ -157,9 +174,10 @@ def forward(Event event not None, uint32_t first, uint32_t most, Batch out not N
     """
     cdef const palm_record *r
     cdef uint32_t i = first, n = 0
+    cdef Place place = host.place
     while i < event.event.envelope.n_records and n < most and not palm_batch_full(out.batch):
         r = &event.event.envelope.records[i]
-        host.at = i
+        place.at = i
         i += 1
         if r.form > PALM_TREE or (given_up and r.number in given_up):
             continue
@@ -175,7 +193,7 @@ def forward(Event event not None, uint32_t first, uint32_t most, Batch out not N
             except Exception as e:
                 host.fail(i - 1, e)
             value = None
-    host.at = -1
+    place.at = -1
     return i
 
 

@@ -14,6 +14,7 @@ from libc.string cimport memcpy, memset, strncpy
 from posix.time cimport nanosleep, timespec
 
 from palm._core.cpalm cimport *
+from palm._core.lock cimport Lock
 from palm._core.payload cimport get_value, put_value
 from palm._core.space cimport check, counters, pulse, space
 
@@ -38,6 +39,7 @@ cdef enum:
 # An iterator that takes so long over an input makes no stream of small messages: what it gave goes at once.
 cdef enum:
     SLOW_NS = 50000
+cdef frozenset AT_HAND = frozenset(type(iter(of_it)) for of_it in ((), [], range(0)))  # iterators that take no time
 
 cdef object main_ident = threading.main_thread().ident
 
@@ -131,7 +133,7 @@ cdef class Batch:
         check(err)
         return True
 
-    def fill(self, iterator, uint64_t number, Py_ssize_t most, uint64_t deadline, Book book not None, lock):
+    def fill(self, iterator, uint64_t number, Py_ssize_t most, uint64_t deadline, Book book not None, Lock lock not None):
         """Add what the iterator gives, as messages `number`, `number` + 1, ..., as long as that is quick: until there are
         `most`, or the batch is full, or the iterator took its time over one, or the `book` is empty: nothing else
         is under way, so nothing is gained by waiting. `lock` is held while the batch changes, not while the iterator is
@@ -144,20 +146,24 @@ cdef class Batch:
             The iterator has no more. What else it raises is raised as it is.
         """
         cdef Py_ssize_t added = 0
+        cdef bint is_slow = False, is_enough = False, at_hand = type(iterator) in AT_HAND
         cdef uint64_t asked = now_ns(), got
-        while added < most:
+        while added < most and not is_enough:
             try:
                 value = next(iterator)
             except StopIteration:
                 return added, True
-            got = now_ns()
-            with lock:
+            if not at_hand:
+                got = now_ns()
+                is_slow, asked = got - asked > SLOW_NS, got
+            lock.acquire()
+            try:
                 put_value(self.batch, value, 1, number + added, deadline, None, 0)
-                added += 1
-                if palm_batch_full(self.batch) or not palm_book_open_inputs(book.book) or got - asked > SLOW_NS:
-                    break
+                is_enough = is_slow or palm_batch_full(self.batch) or not palm_book_open_inputs(book.book)
+            finally:
+                lock.release()
+            added += 1
             value = None
-            asked = got
         return added, False
 
     def put_out_of(self, box, uint64_t number, uint64_t deadline=0, path=None, bint back=False):

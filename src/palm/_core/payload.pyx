@@ -12,7 +12,7 @@ from cpython.list cimport PyList_GET_ITEM, PyList_GET_SIZE
 from cpython.object cimport PyObject
 from cpython.tuple cimport PyTuple_GET_ITEM, PyTuple_GET_SIZE
 from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
-from libc.string cimport memchr, memcpy
+from libc.string cimport memchr, memcmp, memcpy
 
 cimport numpy as cnp
 import msgspec
@@ -114,7 +114,21 @@ def dtype_of_text(bytes text not None):
     return dtypes.of_text(text.decode())
 
 
+# Those of the array before, as a rule: numpy's own dtypes are single objects, which never change.
+cdef object put_dtype = None
+cdef bytes put_text = None
+cdef bytes got_text = None
+cdef object got_dtype = None
+
+
+cdef bint is_own(cnp.dtype dtype) except -1:
+    return dtype.type_num < cnp.NPY_OBJECT and cnp.PyArray_DescrFromType(dtype.type_num) is dtype
+
+
 cdef bytes text_of(object dtype):
+    global put_dtype, put_text
+    if dtype is put_dtype:
+        return put_text
     cdef bytes text = texts.get(dtype)
     # equal dtypes may differ in byte order spelling or metadata only: never in their text
     if text is None:
@@ -122,6 +136,8 @@ cdef bytes text_of(object dtype):
         if len(texts) >= MOST_KNOWN:
             texts.clear()
         texts[dtype] = text
+    if is_own(dtype):
+        put_dtype, put_text = dtype, text
     return text
 
 
@@ -133,6 +149,16 @@ cdef object dtype_of(bytes text):
             known.clear()
         known[text] = dtype
     return dtype
+
+
+cdef object dtype_at(const palm_text *text):
+    global got_text, got_dtype
+    cdef bytes text_now
+    if got_text is None or text.size != PyBytes_GET_SIZE(got_text) or memcmp(text.data, PyBytes_AS_STRING(got_text), text.size):
+        text_now = text.data[:text.size]
+        dtype_now = dtype_of(text_now)
+        got_text, got_dtype = text_now, dtype_now
+    return got_dtype
 
 
 # ------------------------------------------------------------------------------------------------------ arrays, sending
@@ -529,7 +555,7 @@ cdef object get_array(palm_event *event, uint32_t i, list holders):
     cdef Holder holder
     cdef palm_taken *taken
     cdef const palm_text *text = &event.envelope.dtypes[a.dtype]
-    dtype = dtype_of(text.data[:text.size])
+    dtype = dtype_at(text)
     for k in range(a.ndim):
         shape[k] = dims[k]
         strides[k] = dims[a.ndim + k]

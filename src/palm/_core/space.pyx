@@ -241,6 +241,7 @@ cdef dict counters_dict(const palm_counters *c):
         "idle_seconds": idle_ns(c) / 1e9, "serves_since_ns": c.serves_since_ns,
         "sent_arena": c.sent_arena, "sent_inline": c.sent_inline, "sent_frames": c.sent_frames,
         "by_ring": c.by_ring, "by_socket": c.by_socket,
+        "links": {"ring": c.links_ring, "socket": c.links_socket, "TCP": c.links_tcp},
         "copied_kept": c.copied_kept, "copied_foreign": c.copied_foreign, "copied_thread": c.copied_thread,
         "alloc_arena": c.alloc_arena, "alloc_small": c.alloc_small, "alloc_full": c.alloc_full,
         "stale": c.stale, "lost_links": c.lost_links, "pulse_ns": c.pulse_ns,
@@ -332,22 +333,22 @@ def wait_end() -> None:
 def limit_memory(uint64_t limit, uint64_t reserved) -> None:
     """This process's private memory is bounded from now on: by so many bytes, beside those that are reserved, and never
     touched."""
-    palm_limit_set(limit, reserved)
+    palm_memory_limit_set(limit, reserved)
 
 
 def memory_room(bytes=None) -> None:
     """It may have so many more; None: as many as there are."""
-    palm_limit_room(<uint64_t> -1 if bytes is None else <uint64_t> bytes)
+    palm_memory_limit_room(<uint64_t> -1 if bytes is None else <uint64_t> bytes)
 
 
 def trim_memory() -> None:
     """What malloc has free goes back; its addresses stay."""
-    palm_limit_trim()
+    palm_memory_limit_trim()
 
 
 def memory_had() -> int:
     """Bytes that there are of those that are bounded."""
-    return palm_limit_had()
+    return palm_memory_limit_had()
 
 
 def watch_memory(uint64_t limit) -> None:

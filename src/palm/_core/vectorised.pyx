@@ -251,7 +251,6 @@ def run_stacked(Event event not None, uint32_t first, uint32_t end, function, in
     calls.c = event.node.c
     calls.f = &calls.c.functions[min(work.index, PALM_MAX_FUNCTIONS - 1)]
     calls.flushed = now_ns()
-    host.at = -1
     while i < end:
         i = calls.gather(i, end)
         palm_gauge(&calls.c.queue_depth, end - i)

@@ -21,11 +21,11 @@ static void *mapped(size_t size)
 
 static void limit_to(size_t size)
 {
-    palm_limit_set(size, 0);
-    size_t had = palm_limit_had();
-    palm_limit_set(size, had); /* what is there now does not count */
+    palm_memory_limit_set(size, 0);
+    size_t had = palm_memory_limit_had();
+    palm_memory_limit_set(size, had); /* what is there now does not count */
     palm_memory_watch(page, size);
-    CHECK(had && palm_limit_had() < MIB);
+    CHECK(had && palm_memory_limit_had() < MIB);
 }
 
 static void takes_no_more(void)
@@ -33,15 +33,15 @@ static void takes_no_more(void)
     limit_to(64 * MIB);
     CHECK(!mapped(65 * MIB));
     void *p = mapped(60 * MIB);
-    CHECK(p && palm_limit_had() >= 60 * MIB);
+    CHECK(p && palm_memory_limit_had() >= 60 * MIB);
     CHECK(!mapped(60 * MIB));
-    palm_limit_room(64 * MIB);
+    palm_memory_limit_room(64 * MIB);
     void *q = mapped(60 * MIB);
     CHECK(q);
     munmap(q, 60 * MIB);
-    palm_limit_room(0);
+    palm_memory_limit_room(0);
     CHECK(!mapped(60 * MIB));
-    palm_limit_room(UINT64_MAX);
+    palm_memory_limit_room(UINT64_MAX);
     CHECK(mapped(200 * MIB));
 }
 
@@ -52,7 +52,7 @@ static void arenas_do_not_count(void)
     palm_space *space;
     CHECK_OK(palm_space_open(&(palm_space_options){.bound = 4096 * MIB}, &space));
     CHECK(palm_space_has_arena(space));
-    CHECK(palm_limit_had() < 16 * MIB);
+    CHECK(palm_memory_limit_had() < 16 * MIB);
     CHECK(!mapped(32 * MIB));
 }
 

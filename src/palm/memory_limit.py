@@ -2,8 +2,8 @@
 """The bound of this process's private memory (`memory_limit`). Beyond it an allocation fails, not the process.
 
 The kernel counts what is asked for, not what is touched. So what was reserved and not touched when the limit began
-(stacks of threads, buffers of BLAS) is added to it, as are PALM's own tables (`csrc/src/limit.c`): the limit is of what
-can be seen as memory of the process, nearly.
+(stacks of threads, buffers of BLAS) is added to it, as are PALM's own tables (`csrc/src/memory_limit.c`): the limit is
+of what can be seen as memory of the process, nearly.
 """
 
 from __future__ import annotations

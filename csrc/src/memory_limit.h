@@ -1,11 +1,11 @@
 /* SPDX-License-Identifier: BSD-3-Clause
  * The bound of this process's private memory, as our own code sees it. */
-#ifndef PALMI_LIMIT_H
-#define PALMI_LIMIT_H
+#ifndef PALMI_MEMORY_LIMIT_H
+#define PALMI_MEMORY_LIMIT_H
 
-#include "palm.h"
+#include "palm_memory.h"
 
 /* Addresses of ours that are to be mapped, of which little is ever touched, do not count; negative: they are gone. */
-void palmi_limit_reserve(int64_t bytes);
+void palmi_memory_limit_reserve(int64_t bytes);
 
 #endif

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""Asks the hosts that a cluster spans, all at the same time; who does not answer soon is not waited for.
+"""Asks the machines that a cluster spans, all at the same time; who does not answer soon is not waited for.
 
-Each host has a process of PALM's own that answers for it (`palm.host_server`): the registry where the cluster was
-begun, elsewhere one that `palm join` starts.
+To users each is a host; here `palm.host.Host` is who hosts functions. Each has a process of PALM's own that answers for
+it (`palm.machine_server`): the registry where the cluster was begun, elsewhere one that `palm join` starts.
 """
 
 from __future__ import annotations
@@ -22,35 +22,35 @@ from palm.step import Step
 
 
 class Question(NamedTuple):
-    """host: as the registry's `hosts` describes it. function: of its server, and what that gets."""
+    """machine: as the registry's `hosts` describes it. function: of its server, and what that gets."""
 
-    host: Mapping[str, Any]
+    machine: Mapping[str, Any]
     function: str
     values: tuple[Any, ...]
 
 
 class Reply(NamedTuple):
-    """at_ns: when it came, by CLOCK_MONOTONIC of this host."""
+    """at_ns: when it came, by CLOCK_MONOTONIC of this machine."""
 
     value: Any
     at_ns: int
 
 
-class Hosts:
+class Machines:
     """Of one cluster, by the connection of a client. To whom there is no link yet, there will be one when it answers.
 
-    Deadlines are not sent: clocks of hosts may differ by more than what is waited.
+    Deadlines are not sent: clocks of machines may differ by more than what is waited.
     """
 
     def __init__(self, connection: Connection) -> None:
         self._connection = connection
         self._lock = threading.RLock()  # one asks at a time, and a signal's handler beside it
         self._calls: dict[str, Calls] = {}  # by step
-        self._late: dict[str, Answer] = {}  # by host: what it was asked, and has not answered in time
+        self._late: dict[str, Answer] = {}  # by machine: what it was asked, and has not answered in time
 
     def ask(self, questions: Mapping[str, Question], patience: float) -> dict[str, Reply]:
-        """Asks each of these hosts, by name; returns, after `patience` seconds at most, what those have said that have
-        answered. One that has not answered before is asked again when it does, and nobody waits for that."""
+        """Asks each of these machines, by name; returns, after `patience` seconds at most, what those have said that
+        have answered. One that has not answered before is asked again when it does, and nobody waits for that."""
         with self._lock:
             return self._ask(questions, patience)
 
@@ -85,10 +85,10 @@ class Hosts:
         return answer
 
     def _calls_for(self, name: str, question: Question) -> Calls:
-        step, address = Step(f"{name}.{question.function}"), question.host["address"]
+        step, address = Step(f"{name}.{question.function}"), question.machine["address"]
         calls = self._calls.get(step)
         if calls is None or calls.retired or calls.route.servers[name]["address"] != address:
-            link = self._connection.node.link(addresses.for_core(address), pid_here(dict(question.host)))
-            route = Route([step], {name: dict(question.host)}, link, {name: link}, {})
+            link = self._connection.node.link(addresses.for_core(address), pid_here(dict(question.machine)))
+            route = Route([step], {name: dict(question.machine)}, link, {name: link}, {})
             calls = self._calls[step] = Calls(self._connection, None, route)
         return calls

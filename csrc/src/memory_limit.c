@@ -3,7 +3,7 @@
  * The bound of this process's private memory: RLIMIT_DATA, which counts what is asked for, whether it is touched or not.
  * Tables of ours for the arenas of others take addresses for all that these may ever hold; that is added to the limit.
  * No lock: forked children and signal handlers come here too. */
-#include "limit.h"
+#include "memory_limit.h"
 
 #include <fcntl.h>
 #include <malloc.h>
@@ -39,26 +39,26 @@ static void apply(void)
     } while (bytes != sum());
 }
 
-void palm_limit_set(uint64_t bytes, uint64_t of_them_reserved)
+void palm_memory_limit_set(uint64_t bytes, uint64_t of_them_reserved)
 {
     atomic_store(&limit, bytes);
     atomic_store(&reserved, of_them_reserved);
     apply();
 }
 
-void palm_limit_room(uint64_t bytes)
+void palm_memory_limit_room(uint64_t bytes)
 {
     atomic_store(&room, bytes);
     apply();
 }
 
-void palmi_limit_reserve(int64_t bytes)
+void palmi_memory_limit_reserve(int64_t bytes)
 {
     atomic_fetch_add(&reserved, (uint64_t)bytes);
     apply();
 }
 
-void palm_limit_trim(void)
+void palm_memory_limit_trim(void)
 {
 #ifdef __GLIBC__
     malloc_trim(0);
@@ -82,7 +82,7 @@ static uint64_t data_bytes(void)
     return at ? strtoull(at, NULL, 10) * (uint64_t)sysconf(_SC_PAGESIZE) : 0;
 }
 
-uint64_t palm_limit_had(void)
+uint64_t palm_memory_limit_had(void)
 {
     uint64_t data = data_bytes(), ours = atomic_load(&reserved);
     return data > ours ? data - ours : 0;

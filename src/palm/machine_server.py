@@ -1,5 +1,7 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""Answers for a host: what its processes do, by their pages, and what its log has. It runs no function of a user's."""
+"""Answers for a machine, which users call a host: what its processes do, by their pages, and what its log has. It runs
+no function of a user's.
+"""
 
 from __future__ import annotations
 
@@ -12,11 +14,9 @@ from palm import log_files, pages
 from palm.log_record import Wanted
 from palm.template import Server, function
 
-NAME = "registry/host-"  # how its name begins, which no server of a user can have; the registry is one, too
 
-
-class HostServer(Server):
-    """A process on each host of a cluster, which clients ask by `palm.hosts`.
+class MachineServer(Server):
+    """A process on each machine of a cluster, which clients ask by `palm.machines`.
 
     Attributes
     ----------
@@ -28,7 +28,7 @@ class HostServer(Server):
 
     @function
     def processes(self, wanted: Any) -> dict[str, Any]:
-        """What stands on these pages, in their order (`pages.read`); ``now_ns``, CLOCK_MONOTONIC of this host;
+        """What stands on these pages, in their order (`pages.read`); ``now_ns``, CLOCK_MONOTONIC of this machine;
         ``cores``, which PALM may use here."""
         found = [pages.read(page) for page in wanted]
         return {"processes": found, "now_ns": time.monotonic_ns(), "cores": len(os.sched_getaffinity(0))}
@@ -51,8 +51,8 @@ class HostServer(Server):
         return tuple(log_files.look_back(self._log_files, _text(cursor), _wanted(wanted), most))
 
 
-class JoinedHost(HostServer):
-    """Of a host that has joined; supervised by who has done that."""
+class JoinedMachine(MachineServer):
+    """Of a machine that has joined; supervised by who has done that."""
 
     def setup(self, log: str) -> None:
         """log: where the files are."""

@@ -1,0 +1,9 @@
+# SPDX-License-Identifier: BSD-3-Clause
+import collections
+from typing import Any, Self
+
+class Results:
+    @property
+    def _taken(self) -> collections.deque[tuple[int, tuple[int, ...], Any]]: ...
+    def __iter__(self) -> Self: ...
+    def __next__(self) -> Any: ...
