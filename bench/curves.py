@@ -40,11 +40,13 @@ def measure(name: str, curve: Curve, rounds: int, quick: bool) -> dict[str, Any]
     xs, n = curve.quick if quick else (curve.xs, curve.n)
     answers: list[list[Any]] = [[] for _ in xs]
     with contextlib.ExitStack() as stack:
-        points = []
+        points: list[Contestant] = []
+        _say(f"{name}: begins")
         for x in xs:
-            _say(f"{name}: {curve.what}: {x}, begins")
             points.append(Contestant([sys.executable, str(HERE / "curves_points.py"), name, str(x)]))
             stack.callback(points[-1].close)
+        for point in points:  # they set themselves up side by side
+            point.ready()
         for i in range(rounds + 1):
             for x, point, its in zip(xs, points, answers, strict=True):
                 _say(f"{name}: {curve.what}: {x}, " + (f"round {i} of {rounds}" if i else "warm-up"))

@@ -28,6 +28,7 @@ from palm._core import space
 
 SMALL = bytes(64)
 PER_JOB = 100  # messages of each of many jobs
+TURNS = 64  # of clients, each of which calls several times, however many there are
 LONE = 25  # so many messages of a stream take as long as one that is waited for
 
 Line = dict[str, float]  # messages, seconds, cpu
@@ -161,7 +162,7 @@ def jobs(at_once: int) -> Iterator[Measure]:
 
 @contextlib.contextmanager
 def clients(count: int) -> Iterator[Measure]:
-    """Each a process. In turn: one calls, then the next; all are connected."""
+    """Each a process. In turn: one calls some times, then the next; all are connected."""
     with palm.Cluster() as cluster:
         step = f"{cluster.start(Same, name='a')}.same"
         context = multiprocessing.get_context("spawn")
@@ -172,7 +173,6 @@ def clients(count: int) -> Iterator[Measure]:
         for _, theirs in ends:
             theirs.close()
         ours = [end for end, _ in ends]
-        each = range(count)
 
         def at_once(n: int) -> int:
             for end in ours:
@@ -181,9 +181,9 @@ def clients(count: int) -> Iterator[Measure]:
 
         def in_turn(n: int) -> int:
             done = 0
-            for i in each:
-                ours[i].send(("calls", max(1, n // count)))
-                done += ours[i].recv()
+            for end in itertools.islice(itertools.cycle(ours), TURNS):
+                end.send(("calls", max(1, n // TURNS)))
+                done += end.recv()
             return done
 
         for end in ours:

@@ -103,3 +103,16 @@ def test_growth_is_taken_within_a_round(monkeypatch: pytest.MonkeyPatch) -> None
     lines = curves_report.table("servers", curve).splitlines()
     assert "| 1 | 2 000 (2 000 to 2 000) | 2.00 (1.00 to 4.00) |" in lines
     assert "| last : first | 1.00 (1.00 to 1.00) | 2.00 (1.50 to 3.00) |" in lines
+
+
+def test_the_first_round_is_not_counted(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.syspath_prepend(str(HERE))
+    import curves
+
+    (tmp_path / "curves_points.py").write_text(
+        "import json, sys\nprint('{\"versions\": {}}', flush=True)\n"
+        "for i, _ in enumerate(sys.stdin): print(json.dumps({'nth': i}), flush=True)"
+    )
+    monkeypatch.setattr(curves, "HERE", tmp_path)
+    points = curves.measure("servers", curves.CURVES["servers"], 2, True)["points"]
+    assert [point["rounds"] for point in points] == [[{"nth": 1}, {"nth": 2}]]
