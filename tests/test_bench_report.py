@@ -48,8 +48,8 @@ def test_markdown_is_one_table() -> None:
 def test_reasons_are_not_taken_for_markup() -> None:
     from rich.console import Console
 
-    console = Console(width=200, record=True, file=open("/dev/null", "w"))
-    with console.file:
+    with open("/dev/null", "w") as nowhere:
+        console = Console(width=200, record=True, file=nowhere)
         console.print(table_of([run_of(Result([30.0]), Result(absent="[/red] [x]"))]))
     assert "[/red] [x]" in console.export_text()
 
@@ -92,3 +92,14 @@ def test_a_plot_turns_times_round() -> None:
     runs = [run_of(Result([10.0, 20.0]), Result([40.0, 40.0]), "us"), run_of(Result([1.0]), Result(absent="why"))]
     [mark] = marks(runs)
     assert (mark.middle, mark.low, mark.high, mark.target, mark.held) == (3.0, 2.0, 4.0, 0.5, True)
+
+
+def test_figures_stay_on_one_line_beside_long_names() -> None:
+    from rich.console import Console
+
+    case = Case("adversarial", "x ideal", 1, 1, targets={"multiprocessing.Pipe": 2.0})
+    found = {"adversarial": {"palm": Result([1.0]), "multiprocessing.Pipe": Result([2.0])}}
+    with open("/dev/null", "w") as nowhere:
+        console = Console(width=bench.WIDTH, record=True, file=nowhere)
+        console.print(table_of([Run(Workload("roundtrip-1core", "", "", (case,)), found, {})]))
+    assert "multiprocessing.Pipe │ 2.000 x ideal" in console.export_text()

@@ -20,7 +20,7 @@ from palm.bench_report import checks, machine, markdown_of, object_of, table_of,
 from palm.bench_rounds import Options, Results, Run, contestants, measure
 from palm.bench_workloads import WORKLOADS, Workload
 
-WIDTH = 120  # of the table where there is no terminal
+WIDTH = 140  # of the table where there is no terminal
 
 
 def main(args: list[str]) -> int:

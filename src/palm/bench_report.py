@@ -19,6 +19,7 @@ from palm.bench_rounds import Options, Result, Run, ratios
 from palm.bench_workloads import BATCH_TARGET, IMPORT_TARGET, MAKESPAN_TARGETS, SIZES_TARGET, Case
 
 if TYPE_CHECKING:
+    from rich.console import JustifyMethod
     from rich.table import Table
 
 
@@ -110,6 +111,7 @@ class Row:
     held: bool | None = None  # None: no target, or not measured
 
 
+FIGURE = 13  # characters
 COLUMNS = ("workload", "case", "PALM", "peer", "its figure", "PALM / peer", "lowest-highest", "target")
 
 
@@ -119,11 +121,11 @@ def table_of(runs: Sequence[Run]) -> Table:
 
     table = Table()
     for column in COLUMNS:
-        words = column in ("workload", "case", "peer")
-        fold = column == "its figure"
-        table.add_column(
-            column, justify="left" if words else "right", no_wrap=not fold, overflow="fold" if fold else "ellipsis"
-        )
+        justify: JustifyMethod = "left" if column in ("workload", "case", "peer") else "right"
+        if column == "its figure":  # or why there is none
+            table.add_column(column, justify=justify, min_width=FIGURE, overflow="fold")
+        else:
+            table.add_column(column, justify=justify, no_wrap=True)
     for run in runs:
         for r in rows(run):
             target = "" if r.held is None else f"[{'green' if r.held else 'red'}]{r.target}[/]"
