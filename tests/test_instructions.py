@@ -14,7 +14,7 @@ sys.path.append(str(Path(__file__).resolve().parent.parent / "bench"))
 import instructions
 from instructions import CannotCount, Counts
 
-BUILT = {"compiler": "gcc 12", "cython": "3.3", "python": "3.11.7"}
+BUILT = {"compiler": "gcc 12", "cython": "3.3", "python": "3.11.7", "numpy": "2.4.0"}
 
 
 @pytest.mark.timeout(400)
@@ -66,7 +66,13 @@ def test_a_path_of_which_nothing_is_kept():
 
 
 @pytest.mark.parametrize(
-    ("other", "compared"), [("compiler", {"bytecodes"}), ("cython", {"bytecodes"}), ("python", {"own", "bytecodes"})]
+    ("other", "compared"),
+    [
+        ("compiler", {"bytecodes"}),
+        ("cython", {"bytecodes"}),
+        ("python", {"own", "bytecodes"}),
+        ("numpy", {"own", "bytecodes"}),
+    ],
 )
 def test_other_builds_are_compared_in_what_they_cannot_change(other, compared):
     found = instructions.compare(counts(own=2000.0, bytecodes=200.0, all=18000.0), kept(**{other: "another"}))
