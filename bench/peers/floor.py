@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""The C floor: `floor.c`, compiled at first use, in three patterns; a round's value is the best of them."""
+"""What C can do, compiled at first use. The C floor: `floor.c`, over libzmq in three patterns, of which the best is a
+round's value; and the C ring: `ring.c`, over shared memory, spinning."""
 
 from __future__ import annotations
 
@@ -15,7 +16,7 @@ from typing import Any
 import rounds
 import zmq
 
-SOURCE = Path(__file__).resolve().parent.parent / "floor.c"
+SOURCES = Path(__file__).resolve().parent.parent
 PATTERNS = ("pair", "dealer", "pushpull")
 
 
@@ -28,24 +29,22 @@ def libzmq() -> str:
     return found[0]
 
 
-def compiled(directory: str) -> str:
+def compiled(name: str, directory: str) -> str:
     compiler = os.environ.get("CC") or shutil.which("cc") or shutil.which("gcc") or shutil.which("clang")
     if not compiler:
         raise rounds.Unavailable("no C compiler (cc, gcc, clang) found")
-    program = f"{directory}/floor"
+    program, source = f"{directory}/{name}", SOURCES / f"{name}.c"
     built = subprocess.run(
-        [compiler, "-O2", "-std=gnu11", "-o", program, SOURCE, "-ldl"], capture_output=True, text=True
+        [compiler, "-O2", "-std=gnu11", "-o", program, source, "-ldl"], capture_output=True, text=True
     )
     if built.returncode:
-        raise rounds.Unavailable(f"{compiler} cannot compile {SOURCE.name}: {built.stderr.strip()[-300:]}")
+        raise rounds.Unavailable(f"{compiler} cannot compile {source.name}: {built.stderr.strip()[-300:]}")
     return program
 
 
 @contextlib.contextmanager
-def pattern(program: str, name: str, directory: str) -> Iterator[subprocess.Popen[str]]:
-    process = subprocess.Popen(
-        [program, libzmq(), name, directory], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
-    )
+def running(*command: str) -> Iterator[subprocess.Popen[str]]:
+    process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
     try:
         yield process
     finally:
@@ -62,16 +61,22 @@ def median_us(process: subprocess.Popen[str], n: int, size: int) -> float:
 @contextlib.contextmanager
 def roundtrip() -> Iterator[rounds.Measure]:
     with tempfile.TemporaryDirectory() as d, contextlib.ExitStack() as stack:
-        program = compiled(d)
-        running = {name: stack.enter_context(pattern(program, name, d)) for name in PATTERNS}
+        program, library = compiled("floor", d), libzmq()
+        patterns = {name: stack.enter_context(running(program, library, name, d)) for name in PATTERNS}
 
         def measure(request: rounds.Request) -> dict[str, Any]:
-            each = {name: median_us(process, request["n"], request["size"]) for name, process in running.items()}
+            each = {name: median_us(process, request["n"], request["size"]) for name, process in patterns.items()}
             best = min(each, key=lambda name: each[name])
             return {"value": each[best], "best": best, **each}
 
         yield measure
 
 
+@contextlib.contextmanager
+def ring() -> Iterator[rounds.Measure]:
+    with tempfile.TemporaryDirectory() as d, running(compiled("ring", d)) as process:
+        yield lambda request: {"value": median_us(process, request["n"], request["size"])}
+
+
 if __name__ == "__main__":
-    rounds.main({"roundtrip": roundtrip}, lambda: {"libzmq": zmq.zmq_version()})
+    rounds.main({"roundtrip": roundtrip, "ring": ring}, lambda: {"libzmq": zmq.zmq_version()})

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import statistics
 import time
 from collections.abc import Iterator
 from typing import Any
@@ -26,5 +27,23 @@ def reduce() -> Iterator[rounds.Measure]:
     yield measure
 
 
+@contextlib.contextmanager
+def memcpy() -> Iterator[rounds.Measure]:
+    """An array of this size is copied once, into memory that is warm."""
+
+    def measure(request: rounds.Request) -> dict[str, Any]:
+        if request["case"].startswith("rate"):
+            raise rounds.Unavailable("one copy after the other is no pipeline")
+        array = np.ones(request["size"], np.uint8)
+        copy, took = np.zeros_like(array), []
+        for _ in range(request["n"]):
+            began = time.perf_counter()
+            np.copyto(copy, array)
+            took.append(time.perf_counter() - began)
+        return {"value": 1e6 * statistics.median(took)}
+
+    yield measure
+
+
 if __name__ == "__main__":
-    rounds.main({"reduce": reduce}, lambda: {"numpy": np.__version__})
+    rounds.main({"reduce": reduce, "memcpy": memcpy}, lambda: {"numpy": np.__version__})

@@ -54,6 +54,7 @@ SHARED = "by hand, shared"
 BYPASSED, UNCOUNTED, NUMPY = "tracking bypassed", "counters left out", "numpy"
 MPI, MPI_REDUCE, MPI_SENT, MPI_FUTURES = "MPI", "MPI_Reduce", "MPI, from the client", "mpi4py.futures"
 POOL, IMAP, LOKY, DASK, RAY = "Pool.map, chunks", "Pool.imap_unordered", "loky, chunks", "Dask", "Ray"
+RING, MEMCPY = "C ring, spinning", "one memcpy"
 PIPE, PUSH_PULL, CREDIT = "multiprocessing.Pipe", "pyzmq PUSH/PULL", "pyzmq, credit 2"
 _ROUNDTRIP = tuple(
     Peer(name, f"{program}.py", "roundtrip")
@@ -77,7 +78,7 @@ WORKLOADS = (
         "a call of a function that returns its 64 bytes",
         "roundtrip",
         (Case("bytes", "us", 2000, 200, targets={FLOOR: 1.5, MPI: 1.0}),),
-        (*_ROUNDTRIP, Peer(MPI, "mpi_peer.py", "roundtrip")),
+        (*_ROUNDTRIP, Peer(RING, "floor.py", "ring"), Peer(MPI, "mpi_peer.py", "roundtrip")),
     ),
     Workload(
         "roundtrip-1core",
@@ -129,6 +130,7 @@ WORKLOADS = (
         (
             Peer(BY_HAND, "by_hand_arrays.py", "pipeline"),
             Peer(SHARED, "by_hand_arrays.py", "shared"),
+            Peer(MEMCPY, "numpy_alone.py", "memcpy"),
             Peer(MPI, "mpi_peer.py", "pipeline"),
             Peer(PYLM, "pylm_peer.py", "pipeline"),
         ),
