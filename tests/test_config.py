@@ -183,9 +183,20 @@ def test_wrong_at_the_start(path, old, new, line, words, cluster):
     assert str(e.value).startswith(f"{path}:{line}: ") and words in str(e.value)
 
 
-def test_an_error_inside_the_module_is_raised_as_it_is(path, cluster):
-    (path.parent / "config_things.py").write_text("import no_such_module_at_all")
-    with pytest.raises(ModuleNotFoundError, match="no_such_module_at_all"):
+@pytest.mark.parametrize(
+    ("text", "error"),
+    [
+        ("import no_such_module_at_all", "1: ModuleNotFoundError: .*no_such_module_at_all"),
+        ("x = 1\ny = = 2", "2: SyntaxError: "),
+        ("def f():\n    return nothing\nf()", "2: NameError: .*nothing"),
+        ("import palm\npalm.Cluster()", "2: RuntimeError: .*this one starts a cluster: put that under"),
+    ],
+)
+def test_an_error_inside_the_module_is_told_with_its_line_and_that_of_the_file(path, cluster, text, error):
+    (path.parent / "config_things.py").write_text(text)
+    with pytest.raises(
+        palm.ConfigError, match=rf"cluster.toml:\d+: the module 'config_things' does not import: .*py:{error}"
+    ):
         applying.start(Configuration.read(path), cluster)
 
 
@@ -196,5 +207,5 @@ def test_more_workers_than_there_can_be(path, cluster):
 
 
 def test_no_such_file(tmp_path):
-    with pytest.raises(FileNotFoundError):
+    with pytest.raises(FileNotFoundError, match="there is no file .*cluster.toml; it would name the servers"):
         Configuration.read(tmp_path / "cluster.toml")

@@ -239,6 +239,22 @@ def test_a_client_that_is_interrupted_while_it_closes_is_closed(servers, alarms)
             client._connection.node.link("")
 
 
+def test_a_cluster_that_is_interrupted_while_it_closes_is_closed(alarms):
+    for n in range(12):
+        cluster = palm.Cluster()
+        directory = Path(cluster.address.removeprefix("ipc://")).parent
+        try:
+            with cluster:
+                cluster.start(Echo)
+                alarms.armed = True
+                alarms.set(0.01 * (n + 1))
+        except Interrupted:
+            pass
+        alarms.armed = False
+        assert not directory.exists()
+    assert alarms.raised > 3
+
+
 def test_a_handler_may_use_the_client_that_it_interrupts(client):
     """It runs where nothing is locked and nobody receives: what it waits for comes."""
     answers: list[object] = []

@@ -35,6 +35,7 @@ from palm.reports import Reports
 from palm.restarts import Policy
 from palm.supervisor import Supervisor
 from palm.template import Server, iterate_exposed
+from palm.uninterrupted import uninterrupted
 
 LOADS = 60.0  # seconds for a cache to be read from its file
 STOPS = 10.0  # seconds for workers that go to do what they have
@@ -83,7 +84,8 @@ class Cluster:
         self._own: Client | None = None
         self._crews: dict[str, Callable[[list[int]], None]] = {}  # by server: what starts workers with these numbers
         self._prepared = Prepared(self._directory, self._look_at_cache_file)
-        self._closed = False
+        self._closed = self._is_over = False  # is_over: nothing is left
+        self._closing = threading.Lock()  # of the threads that close
         self._pid = os.getpid()
         self._owner_read, self._owner_write = os.pipe()  # nobody writes: it breaks when this process ends
         from palm.logs import Logs  # what it imports, a client need not wait for
@@ -398,10 +400,19 @@ class Cluster:
             )
 
     def close(self, timeout: float = 10.0) -> None:
-        """Stop all servers, then the registry, within `timeout` seconds; then hard. Again: without effect."""
-        if self._closed or os.getpid() != self._pid:
-            return
-        self._closed = True
+        """Stop all servers, then the registry, within `timeout` seconds; then hard. Again: without effect. Ctrl-C does
+        not stop it, but is raised when it is done."""
+        if os.getpid() == self._pid and not self._is_over:
+            uninterrupted(lambda: self._close(timeout))
+
+    def _close(self, timeout: float) -> None:
+        with self._closing:
+            if not self._closed:
+                self._closed = True
+                self._end_all(timeout)
+                self._is_over = True
+
+    def _end_all(self, timeout: float) -> None:
         end = time.monotonic() + timeout
         children = self._supervisor.close()
         for client in [*self._clients, *([self._own] if self._own else [])]:
@@ -426,7 +437,11 @@ class Cluster:
         return self
 
     def __exit__(self, *exc: object) -> None:
-        self.close()
+        try:
+            self.close()
+        except BaseException:
+            self.close()  # it was interrupted; now it is closed, if it was not
+            raise
 
 
 _open: set[Cluster] = set()  # each runs until it is closed, whether anybody holds it or not
@@ -441,7 +456,7 @@ def _close_all() -> None:
 def _check_not_imported(does: str) -> None:
     if process.importing:
         raise RuntimeError(
-            f"a server's process imports the module of its template, and that module {does}: put what does it under "
+            f"the module of a server's class is imported by the server's process, and this one {does}: put that under "
             '`if __name__ == "__main__":`'
         )
 

@@ -6,6 +6,7 @@ from __future__ import annotations
 import importlib
 import sys
 import tomllib
+import traceback
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from os import PathLike
@@ -14,7 +15,7 @@ from typing import Any
 
 import msgspec
 
-from palm import cpus
+from palm import cpus, process
 from palm.checking import Wrong, check, near
 from palm.errors import ConfigError
 from palm.process import load
@@ -63,6 +64,11 @@ class Configuration:
         try:
             text = path.read_text(encoding="utf-8")
             data = tomllib.loads(text)
+        except FileNotFoundError:
+            raise FileNotFoundError(
+                f"there is no file {path}; it would name the servers of a cluster ([servers.NAME], class = "
+                '"module:Class"): docs/configuration.md has one to begin with'
+            ) from None
         except (tomllib.TOMLDecodeError, UnicodeDecodeError) as e:
             raise ConfigError(f"{path}: not TOML: {e}") from None
         return cls._of(path.absolute(), text, data)
@@ -115,17 +121,18 @@ class Configuration:
             raise self.error(place, text)
 
     def check_class(self, name: str) -> None:
-        """ConfigError if the module or the class of a server is not there; what a module raises by itself is raised as
-        it is."""
+        """ConfigError if the module or the class of a server is not there, or the module raises something."""
         template, place = self.servers[name].template, ("servers", name, "class")
         module_name, _, class_name = template.partition(":")
         try:
-            module = importlib.import_module(module_name)
-        except ModuleNotFoundError as e:
-            if e.name is None or not f"{module_name}.".startswith(f"{e.name}."):
-                raise
-            text = f"there is no module {module_name!r}; looked in {self.path.parent} and in Python's path"
-            raise self.error(place, text) from None
+            with process.importing_templates():
+                module = importlib.import_module(module_name)
+        except Exception as e:
+            if isinstance(e, ModuleNotFoundError) and e.name and f"{module_name}.".startswith(f"{e.name}."):
+                text = f"there is no module {module_name!r}; looked in {self.path.parent} and in Python's path"
+                raise self.error(place, text) from None
+            text = f"the module {module_name!r} does not import: {_where(e)}{type(e).__name__}: {e}"
+            raise self.error(place, text) from e
         if not hasattr(module, class_name):
             classes = [n for n, v in vars(module).items() if isinstance(v, type) and issubclass(v, Server)]
             raise self.error(
@@ -151,3 +158,13 @@ class Configuration:
         packages = {s.template.partition(":")[0].partition(".")[0] for s in [*self.servers.values(), *others]}
         for name in [name for name in sys.modules if name.partition(".")[0] in packages - {"palm", "__main__"}]:
             del sys.modules[name]
+
+
+def _where(e: Exception) -> str:
+    """The user's line that has raised it, "file.py:3: ", or nothing."""
+    if isinstance(e, SyntaxError):
+        return f"{e.filename}:{e.lineno}: " if e.filename else ""
+    ours = str(Path(__file__).parent)
+    frames = traceback.extract_tb(e.__traceback__)
+    users = [f for f in frames if not f.filename.startswith(("<", ours)) and "importlib" not in f.filename]
+    return f"{users[-1].filename}:{users[-1].lineno}: " if users else ""

@@ -8,6 +8,7 @@ that came over a socket is ever unpickled (DESIGN 5.11).
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import os
 import pickle
@@ -17,7 +18,7 @@ import socket
 import sys
 import time
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
@@ -45,7 +46,7 @@ GRACE = 1.5  # seconds between the owner's end and a hard one (R15: 3 s in all)
 REGISTRY_GRACE = 2.6  # the registry runs no user code: it is the last to go, and clears up
 
 
-importing = False  # True while a child imports the module of its template
+importing = False  # True while the module of a template is imported
 
 
 @dataclass
@@ -393,16 +394,23 @@ def _say_ready(report: socket.socket) -> None:
     report.close()
 
 
-def _order_of(pickled: bytes) -> Order:
-    """Unpickling imports the template's module, which has to be free of clusters of its own."""
+@contextlib.contextmanager
+def importing_templates() -> Iterator[None]:
+    """In here, to start a cluster is an error."""
     global importing
     importing = True
     try:
+        yield
+    finally:
+        importing = False
+
+
+def _order_of(pickled: bytes) -> Order:
+    """Unpickling imports the template's module, which has to be free of clusters of its own."""
+    with importing_templates():
         order: Order = pickle.loads(pickled)
         cpus.keep_to(order.cpus)
         if not order.leads:  # else it depends on the template whether something of the user's runs in it
             memory_limit.begin(order.name, order.memory_limit)
         load(order.template)
         return order
-    finally:
-        importing = False
