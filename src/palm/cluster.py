@@ -40,6 +40,7 @@ from palm.uninterrupted import uninterrupted
 LOADS = 60.0  # seconds for a cache to be read from its file
 STOPS = 10.0  # seconds for workers that go to do what they have
 STARTS = 30.0  # seconds until a server has to be ready
+KILLED = 5.0  # seconds beyond its timeout in which a close ends what it has killed
 
 
 class _Start(NamedTuple):
@@ -401,9 +402,9 @@ class Cluster:
 
     def close(self, timeout: float = 10.0) -> None:
         """Stop all servers, then the registry, within `timeout` seconds; then hard. Again: without effect. Ctrl-C does
-        not stop it, but is raised when it is done."""
+        not stop it, but is raised when it is done; a second one is raised at once."""
         if os.getpid() == self._pid and not self._is_over:
-            uninterrupted(lambda: self._close(timeout))
+            uninterrupted(lambda: self._close(timeout), timeout + KILLED)
 
     def _close(self, timeout: float) -> None:
         with self._closing:

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import importlib
+import os
 import sys
 import tomllib
 import traceback
@@ -164,7 +165,7 @@ def _where(e: Exception) -> str:
     """The user's line that has raised it, "file.py:3: ", or nothing."""
     if isinstance(e, SyntaxError):
         return f"{e.filename}:{e.lineno}: " if e.filename else ""
-    ours = str(Path(__file__).parent)
+    ours = f"{Path(__file__).parent}{os.sep}"
     frames = traceback.extract_tb(e.__traceback__)
-    users = [f for f in frames if not f.filename.startswith(("<", ours)) and "importlib" not in f.filename]
+    users = [f for f in frames if not f.filename.startswith(("<", ours)) and f"importlib{os.sep}" not in f.filename]
     return f"{users[-1].filename}:{users[-1].lineno}: " if users else ""

@@ -316,10 +316,10 @@ class Connection:
     def _shut(self, place: tuple[int, int]) -> None:
         work = self._incoming.pop(place, None)
         if work is not None:
-            places = self._opened[work.key]
+            places = self._opened.get(work.key, set())
             places.discard(place)
             if not places:
-                del self._opened[work.key]
+                self._opened.pop(work.key, None)
 
     def _forget(self, link: int, job: Any) -> None:
         """Who has opened a handle for a job that is over has not heard of its end, or has lost who should have told."""

@@ -398,11 +398,11 @@ def _say_ready(report: socket.socket) -> None:
 def importing_templates() -> Iterator[None]:
     """In here, to start a cluster is an error."""
     global importing
-    importing = True
+    before, importing = importing, True
     try:
         yield
     finally:
-        importing = False
+        importing = before
 
 
 def _order_of(pickled: bytes) -> Order:

@@ -8,6 +8,8 @@ import sys
 import threading
 from threading import get_ident
 
+from numpy import ndarray
+
 from cpython.exc cimport PyErr_CheckSignals
 from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
 from libc.string cimport memcpy, memset, strncpy
@@ -15,6 +17,7 @@ from posix.time cimport nanosleep, timespec
 
 from palm._core.cpalm cimport *
 from palm._core.lock cimport Lock
+from palm._core.nep49 cimport PALM_NEP49_THRESHOLD
 from palm._core.payload cimport get_value, put_value
 from palm._core.space cimport check, counters, pulse, space
 
@@ -146,22 +149,27 @@ cdef class Batch:
             The iterator has no more. What else it raises is raised as it is.
         """
         cdef Py_ssize_t added = 0
-        cdef bint is_slow = False, is_enough = False, at_hand = type(iterator) in AT_HAND
+        cdef bint is_slow = False, is_enough = False, at_hand = type(iterator) in AT_HAND, is_large
         cdef uint64_t asked = now_ns(), got
         while added < most and not is_enough:
             try:
                 value = next(iterator)
             except StopIteration:
                 return added, True
+            is_large = at_hand and type(value) is ndarray and value.nbytes >= PALM_NEP49_THRESHOLD  # it may be copied
             if not at_hand:
                 got = now_ns()
                 is_slow, asked = got - asked > SLOW_NS, got
+            elif is_large:
+                asked = now_ns()
             lock.acquire()
             try:
                 put_value(self.batch, value, 1, number + added, deadline, None, 0)
                 is_enough = is_slow or palm_batch_full(self.batch) or not palm_book_open_inputs(book.book)
             finally:
                 lock.release()
+            if is_large and now_ns() - asked > SLOW_NS:
+                is_enough = True
             added += 1
             value = None
         return added, False
