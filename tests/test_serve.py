@@ -402,7 +402,7 @@ def test_a_module_that_serves_when_it_is_imported(cluster, tmp_path, monkeypatch
         "import palm\nclass Both(palm.Butterfly): ...\nif palm.process.importing: palm.serve(Both)\n"
     )
     monkeypatch.syspath_prepend(tmp_path)
-    with pytest.raises(palm.PalmError, match='that module serves one: put what does it under `if __name__ == "__main'):
+    with pytest.raises(palm.PalmError, match='this one serves one: put that under `if __name__ == "__main'):
         cluster.start("serves_at_once:Both")
 
 
