@@ -226,6 +226,21 @@ ENVELOPES = {
             record(number=11, count=3, body_size=32, form=REDUCED),
         ],
     ),
+    "runs": dict(
+        kind=DATA,
+        handle=1,
+        seq=14,
+        body_size=96,
+        dtypes=["<f8", "<u2"],
+        dims=[3, 2, 16, 8, 2, 2],
+        records=[
+            record(number=30, count=3, body_size=12, form=BYTES),
+            record(number=33, count=2, body_at=12, body_size=2, form=TREE),
+            record(number=35, count=3, array_count=1, form=ONE_ARRAY),
+            record(number=38, count=2, array_at=1, array_count=1, form=ONE_ARRAY),
+        ],
+        arrays=[array(size=48, ndim=2), array(start=64, size=4, dtype=1, ndim=1, dims_at=4)],
+    ),
     "forget": dict(kind=FORGET, handle=1, seq=10),
     "cancel": dict(kind=CANCEL, handle=2, seq=11),
     "release": dict(

@@ -668,7 +668,7 @@ def test_a_call_with_a_price_of_its_own_goes_on_growing_as_long_as_it_gains():
 
 def test_messages_that_become_slow_go_alone():
     p = Pace()
-    run(p, lambda n: 1e-6 * n)
+    run(p, lambda n: 1e-7 * n)
     assert p.size == MOST
     assert run(p, lambda n: 0.05 * n, calls=20, waiting=10)[-1] == 1
 

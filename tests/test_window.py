@@ -17,7 +17,7 @@ import palm
 from palm._core import space
 from palm.delivery import SWEEP_BYTES
 from palm.ledger import Ledger
-from palm.window import AHEAD, BYTES, FLOOR, SLOTS, SMALL, Pace, Window
+from palm.window import AHEAD, BYTES, FLOOR, MOST, SLOTS, SMALL, Pace, Window
 
 HOP = 0.00015  # seconds from process to process
 
@@ -73,7 +73,7 @@ class Run:
 @pytest.mark.parametrize("envelope", [1, 16])
 def test_tiny_messages_have_all_slots_at_once(envelope):
     run = Run([1e-6], 20_000, envelope=envelope)
-    assert run.pace.slots == SLOTS
+    assert run.pace.slots == MOST
     assert run.seconds < Run([1e-6], 20_000, slots=SLOTS).seconds + 0.005
 
 
@@ -99,7 +99,7 @@ def test_what_becomes_slow_loses_its_slots():
     for _ in range(100):
         now += 0.001
         pace.ended(100, now)
-    assert pace.slots == SLOTS
+    assert pace.slots == MOST
     for _ in range(300):
         now += 0.1
         pace.ended(1, now)
@@ -146,6 +146,17 @@ def test_small_messages_have_all_slots_however_slow():
     assert window.slots == SLOTS // 2
     window.weigh(SMALL)
     assert window.slots == FLOOR
+
+
+@pytest.mark.parametrize(
+    ("nbytes", "slots"), [(64, MOST), (SMALL // MOST, MOST), (2 * SMALL // MOST, MOST // 2), (8192, SLOTS)]
+)
+def test_what_is_quick_has_more_slots_as_long_as_it_is_small(nbytes, slots):
+    window = Window(Ledger())
+    window.weigh(nbytes)
+    for i in range(100):
+        window.ended(1000, i * 0.001)
+    assert window.slots == slots
 
 
 # ----------------------------------------------------------------------------------------------------------- jobs

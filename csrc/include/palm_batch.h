@@ -19,7 +19,7 @@ typedef struct palm_batch palm_batch;
 palm_err palm_batch_new(palm_batch **out);
 void palm_batch_free(palm_batch *batch);
 void palm_batch_clear(palm_batch *batch);
-uint32_t palm_batch_count(const palm_batch *batch); /* records */
+uint32_t palm_batch_count(const palm_batch *batch); /* messages: records, and those of a run one by one */
 uint64_t palm_batch_bytes(const palm_batch *batch); /* of body and of blocks */
 uint32_t palm_batch_lent(const palm_batch *batch);  /* blocks */
 /* True if it should be sent before more is added: nothing is gained by waiting, or one more record of legal size might
@@ -29,7 +29,15 @@ bool palm_batch_full(const palm_batch *batch);
 palm_err palm_batch_record(palm_batch *batch, palm_form form, uint64_t number, palm_record **out);
 /* Says what the record begun last is, after the fact: an error is a tree in all but this. count: see palm_record. */
 void palm_batch_set_form(palm_batch *batch, palm_form form, uint32_t count);
-/* Adds record i of another batch: what it lends is lent once more. PALM_EFULL: the batch, left as it was, would lend more
+/* Makes the message one more of the record begun last, a run from then on (docs/wire.md, 5), if that ends with the message
+ * before it, and has pieces of the same form and size. False: it has to be a record of its own. */
+bool palm_batch_extend(palm_batch *batch, palm_form form, uint64_t number, uint64_t deadline, const void *bytes, size_t n);
+/* The same for an array in C order: where its `size` bytes are to be copied to; NULL: it has to be a record of its own. */
+uint8_t *palm_batch_extend_array(palm_batch *batch, uint64_t number, uint64_t deadline, const char *dtype, size_t dtype_size,
+                                 uint8_t ndim, const int64_t *shape, const int64_t *strides, uint64_t size);
+/* The record begun last, of form BYTES, TREE or ARRAY, is a run of n > 0 messages. */
+palm_err palm_batch_run(palm_batch *batch, uint32_t n);
+/* Adds message i of another batch: what it lends is lent once more. PALM_EFULL: the batch, left as it was, would lend more
  * than PALM_MAX_PARTS blocks, and has to be sent before. */
 palm_err palm_batch_add(palm_batch *batch, const palm_batch *from, uint32_t i);
 /* Gives up the record begun last and all that was added to it. */

@@ -129,6 +129,7 @@ static inline void palm_gauge(uint64_t *gauge, uint64_t value)
 }
 /* By the one thread that runs functions. */
 void palm_count_call(palm_function_counters *function, uint64_t ns);
+void palm_count_calls(palm_function_counters *function, uint64_t n, uint64_t ns); /* n of them, ns each */
 /* A step of a generator, whose call has been counted when it was made. */
 void palm_count_step(palm_function_counters *function, uint64_t ns);
 /* Adds a value to the one of this name, which it makes if there is none; name: `size` bytes, no 0 among them. PALM_EINVAL:

@@ -58,7 +58,8 @@ typedef struct palm_record {
     uint32_t path_at, path_count;   /* its components in `paths`: (hop << 48 | index) */
     uint32_t array_at, array_count; /* its arrays */
     uint32_t count;                 /* children: of a PALM_CLOSE; of a PALM_ERROR, those that were sent before it; granted:
-                                     * of a PALM_ASK, and in a PALM_RELEASE; of a PALM_DROP: why */
+                                     * of a PALM_ASK, and in a PALM_RELEASE; of a PALM_DROP: why; of a payload in a PALM_DATA:
+                                     * messages, if it is a run of such */
     uint16_t attempt;
     uint8_t form;                   /* palm_form */
     uint8_t flags;
@@ -74,6 +75,8 @@ typedef struct palm_array {
     uint8_t place;         /* palm_place */
     uint32_t flags;
 } palm_array;
+
+enum { PALM_ARRAY_SCALAR = 1u << 31 }; /* in the flags of an array, never sent: it stands for its only element */
 
 typedef struct palm_text { const char *data; uint32_t size; } palm_text; /* UTF-8, not terminated */
 

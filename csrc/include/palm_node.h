@@ -69,15 +69,21 @@ typedef enum palm_event_kind {
 } palm_event_kind;
 typedef struct palm_frames palm_frames; /* the memory of what came in one message; counted */
 typedef struct palm_taken { palm_arena *arena; const uint8_t *first; uint32_t index; palm_err err; } palm_taken;
+typedef struct palm_run { uint32_t first, count; uint32_t array; } palm_run; /* records; form ARRAY: the array that they are rows of */
 typedef struct palm_event {
     palm_event_kind kind;
     uint32_t link;             /* the link to the sender */
     uint32_t reason;
-    palm_envelope envelope;    /* valid until palm_event_done */
+    palm_envelope envelope;    /* valid until palm_event_done. Has a record for each message of a run; where that is of form
+                                * ARRAY, they name arrays behind the n_arrays that were sent: rows, of which those of one
+                                * dimension less than 1 are numpy's scalars (PALM_ARRAY_SCALAR) */
+    palm_run *runs;            /* which records these are, in order */
+    uint32_t n_runs;
     palm_frames *frames;       /* holds body and parts */
     palm_taken *blocks;        /* envelope.n_blocks; err says which could not be taken */
     const uint8_t **parts;     /* envelope.n_parts; 64-byte aligned */
     palm_text *dtypes;         /* what envelope.dtypes points to */
+    void *unrolled;            /* memory of runs and of what they have become */
 } palm_event;
 /* Waits up to timeout_ms for an event; PALM_EAGAIN: none came. PALM_EINTR: look for signals, call again (a signal just
  * before the wait is not seen by it: wait 50 ms at a time where Ctrl-C matters). Malformed messages are counted, reported by palm_node_rejected and dropped in here. */

@@ -7,19 +7,14 @@
 
 enum {
     ENOUGH_RECORDS = 256,     /* docs/decisions/batching.md */
+    ENOUGH_MESSAGES = PALM_MAX_RECORDS / 4, /* in runs, which cost an envelope little: what follows waits for them */
     ENOUGH_BYTES = 1 << 18,   /* of body: beyond, sharing the cost of an envelope gains nothing */
     FIRST_BODY = 1 << 12,
     SMALL_BODY = 1 << 16,     /* up to here by doubling: many may be kept that hold little */
     ENOUGH_LENT = 1 << 22,    /* of blocks, which cost as much whatever their size; bounds what waits behind the first */
 };
 
-/* The body is 64-byte aligned in the frame, so offsets in it decide about alignment (R22). */
-static uint64_t aligned(uint64_t n)
-{
-    return (n + PALM_ALIGN - 1) & ~(uint64_t)(PALM_ALIGN - 1);
-}
-
-static palm_err grow(void *vector_at, uint32_t n, uint32_t *room, uint32_t more, size_t item)
+palm_err palmi_batch_grow(void *vector_at, uint32_t n, uint32_t *room, uint32_t more, size_t item)
 {
     void **at = vector_at;
     if (more <= *room - n)
@@ -37,8 +32,6 @@ static palm_err grow(void *vector_at, uint32_t n, uint32_t *room, uint32_t more,
     *room = wanted;
     return PALM_OK;
 }
-#define GROW(v, more) grow(&(v).at, (v).n, &(v).room, (more), sizeof *(v).at)
-
 static uint64_t rounded(uint64_t room, uint64_t end)
 {
     if (end > SMALL_BODY && end <= PALMI_SPARE_ROOM)
@@ -48,7 +41,7 @@ static uint64_t rounded(uint64_t room, uint64_t end)
     return room;
 }
 
-static palm_err grow_body(palm_batch *b, uint64_t end)
+palm_err palmi_batch_grow_body(palm_batch *b, uint64_t end)
 {
     if (end <= b->body_room)
         return PALM_OK;
@@ -106,13 +99,13 @@ void palm_batch_clear(palm_batch *b)
 {
     drop_lent(b, 0);
     drop_dtypes(b, 0);
-    b->records.n = b->paths.n = b->arrays.n = b->dims.n = 0;
+    b->records.n = b->messages = b->paths.n = b->arrays.n = b->dims.n = 0;
     b->body_size = b->lent_bytes = 0;
 }
 
 uint32_t palm_batch_count(const palm_batch *b)
 {
-    return b->records.n;
+    return b->messages;
 }
 
 uint64_t palm_batch_bytes(const palm_batch *b)
@@ -134,17 +127,18 @@ static uint64_t head_size(const palm_batch *b)
 
 bool palm_batch_full(const palm_batch *b)
 {
-    return b->records.n >= ENOUGH_RECORDS || b->body_size > ENOUGH_BYTES || b->lent_bytes >= ENOUGH_LENT || b->lent.n >= PALM_MAX_PARTS / 2 ||
-           b->arrays.n >= PALM_MAX_ARRAYS / 4 || head_size(b) >= PALM_MAX_HEAD / 4;
+    return b->records.n >= ENOUGH_RECORDS || b->messages >= ENOUGH_MESSAGES || b->body_size > ENOUGH_BYTES ||
+           b->lent_bytes >= ENOUGH_LENT || b->lent.n >= PALM_MAX_PARTS / 2 || b->arrays.n >= PALM_MAX_ARRAYS / 4 || head_size(b) >= PALM_MAX_HEAD / 4;
 }
 
 palm_err palm_batch_record(palm_batch *b, palm_form form, uint64_t number, palm_record **out)
 {
-    if (b->records.n >= PALM_MAX_RECORDS)
+    if (b->messages >= PALM_MAX_RECORDS)
         return PALM_ELIMIT;
-    palm_err err = GROW(b->records, 1);
+    palm_err err = PALMI_GROW(b->records, 1);
     if (err)
         return err;
+    b->mark_messages = b->messages++;
     b->mark_body = b->body_size;
     b->mark_lent_bytes = b->lent_bytes;
     b->mark_head = head_size(b);
@@ -165,6 +159,7 @@ void palm_batch_undo(palm_batch *b)
     drop_lent(b, b->mark_lent);
     drop_dtypes(b, b->mark_dtypes);
     b->records.n--;
+    b->messages = b->mark_messages;
     b->body_size = b->mark_body;
     b->lent_bytes = b->mark_lent_bytes;
     b->paths.n = b->mark_paths;
@@ -172,38 +167,33 @@ void palm_batch_undo(palm_batch *b)
     b->dims.n = b->mark_dims;
 }
 
-static palm_record *last(palm_batch *b)
-{
-    return &b->records.at[b->records.n - 1];
-}
-
 void palm_batch_set_form(palm_batch *b, palm_form form, uint32_t count)
 {
-    last(b)->form = (uint8_t)form;
-    last(b)->count = count;
+    palmi_batch_last(b)->form = (uint8_t)form;
+    palmi_batch_last(b)->count = count;
 }
 
 palm_err palm_batch_path(palm_batch *b, const uint64_t *components, uint32_t n)
 {
-    if (last(b)->path_count + (uint64_t)n > PALM_MAX_PATH)
+    if (palmi_batch_last(b)->path_count + (uint64_t)n > PALM_MAX_PATH)
         return PALM_ELIMIT;
-    palm_err err = GROW(b->paths, n);
+    palm_err err = PALMI_GROW(b->paths, n);
     if (err)
         return err;
     if (n)
         memcpy(b->paths.at + b->paths.n, components, n * sizeof *components);
     b->paths.n += n;
-    last(b)->path_count += n;
+    palmi_batch_last(b)->path_count += n;
     return PALM_OK;
 }
 
 /* A record's own bytes lie together: they are added before its arrays, or after them in a new range. */
 palm_err palm_batch_body(palm_batch *b, const void *bytes, size_t n)
 {
-    palm_record *r = last(b);
+    palm_record *r = palmi_batch_last(b);
     if (r->body_size && r->body_at + r->body_size != b->body_size)
         return PALM_EINVAL;
-    palm_err err = grow_body(b, b->body_size + n);
+    palm_err err = palmi_batch_grow_body(b, b->body_size + n);
     if (err)
         return err;
     if (!r->body_size)
@@ -224,7 +214,7 @@ static palm_err dtype_index(palm_batch *b, const char *dtype, size_t size, uint1
         }
     if (size > PALM_MAX_TEXT || b->dtypes.n >= UINT16_MAX)
         return PALM_ELIMIT;
-    palm_err err = GROW(b->dtypes, 1);
+    palm_err err = PALMI_GROW(b->dtypes, 1);
     if (err)
         return err;
     char *copy = malloc(size ? size : 1);
@@ -245,9 +235,9 @@ static palm_err add_array(palm_batch *b, const char *dtype, size_t dtype_size, u
         return PALM_ELIMIT;
     palm_err err = dtype_index(b, dtype, dtype_size, &array.dtype);
     if (!err)
-        err = GROW(b->arrays, 1);
+        err = PALMI_GROW(b->arrays, 1);
     if (!err)
-        err = GROW(b->dims, 2u * ndim);
+        err = PALMI_GROW(b->dims, 2u * ndim);
     if (err)
         return err;
     array.ndim = ndim;
@@ -258,15 +248,15 @@ static palm_err add_array(palm_batch *b, const char *dtype, size_t dtype_size, u
     }
     b->dims.n += 2u * ndim;
     b->arrays.at[b->arrays.n++] = array;
-    last(b)->array_count++;
+    palmi_batch_last(b)->array_count++;
     return PALM_OK;
 }
 
 palm_err palm_batch_array(palm_batch *b, const char *dtype, size_t dtype_size, uint8_t ndim, const int64_t *shape,
                           const int64_t *strides, uint64_t size, uint64_t origin, uint8_t **bytes)
 {
-    uint64_t start = aligned(b->body_size);
-    palm_err err = grow_body(b, start + size);
+    uint64_t start = palmi_batch_aligned(b->body_size);
+    palm_err err = palmi_batch_grow_body(b, start + size);
     if (!err)
         err = add_array(b, dtype, dtype_size, ndim, shape, strides,
                         (palm_array){.start = start, .size = size, .origin = origin, .place = PALM_IN_BODY});
@@ -282,7 +272,7 @@ palm_err palm_batch_lend(palm_batch *b, const char *dtype, size_t dtype_size, ui
                          const int64_t *strides, uint64_t size, uint64_t origin, palm_arena *arena, uint32_t index,
                          const void *first, uint64_t start)
 {
-    palm_err err = GROW(b->lent, 1);
+    palm_err err = PALMI_GROW(b->lent, 1);
     if (!err)
         err = add_array(b, dtype, dtype_size, ndim, shape, strides,
                         (palm_array){.start = start, .size = size, .origin = origin, .place = PALM_IN_BLOCK,
@@ -292,59 +282,6 @@ palm_err palm_batch_lend(palm_batch *b, const char *dtype, size_t dtype_size, ui
     b->lent.at[b->lent.n++] = (palmi_lent){arena, index, first};
     b->lent_bytes += size;
     return PALM_OK;
-}
-
-/* An array of another batch, to the record begun last. */
-static palm_err copy_array(palm_batch *to, const palm_batch *from, const palm_array *a)
-{
-    const palm_text *dtype = &from->dtypes.at[a->dtype];
-    const int64_t *shape = from->dims.at + a->dims_at;
-    if (a->place == PALM_IN_BODY) {
-        uint8_t *bytes;
-        palm_err err = palm_batch_array(to, dtype->data, dtype->size, a->ndim, shape, shape + a->ndim, a->size, a->origin,
-                                        &bytes);
-        if (!err && a->size)
-            memcpy(bytes, from->body + a->start, a->size);
-        return err;
-    }
-    const palmi_lent *lent = &from->lent.at[a->source];
-    palm_block_hold(lent->arena, lent->index);
-    palm_err err = palm_batch_lend(to, dtype->data, dtype->size, a->ndim, shape, shape + a->ndim, a->size, a->origin,
-                                   lent->arena, lent->index, lent->first, a->start);
-    if (err)
-        palm_block_drop(lent->arena, lent->index);
-    return err;
-}
-
-static uint32_t lent_by(const palm_batch *b, const palm_record *r)
-{
-    uint32_t n = 0;
-    for (uint32_t k = 0; k < r->array_count; k++)
-        n += b->arrays.at[r->array_at + k].place == PALM_IN_BLOCK;
-    return n;
-}
-
-palm_err palm_batch_add(palm_batch *to, const palm_batch *from, uint32_t i)
-{
-    const palm_record *r = &from->records.at[i];
-    palm_record *copy;
-    if (to->lent.n && to->lent.n + lent_by(from, r) > PALM_MAX_PARTS)
-        return PALM_EFULL;
-    palm_err err = palm_batch_record(to, (palm_form)r->form, r->number, &copy);
-    if (err)
-        return err;
-    copy->deadline = r->deadline;
-    copy->count = r->count;
-    copy->attempt = r->attempt;
-    copy->flags = r->flags;
-    err = palm_batch_path(to, from->paths.at + r->path_at, r->path_count);
-    if (!err)
-        err = palm_batch_body(to, from->body + r->body_at, r->body_size);
-    for (uint32_t k = 0; k < r->array_count && !err; k++)
-        err = copy_array(to, from, &from->arrays.at[r->array_at + k]);
-    if (err)
-        palm_batch_undo(to);
-    return err;
 }
 
 void palmi_batch_envelope(const palm_batch *b, palm_envelope *out)

@@ -5,6 +5,7 @@
 #define PALMI_BATCH_H
 
 #include "palm_batch.h"
+#include "runs.h"
 
 typedef struct palmi_lent { /* a block in the batch, and one reference to it */
     palm_arena *arena;
@@ -20,12 +21,31 @@ struct palm_batch {
     PALMI_VECTOR(int64_t) dims;
     PALMI_VECTOR(palmi_lent) lent;
     PALMI_VECTOR(palm_text) dtypes; /* owned */
+    uint32_t messages; /* of the records: a run is several */
     uint8_t *body;
     uint64_t body_size, body_room, lent_bytes;
     uint64_t dtype_bytes;
     uint64_t mark_body, mark_lent_bytes, mark_head; /* where the last record began */
-    uint32_t mark_paths, mark_arrays, mark_dims, mark_lent, mark_dtypes;
+    uint32_t mark_messages, mark_paths, mark_arrays, mark_dims, mark_lent, mark_dtypes;
 };
+
+palm_err palmi_batch_grow(void *vector_at, uint32_t n, uint32_t *room, uint32_t more, size_t item);
+#define PALMI_GROW(v, more) palmi_batch_grow(&(v).at, (v).n, &(v).room, (more), sizeof *(v).at)
+palm_err palmi_batch_grow_body(palm_batch *batch, uint64_t end);
+
+static inline palm_record *palmi_batch_last(palm_batch *batch)
+{
+    return &batch->records.at[batch->records.n - 1];
+}
+
+/* The body is 64-byte aligned in the frame, so offsets in it decide about alignment (R22). */
+static inline uint64_t palmi_batch_aligned(uint64_t n)
+{
+    return (n + PALM_ALIGN - 1) & ~(uint64_t)(PALM_ALIGN - 1);
+}
+
+/* All that is in another one. */
+palm_err palmi_batch_copy(palm_batch *to, const palm_batch *from);
 
 /* All but the blocks and parts, which depend on the link. */
 void palmi_batch_envelope(const palm_batch *batch, palm_envelope *out);

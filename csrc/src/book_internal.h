@@ -49,7 +49,7 @@ static inline palmi_page *palmi_pages_find(palmi_pages *pages, uint64_t number)
 bool palmi_pages_is_open(const palmi_pages *pages, uint64_t number, bool *tree);
 /* The input is done; `page` is what palmi_pages_find has just found for it. */
 void palmi_pages_close(palmi_pages *pages, palmi_page *page, uint64_t number);
-/* Whether first..first+n-1, n > 0, are open, have no root in the tree, and are in one page. */
+/* Whether first..first+n-1, n > 0, are open, and have no root in the tree. */
 bool palmi_pages_are_open(const palmi_pages *pages, uint64_t first, uint64_t n);
 /* These are done. */
 void palmi_pages_close_all(palmi_pages *pages, uint64_t first, uint64_t n);

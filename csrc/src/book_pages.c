@@ -164,11 +164,18 @@ void palmi_pages_close(palmi_pages *pages, palmi_page *page, uint64_t number)
     close_bits(pages, page, 1);
 }
 
-bool palmi_pages_are_open(const palmi_pages *pages, uint64_t first, uint64_t n)
+/* Of n from `first` on, those in its page. */
+static uint64_t in_page(uint64_t first, uint64_t n)
+{
+    uint64_t left = PALMI_PAGE_BITS - first % PALMI_PAGE_BITS;
+    return n < left ? n : left;
+}
+
+static bool are_open_here(const palmi_pages *pages, uint64_t first, uint64_t n)
 {
     uint32_t at = 0;
     const palmi_page *page = palmi_pages_find_slowly(pages, first, &at);
-    if (!page || n > PALMI_PAGE_BITS - first % PALMI_PAGE_BITS)
+    if (!page)
         return false;
     uint64_t from = first % PALMI_PAGE_BITS, to = from + n;
     for (uint64_t i = from; i < to; i = i / 64 * 64 + 64) {
@@ -179,13 +186,31 @@ bool palmi_pages_are_open(const palmi_pages *pages, uint64_t first, uint64_t n)
     return true;
 }
 
-void palmi_pages_close_all(palmi_pages *pages, uint64_t first, uint64_t n)
+bool palmi_pages_are_open(const palmi_pages *pages, uint64_t first, uint64_t n)
+{
+    for (uint64_t here; n; first += here, n -= here) {
+        here = in_page(first, n);
+        if (!are_open_here(pages, first, here))
+            return false;
+    }
+    return true;
+}
+
+static void close_here(palmi_pages *pages, uint64_t first, uint64_t n)
 {
     palmi_page *page = palmi_pages_find(pages, first);
     uint64_t from = first % PALMI_PAGE_BITS, to = from + n;
     for (uint64_t i = from; i < to; i = i / 64 * 64 + 64)
         page->bits[i / 64] &= ~mask(i % 64, to - i / 64 * 64);
     close_bits(pages, page, (uint32_t)n);
+}
+
+void palmi_pages_close_all(palmi_pages *pages, uint64_t first, uint64_t n)
+{
+    for (uint64_t here; n; first += here, n -= here) {
+        here = in_page(first, n);
+        close_here(pages, first, here);
+    }
 }
 
 bool palmi_pages_next(const palmi_pages *pages, uint64_t from, uint64_t *number)

@@ -7,17 +7,27 @@
 
 _Static_assert(sizeof(palm_counters) <= PALM_PAGE_BYTES, "the counters fit their page");
 
+static void count_times(palm_function_counters *function, uint64_t n, uint64_t ns)
+{
+    unsigned bucket = ns ? 64 - (unsigned)__builtin_clzll(ns) : 0;
+    palm_tally(&function->busy_ns, n * ns);
+    palm_tally(&function->histogram[bucket < PALM_HISTOGRAM ? bucket : PALM_HISTOGRAM - 1], n);
+}
+
 void palm_count_call(palm_function_counters *function, uint64_t ns)
 {
-    palm_tally(&function->calls, 1);
-    palm_count_step(function, ns);
+    palm_count_calls(function, 1, ns);
+}
+
+void palm_count_calls(palm_function_counters *function, uint64_t n, uint64_t ns)
+{
+    palm_tally(&function->calls, n);
+    count_times(function, n, ns);
 }
 
 void palm_count_step(palm_function_counters *function, uint64_t ns)
 {
-    unsigned bucket = ns ? 64 - (unsigned)__builtin_clzll(ns) : 0;
-    palm_tally(&function->busy_ns, ns);
-    palm_tally(&function->histogram[bucket < PALM_HISTOGRAM ? bucket : PALM_HISTOGRAM - 1], 1);
+    count_times(function, 1, ns);
 }
 
 /* Which has this name, or the first that has none; NULL: others have all. */

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 #include "envelope_check.h"
+#include "runs.h"
 
 #include <string.h>
 
@@ -207,6 +208,32 @@ static palm_err check_arrays(const palm_envelope *e)
     return PALM_OK;
 }
 
+/* Of a run, one message at least, without paths, in pieces of equal size. */
+static palm_err check_run(const palm_envelope *e, const palm_record *r)
+{
+    if (r->path_count || r->number > UINT64_MAX - r->count)
+        return PALM_EMALFORMED;
+    if (r->form != PALM_ARRAY)
+        return r->array_count || r->body_size % r->count ? PALM_EMALFORMED : PALM_OK;
+    const palm_array *a = &e->arrays[r->array_at];
+    return a->ndim && e->dims[a->dims_at] == r->count ? PALM_OK : PALM_EMALFORMED;
+}
+
+static palm_err check_runs(const palm_envelope *e)
+{
+    uint64_t messages = 0;
+    if (e->kind != PALM_DATA)
+        return PALM_OK;
+    for (uint32_t i = 0; i < e->n_records; i++) {
+        uint32_t n = palmi_run_of(&e->records[i]);
+        messages += n ? n : 1;
+        palm_err err = n ? check_run(e, &e->records[i]) : PALM_OK;
+        if (err)
+            return err;
+    }
+    return messages > PALM_MAX_RECORDS ? PALM_ELIMIT : PALM_OK;
+}
+
 palm_err palmi_envelope_check(const palm_envelope *e)
 {
     palm_err err = check_counts(e);
@@ -220,5 +247,7 @@ palm_err palmi_envelope_check(const palm_envelope *e)
         err = check_blocks(e);
     if (!err)
         err = check_records(e);
-    return err ? err : check_arrays(e);
+    if (!err)
+        err = check_arrays(e);
+    return err ? err : check_runs(e);
 }

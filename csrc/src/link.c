@@ -4,6 +4,7 @@
  * waits for the hand-shake. Nothing in here blocks: the socket's queue has no bound, since what is on its way is
  * bounded by who may send at all (the windows of jobs). */
 #include "node_internal.h"
+#include "runs.h"
 
 #include <errno.h>
 #include <stdlib.h>
@@ -333,7 +334,7 @@ static void count_sent(palm_node *node, const palm_envelope *e, uint64_t lent_by
     palm_counters *c = node->counters;
     if (e->kind != PALM_DATA)
         return;
-    palm_count(&c->messages_out, e->n_records);
+    palm_count(&c->messages_out, palmi_messages(e));
     palm_count(&c->bytes_out, e->body_size + lent_bytes);
     palm_count(e->n_parts ? &c->sent_frames : &c->sent_arena, e->n_blocks + e->n_parts);
     palm_count(&c->sent_inline, e->n_arrays - e->n_blocks - e->n_parts);
@@ -494,8 +495,8 @@ static palm_err wait_for_hello(palmi_link *link, palm_kind kind, uint32_t handle
     w->handle = handle;
     w->hop = hop;
     palm_err err = palm_batch_new(&w->batch);
-    for (uint32_t i = 0; i < palm_batch_count(batch) && !err; i++)
-        err = palm_batch_add(w->batch, batch, i);
+    if (!err)
+        err = palmi_batch_copy(w->batch, batch);
     if (err) {
         palm_batch_free(w->batch);
         free(w);

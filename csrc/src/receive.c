@@ -2,6 +2,7 @@
  * Receiving: what libzmq hands out, or a ring has, becomes an event, verified, with its blocks taken; or it is rejected and
  * counted. */
 #include "node_internal.h"
+#include "runs.h"
 
 #include <errno.h>
 #include <stdio.h>
@@ -194,6 +195,13 @@ static palm_err own_dtypes(palm_event *event)
     return PALM_OK;
 }
 
+/* What the event has to have besides its frames. */
+static palm_err complete(palm_event *event)
+{
+    palm_err err = own_dtypes(event);
+    return err ? err : palmi_unroll(event);
+}
+
 /* After this the sender may let go of what the envelope names. */
 static void tell_taken(palm_node *node, palmi_link *link, uint64_t seq)
 {
@@ -301,7 +309,7 @@ static bool decode(palm_node *node, raw *r, palm_event *event)
     if (!err)
         err = part_pointers(event);
     if (!err)
-        err = own_dtypes(event);
+        err = complete(event);
     return err ? reject(node, "dropped", err) : give(node, event, true);
 }
 
@@ -351,7 +359,7 @@ static bool decode_letter(palm_node *node, const palmi_letter *letter, uint64_t 
         return reject(node, "not an envelope", err);
     if (e->sender != sender || e->seq != letter->seq || e->kind == PALM_HELLO)
         return reject(node, "in a ring that is another's", PALM_OK);
-    err = own_dtypes(event);
+    err = complete(event);
     return err ? reject(node, "dropped", err) : give(node, event, false);
 }
 
@@ -401,6 +409,7 @@ void palm_event_done(palm_node *node, palm_event *event)
     free(event->blocks);
     free(event->parts);
     free(event->dtypes);
+    free(event->unrolled);
     palm_frames_drop(event->frames);
     memset(event, 0, sizeof *event);
 }
@@ -412,7 +421,7 @@ static palm_err read_packed(palm_reader *reader, const void *frame, size_t size,
         err = palm_reader_read(reader, event->frames->head, size, NULL, 0, &event->envelope);
     if (!err && (event->envelope.kind != PALM_DATA || event->envelope.n_blocks))
         err = PALM_EMALFORMED;
-    return err ? err : own_dtypes(event);
+    return err ? err : complete(event);
 }
 
 palm_err palm_event_unpack(const void *frame, size_t size, palm_event *event)

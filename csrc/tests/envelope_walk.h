@@ -4,6 +4,7 @@
  * cannot overflow and none of the code under test. Ends the program where something is out of bounds. */
 #ifndef PALM_TESTS_ENVELOPE_WALK_H
 #define PALM_TESTS_ENVELOPE_WALK_H
+#include "../src/runs.h"
 #include "check.h"
 #include <string.h>
 
@@ -49,13 +50,10 @@ static inline uint64_t walk_room(const palm_envelope *e, const palm_array *a)
     }
 }
 
-static inline void walk_array(const palm_envelope *e, const palm_array *a)
+static inline void walk_elements(const palm_envelope *e, const palm_array *a)
 {
     __int128 low = a->origin, high = a->origin, elements = 1;
     bool empty = false;
-    CHECK(a->ndim <= PALM_MAX_DIMS && a->dtype < e->n_dtypes);
-    CHECK((uint64_t)a->dims_at + 2u * a->ndim <= e->n_dims);
-    CHECK((__int128)a->start + a->size <= walk_room(e, a));
     for (uint32_t i = 0; i < a->ndim; i++) {
         __int128 shape = e->dims[a->dims_at + i], stride = e->dims[a->dims_at + a->ndim + i];
         CHECK(shape >= 0);
@@ -65,8 +63,40 @@ static inline void walk_array(const palm_envelope *e, const palm_array *a)
         *((shape - 1) * stride < 0 ? &low : &high) += (shape - 1) * stride;
     }
     CHECK(empty || (low >= 0 && high + (a->size ? 1 : 0) <= a->size));
+}
+
+static inline void walk_array(const palm_envelope *e, const palm_array *a)
+{
+    CHECK(a->ndim <= PALM_MAX_DIMS && a->dtype < e->n_dtypes);
+    CHECK((uint64_t)a->dims_at + 2u * a->ndim <= e->n_dims);
+    CHECK((__int128)a->start + a->size <= walk_room(e, a));
+    walk_elements(e, a);
     if (a->place == PALM_IN_BODY)
         walk_bytes(e->body + a->start, a->size);
+}
+
+/* What runs have become: rows lie in what was checked of the arrays that they are rows of. */
+static inline void walk_runs(const palm_envelope *e)
+{
+    palm_event event = {.envelope = *e};
+    CHECK_OK(palmi_unroll(&event));
+    const palm_envelope *u = &event.envelope;
+    CHECK(u->n_records <= PALM_MAX_RECORDS && u->n_arrays == e->n_arrays);
+    for (uint32_t i = 0; i < event.n_runs; i++) {
+        const palm_run *run = &event.runs[i];
+        CHECK(run->count && (uint64_t)run->first + run->count <= u->n_records && (!i || run->first >= run[-1].first + run[-1].count));
+        for (uint32_t k = 0; k < run->count; k++) {
+            const palm_record *r = &u->records[run->first + k];
+            CHECK(!r->count && r->number == u->records[run->first].number + k && r->number != UINT64_MAX);
+            CHECK((__int128)r->body_at + r->body_size <= e->body_size);
+            if (r->form != PALM_ARRAY)
+                continue;
+            const palm_array *row = &u->arrays[r->array_at], *whole = &u->arrays[run->array];
+            CHECK(row->start >= whole->start && (__int128)row->start + row->size <= (__int128)whole->start + whole->size);
+            walk_elements(u, row);
+        }
+    }
+    palm_event_done(NULL, &event);
 }
 
 static inline void walk_envelope(const palm_envelope *e)
@@ -87,6 +117,7 @@ static inline void walk_envelope(const palm_envelope *e)
     walk_bytes(e->paths, e->n_paths * sizeof *e->paths);
     walk_bytes(e->blocks, e->n_blocks * sizeof *e->blocks);
     walk_bytes(e->body, e->body_size);
+    walk_runs(e);
 }
 
 static inline bool same_bytes(const void *a, const void *b, uint32_t n, uint32_t n_b, size_t size)

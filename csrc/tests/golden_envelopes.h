@@ -72,6 +72,16 @@ static const palm_record batch_records[] = {
     {.number = 7, .form = PALM_CLOSE, .count = 4000000000},
     {.number = UINT64_MAX, .body_at = 300, .body_size = 212, .form = PALM_ERROR, .attempt = 65535}};
 
+static const palm_text runs_dtypes[] = {TEXT("<f8"), TEXT("<u2")};
+static const int64_t runs_dims[] = {3, 2, 16, 8, 2, 2};
+static const palm_record runs_records[] = {
+    {.number = 30, .count = 3, .body_size = 12, .form = PALM_BYTES},
+    {.number = 33, .count = 2, .body_at = 12, .body_size = 2, .form = PALM_TREE},
+    {.number = 35, .count = 3, .array_count = 1, .form = PALM_ARRAY},
+    {.number = 38, .count = 2, .array_at = 1, .array_count = 1, .form = PALM_ARRAY}};
+static const palm_array runs_arrays[] = {{.size = 48, .ndim = 2},
+                                         {.start = 64, .size = 4, .dtype = 1, .ndim = 1, .dims_at = 4}};
+
 static const uint64_t one_path[] = {5};
 static const palm_record release_records[] = {
     {.number = 8, .count = 64, .body_size = 32, .form = PALM_BYTES},
@@ -106,6 +116,8 @@ static const struct golden {
                VECTOR(parts, batch_parts), VECTOR(paths, batch_paths), VECTOR(dtypes, batch_dtypes),
                VECTOR(dims, batch_dims), VECTOR(blocks, batch_blocks), VECTOR(arrays, batch_arrays),
                VECTOR(records, batch_records)}},
+    {"runs", {.kind = PALM_DATA, .handle = 1, SENDER, .seq = 14, .body_size = 96, VECTOR(dtypes, runs_dtypes),
+              VECTOR(dims, runs_dims), VECTOR(records, runs_records), VECTOR(arrays, runs_arrays)}},
     {"forget", {.kind = PALM_FORGET, .handle = 1, SENDER, .seq = 10}},
     {"cancel", {.kind = PALM_CANCEL, .handle = 2, SENDER, .seq = 11}},
     {"events", {.kind = PALM_DATA, .handle = 3, SENDER, .seq = 9, .body_size = 32,

@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import collections
 import functools
 import math
 import threading
@@ -15,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from palm import arguments
-from palm._core.results import Results
+from palm._core.results import ResultIterator, ResultQueue
 from palm.connection import finalise
 from palm.errors import Cancelled, RemoteError, Timeout
 from palm.journal import Journal
@@ -46,7 +45,7 @@ class Progress:
     total: int | None
 
 
-class Job(Results):
+class Job(ResultIterator):
     """Iterator, also async, of the results of a job; made by `Client.job`.
 
     Leaving a ``with`` block, or dropping the job, cancels what is left.
@@ -199,13 +198,23 @@ class Job(Results):
             self._groups.journal.sync = out.flush
         written = np.zeros(len(out), bool)
         try:
-            for number, value in self.items():
-                if not isinstance(value, RemoteError):
-                    _put(out, number, value, written)
+            self._write(out, written)
         except (IndexError, TypeError, ValueError):
             self.cancel()
             raise
         return out
+
+    def _write(self, out: np.ndarray[Any, Any], written: np.ndarray[Any, Any]) -> None:
+        while True:
+            if (rows := self._taken.popleft_rows()) is not None:
+                _put_rows(out, *rows, written)
+                continue
+            try:
+                number, _, value = self._next()
+            except StopIteration:
+                return
+            if not isinstance(value, RemoteError):
+                _put(out, number, value, written)
 
     def wait(self, timeout: float | None = None) -> Progress:
         """To the end; results are thrown away. `Timeout` after so many seconds: it goes on, wait again."""
@@ -299,14 +308,14 @@ class Groups:
     def __init__(self, journal: Journal) -> None:
         self.journal = journal
         self._lock = threading.Lock()
-        self._waiting: collections.deque[Result] = collections.deque()
+        self._waiting = ResultQueue()
         self._done: int | None = None  # the input that the group ends
 
-    def add(self, taken: collections.deque[Result]) -> None:
+    def add(self, taken: ResultQueue) -> None:
         with self._lock:
             self._waiting.extend(taken)
 
-    def advance(self, group: collections.deque[Result]) -> bool:
+    def advance(self, group: ResultQueue) -> bool:
         """Adds the next group, perhaps an empty one; False if there is none yet."""
         with self._lock:
             if self._done is not None:
@@ -338,6 +347,20 @@ def _put(out: np.ndarray[Any, Any], number: int, value: Any, written: np.ndarray
             f"the result of input {number}, of {what}, does not cast to {out.dtype}, that of `out`"
         ) from None
     written[number] = True
+
+
+def _put_rows(out: np.ndarray[Any, Any], first: int, rows: np.ndarray[Any, Any], written: np.ndarray[Any, Any]) -> None:
+    """The results of inputs that follow one another, if all of them fit; else one by one, up to the one that does not."""
+    place = slice(first, first + len(rows))
+    fits = (
+        place.stop <= len(out) and rows.shape[1:] == out.shape[1:] and np.can_cast(rows.dtype, out.dtype, "same_kind")
+    )
+    if fits and not written[place].any():
+        out[place] = rows
+        written[place] = True
+        return
+    for number, row in enumerate(rows, first):
+        _put(out, number, row, written)
 
 
 def end_with(work: JobWork, error: BaseException) -> None:

@@ -6,7 +6,7 @@ Pure: no I/O, no clock.
 
 from __future__ import annotations
 
-MOST = 256  # an envelope carries no more
+MOST = 4096  # an envelope carries no more
 AIM = 0.002  # seconds that a call may take, whatever it gains
 GAIN = 1.5  # a call of twice as many that takes less than so many times as long gains
 PATIENCE = 64  # calls, after which what did not gain is tried again

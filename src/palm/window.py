@@ -15,7 +15,8 @@ from palm._core.book import OVER
 from palm.ledger import Ledger
 from palm.message import places
 
-SLOTS = 4096  # messages, at most; bounds the queues of client and servers (docs/decisions/batching.md)
+SLOTS = 4096  # messages, at most, until they are known to be fast (docs/decisions/batching.md)
+MOST = 32768  # messages, at most: bounds the queues of client and servers
 SMALL = 1 << 24  # bytes under way that are nothing to be spared
 FLOOR = 16  # messages, where the window adapts; more for a route of many servers, each of which works on one
 AHEAD = 0.5  # seconds of work that may be under way beyond that: the pauses of whoever takes the results
@@ -54,7 +55,7 @@ class Pace:
 
     def _measure(self, took: float) -> None:
         self._rate = max(self._ended / took, self._rate * 0.5 ** (took / HALF_LIFE))
-        self.slots = max(self._floor, min(int(self._rate * AHEAD), SLOTS))
+        self.slots = max(self._floor, min(int(self._rate * AHEAD), MOST))
 
 
 class Window:
@@ -101,9 +102,10 @@ class Window:
         return max(1, int(BYTES / self._footprint))
 
     def _adapted(self) -> int:
-        if self._footprint * SLOTS <= SMALL:
-            return SLOTS
-        return max(self._pace.slots, int(SMALL / self._footprint))
+        small = int(SMALL / max(self._footprint, 1.0))
+        if small >= SLOTS:
+            return max(SLOTS, min(self._pace.slots, small))
+        return max(small, min(self._pace.slots, SLOTS))
 
     def free(self, held: int) -> int:
         """Slots that are free while `held` results wait to be taken; not above 0: none."""

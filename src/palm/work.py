@@ -7,7 +7,6 @@ What comes is handed in by whoever pumps the connection, with the lock of the co
 
 from __future__ import annotations
 
-import collections
 import heapq
 import itertools
 import time
@@ -20,6 +19,8 @@ from palm._core import node as core
 from palm._core import space as core_space
 from palm._core.book import CONTRADICTION, NEW, OVER
 from palm._core.payload import NOTHING, BlockLost
+from palm._core.results import ResultQueue
+from palm._core.stack import items_of
 from palm.calls import is_late
 from palm.connection import Connection, start_thread
 from palm.delivery import Delivery, Path
@@ -71,7 +72,7 @@ class JobWork:
         )
         self._window = Window(self.ledger, options.window, len(route.links))
         self._window.waits_for = self.reductions.waits_for
-        self.results: collections.deque[Result] = collections.deque()
+        self.results = ResultQueue()
         self.errors: list[RemoteError] = []
         self.done = self.dropped = 0
         self._fell: set[int] = set()  # open inputs of which a branch has dropped something
@@ -313,10 +314,10 @@ class JobWork:
         for name, more in self._window.grants(self._untaken(), len(self.results)):
             self.delivery.grant(*name, more)
 
-    def take(self) -> collections.deque[Result]:
+    def take(self) -> ResultQueue:
         """All results that are there; generators that were waiting for this go on. Without the lock."""
         with self.connection.changed:
-            taken, self.results = self.results, collections.deque()
+            taken, self.results = self.results, ResultQueue()
             if not self.over:
                 self._grant()
                 self.delivery.tell_keepers()
@@ -325,7 +326,8 @@ class JobWork:
             self.connection.call_later()
         except BaseException:  # of what others had to do later, perhaps: the results are for who asks next
             with self.connection.changed:
-                self.results.extendleft(reversed(taken))
+                taken.extend(self.results)
+                self.results = taken
             raise
         return taken
 
@@ -514,7 +516,7 @@ def _iterator(inputs: Iterable[Any] | AsyncIterable[Any] | None) -> Iterable[Any
         return [NOTHING]
     if isinstance(inputs, AsyncIterable):
         return _synchronous(inputs)
-    return inputs
+    return items_of(inputs)
 
 
 def _synchronous(inputs: AsyncIterable[Any]) -> Generator[Any, None, None]:

@@ -142,6 +142,8 @@ cdef extern from "palm.h" nogil:
         uint8_t ndim
         uint8_t place
         uint32_t flags
+    enum:
+        PALM_ARRAY_SCALAR
     ctypedef struct palm_text:
         const char *data
         uint32_t size
@@ -176,6 +178,11 @@ cdef extern from "palm.h" nogil:
     bint palm_batch_full(const palm_batch *batch)
     palm_err palm_batch_record(palm_batch *batch, palm_form form, uint64_t number, palm_record **out)
     void palm_batch_set_form(palm_batch *batch, palm_form form, uint32_t count)
+    bint palm_batch_extend(palm_batch *batch, palm_form form, uint64_t number, uint64_t deadline, const void *bytes_, size_t n)
+    uint8_t *palm_batch_extend_array(palm_batch *batch, uint64_t number, uint64_t deadline, const char *dtype,
+                                     size_t dtype_size, uint8_t ndim, const int64_t *shape, const int64_t *strides,
+                                     uint64_t size)
+    palm_err palm_batch_run(palm_batch *batch, uint32_t n)
     palm_err palm_batch_add(palm_batch *batch, const palm_batch *from_, uint32_t i)
     void palm_batch_undo(palm_batch *batch)
     palm_err palm_batch_path(palm_batch *batch, const uint64_t *components, uint32_t n)
@@ -304,6 +311,7 @@ cdef extern from "palm.h" nogil:
     void palm_tally(uint64_t *counter, uint64_t n)
     void palm_gauge(uint64_t *gauge, uint64_t value)
     void palm_count_call(palm_function_counters *function, uint64_t ns)
+    void palm_count_calls(palm_function_counters *function, uint64_t n, uint64_t ns)
     void palm_count_step(palm_function_counters *function, uint64_t ns)
     int PALM_TRACKED
     void palm_work_on(palm_at_work *work, const uint8_t *job, uint32_t hop, uint32_t function, uint32_t together,
@@ -368,11 +376,17 @@ cdef extern from "palm.h" nogil:
         const uint8_t *first
         uint32_t index
         palm_err err
+    ctypedef struct palm_run:
+        uint32_t first
+        uint32_t count
+        uint32_t array
     ctypedef struct palm_event:
         palm_event_kind kind
         uint32_t link
         uint32_t reason
         palm_envelope envelope
+        palm_run *runs
+        uint32_t n_runs
         palm_frames *frames
         palm_taken *blocks
         const uint8_t **parts

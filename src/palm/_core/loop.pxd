@@ -6,6 +6,7 @@ from palm._core.cpalm cimport palm_counters
 from palm._core.node cimport Event
 
 
+cdef bint is_late(uint64_t deadline) noexcept nogil
 cdef bint is_to_run(Event event, uint32_t i, host, dict kept, dict refused, set given_up) except -1
 
 

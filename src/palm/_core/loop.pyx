@@ -9,7 +9,7 @@ from posix.time cimport CLOCK_REALTIME, clock_gettime, timespec
 
 from palm._core.cpalm cimport *
 from palm._core.node cimport FLUSH_NS, Batch, Event, Node, now_ns, path_of
-from palm._core.payload cimport get_value, put_value
+from palm._core.payload cimport get_value, put_message, put_value
 
 from palm._core.payload import NOTHING
 
@@ -20,7 +20,7 @@ cdef enum:
     LITTLE = 4096
 
 
-cdef inline bint is_late(uint64_t deadline) noexcept nogil:
+cdef bint is_late(uint64_t deadline) noexcept nogil:
     cdef timespec t
     if deadline == 0:
         return False
@@ -151,8 +151,10 @@ def run(Event event not None, uint32_t first, uint32_t end, function, int parame
             else:
                 put = palm_batch_bytes(out.batch)
                 try:
-                    put_value(out.batch, result, 1, r.number, r.deadline,
-                              path_of(&event.event, r) if r.path_count else None, 0)
+                    if r.path_count:
+                        put_value(out.batch, result, 1, r.number, r.deadline, path_of(&event.event, r), 0)
+                    else:
+                        put_message(out.batch, result, 1, r.number, r.deadline)
                     goes_on = palm_batch_bytes(out.batch) - put < LITTLE
                 except Exception as e:
                     host.fail(i, e)
@@ -188,7 +190,10 @@ def forward(Event event not None, uint32_t first, uint32_t most, Batch out not N
         else:
             try:
                 value = get_value(&event.event, i - 1, event.holders)
-                put_value(out.batch, value, 0, r.number, r.deadline, path_of(&event.event, r) if r.path_count else None, 0)
+                if r.path_count:
+                    put_value(out.batch, value, 0, r.number, r.deadline, path_of(&event.event, r), 0)
+                else:
+                    put_message(out.batch, value, 0, r.number, r.deadline)
                 n += 1
             except Exception as e:
                 host.fail(i - 1, e)

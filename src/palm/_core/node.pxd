@@ -5,7 +5,10 @@ from libc.stdint cimport uint32_t, uint64_t
 from posix.time cimport CLOCK_MONOTONIC, clock_gettime, timespec
 
 from palm._core.book cimport Book
-from palm._core.cpalm cimport palm_batch, palm_counters, palm_event, palm_node, palm_record
+from palm._core.cpalm cimport palm_batch, palm_counters, palm_event, palm_node, palm_record, palm_run
+from palm._core.lock cimport Lock
+from palm._core.results cimport ResultQueue
+from palm._core.stack cimport Items
 
 # What a server has made goes on its way when it has worked for so long, though the batch is not over.
 cdef enum:
@@ -23,6 +26,8 @@ cdef tuple path_of(const palm_event *event, const palm_record *r)
 
 cdef class Batch:
     cdef palm_batch *batch
+
+    cdef tuple fill_rows(self, Items items, uint64_t number, Py_ssize_t most, uint64_t deadline, Lock lock)
 
 
 cdef class Node:
@@ -43,6 +48,7 @@ cdef class Event:
 
     cdef const palm_record *at(self, Py_ssize_t i) except NULL
     cdef tuple outcome(self, uint32_t i)
-    cdef uint32_t plain_run(self, uint32_t first) noexcept
-    cdef uint32_t take_run(self, Book book, uint32_t first, uint32_t end, results) except? 0xFFFFFFFF
-    cdef Py_ssize_t take_one(self, Book book, uint32_t i, results, list rest) except -1
+    cdef uint32_t plain_run(self, uint32_t first, uint32_t limit) noexcept
+    cdef uint32_t take_run(self, Book book, uint32_t first, uint32_t end, ResultQueue results) except? 0xFFFFFFFF
+    cdef uint32_t take_rows(self, Book book, const palm_run *run, ResultQueue results) except? 0xFFFFFFFF
+    cdef Py_ssize_t take_one(self, Book book, uint32_t i, ResultQueue results, list rest) except -1

@@ -18,7 +18,9 @@ from posix.time cimport nanosleep, timespec
 from palm._core.cpalm cimport *
 from palm._core.lock cimport Lock
 from palm._core.nep49 cimport PALM_NEP49_THRESHOLD
-from palm._core.payload cimport get_value, put_value
+from palm._core.payload cimport get_value, put_message, put_value
+from palm._core.stack cimport Items, get_rows
+from palm._core.results cimport ResultQueue
 from palm._core.space cimport check, counters, pulse, space
 
 from palm._core.payload import NOTHING, BlockLost
@@ -148,6 +150,8 @@ cdef class Batch:
         ended : bool
             The iterator has no more. What else it raises is raised as it is.
         """
+        if type(iterator) is Items:
+            return self.fill_rows(iterator, number, most, deadline, lock)
         cdef Py_ssize_t added = 0
         cdef bint is_slow = False, is_enough = False, at_hand = type(iterator) in AT_HAND, is_large
         cdef uint64_t asked = now_ns(), got
@@ -164,7 +168,7 @@ cdef class Batch:
                 asked = now_ns()
             lock.acquire()
             try:
-                put_value(self.batch, value, 1, number + added, deadline, None, 0)
+                put_message(self.batch, value, 1, number + added, deadline)
                 is_enough = is_slow or palm_batch_full(self.batch) or not palm_book_open_inputs(book.book)
             finally:
                 lock.release()
@@ -173,6 +177,15 @@ cdef class Batch:
             added += 1
             value = None
         return added, False
+
+    cdef tuple fill_rows(self, Items items, uint64_t number, Py_ssize_t most, uint64_t deadline, Lock lock):
+        cdef Py_ssize_t added
+        lock.acquire()
+        try:
+            added = items.put(self.batch, min(most, PALM_MAX_RECORDS - <Py_ssize_t> palm_batch_count(self.batch)), number, deadline)
+        finally:
+            lock.release()
+        return added, items.is_over()
 
     def put_out_of(self, box, uint64_t number, uint64_t deadline=0, path=None, bint back=False):
         """Add `box.value`, and take it out of the box. back: it is there again afterwards, for those who only read it."""
@@ -529,9 +542,9 @@ cdef class Event:
         self.at(i)
         return get_value(&self.event, <uint32_t> i, self.holders)
 
-    def take_plain(self, Book book not None, results):
+    def take_plain(self, Book book not None, ResultQueue results not None):
         """The common case of `outcomes`, without a Python call a message: results without a path, of inputs that are open,
-        are settled in the book and appended to `results` as (number, (), value).
+        are settled in the book and added to `results`; runs of them as such.
 
         Returns
         -------
@@ -539,11 +552,21 @@ cdef class Event:
         rest : list
             All others, as `outcomes` has them.
         """
-        cdef uint32_t i = 0, end, n
+        cdef uint32_t i = 0, end, limit, n, next_run = 0
         cdef Py_ssize_t taken = 0
         cdef list rest = []
         while i < self.event.envelope.n_records:
-            end = self.plain_run(i)
+            while next_run < self.event.n_runs and self.event.runs[next_run].first < i:
+                next_run += 1
+            limit = self.event.runs[next_run].first if next_run < self.event.n_runs else self.event.envelope.n_records
+            if limit == i:
+                n = self.take_rows(book, &self.event.runs[next_run], results)
+                taken += n
+                i += n
+                if n:
+                    continue
+                limit += self.event.runs[next_run].count
+            end = self.plain_run(i, limit)
             if end - i > 1 and palm_book_are_open(book.book, self.event.envelope.records[i].number, end - i):
                 n = self.take_run(book, i, end, results)
                 taken += n
@@ -554,24 +577,38 @@ cdef class Event:
             i += 1
         return taken, rest
 
-    cdef uint32_t plain_run(self, uint32_t first) noexcept:
-        """Results without a path, from here on, whose numbers follow one another: the end of them."""
+    cdef uint32_t take_rows(self, Book book, const palm_run *run, ResultQueue results) except? 0xFFFFFFFF:
+        """A run of open inputs' results, made values when they are asked for; 0 if it is none such."""
+        cdef const palm_record *r = &self.event.envelope.records[run.first]
+        if (r.form != PALM_ARRAY and r.form != PALM_BYTES) or not palm_book_are_open(book.book, r.number, run.count):
+            return 0
+        try:
+            if r.form == PALM_ARRAY:
+                results.append_rows(r.number, get_rows(&self.event, run.first, run, run.count, self.holders))
+            else:
+                results.append_pieces(r.number, self.event.frames, self.event.envelope.body + r.body_at, r.body_size, run.count)
+        except BlockLost:
+            return 0
+        palm_book_settle_all(book.book, r.number, run.count)
+        return run.count
+
+    cdef uint32_t plain_run(self, uint32_t first, uint32_t limit) noexcept:
+        """Results without a path, from here on, whose numbers follow one another: the end of them, before `limit`."""
         cdef const palm_record *records = self.event.envelope.records
         cdef uint32_t i = first
-        while (i < self.event.envelope.n_records and records[i].form <= PALM_TREE and not records[i].path_count
+        while (i < limit and records[i].form <= PALM_TREE and not records[i].path_count
                and records[i].number == records[first].number + (i - first)):
             i += 1
         return i
 
-    cdef uint32_t take_run(self, Book book, uint32_t first, uint32_t end, results) except? 0xFFFFFFFF:
+    cdef uint32_t take_run(self, Book book, uint32_t first, uint32_t end, ResultQueue results) except? 0xFFFFFFFF:
         """Results of inputs that are open, of which nothing need be asked one by one; how many, up to one whose payload
         cannot be read."""
         cdef const palm_record *records = self.event.envelope.records
         cdef uint32_t i = first
-        append = results.append
         try:
             while i < end:
-                append((records[i].number, (), get_value(&self.event, i, self.holders)))
+                results.append((records[i].number, (), get_value(&self.event, i, self.holders)))
                 i += 1
         except BlockLost:
             pass
@@ -580,7 +617,7 @@ cdef class Event:
                 palm_book_settle_all(book.book, records[first].number, i - first)
         return i - first
 
-    cdef Py_ssize_t take_one(self, Book book, uint32_t i, results, list rest) except -1:
+    cdef Py_ssize_t take_one(self, Book book, uint32_t i, ResultQueue results, list rest) except -1:
         cdef uint32_t verdict = 0
         cdef const palm_record *r = &self.event.envelope.records[i]
         if r.form > PALM_TREE or r.path_count:

@@ -3,6 +3,8 @@
 from cpython.object cimport PyObject
 from libc.stdint cimport uint32_t, uint64_t
 
+cimport numpy as cnp
+
 from palm._core.cpalm cimport palm_batch, palm_event
 
 
@@ -13,6 +15,10 @@ cdef enum:
 cdef bint let_go(PyObject *a, Py_ssize_t expected) noexcept
 cdef int put_value(palm_batch *b, object value, Py_ssize_t expected, uint64_t number, uint64_t deadline, path,
                    uint32_t flags) except -1
+cdef int put_message(palm_batch *b, object value, Py_ssize_t expected, uint64_t number, uint64_t deadline) except -1
+cdef int put_rows(palm_batch *b, cnp.ndarray rows, Py_ssize_t expected, uint64_t number, uint64_t deadline) except -1
+cdef bint are_rows(object value) except -1
+cdef object scalar_at(void *data, object dtype)
 cdef object get_value(palm_event *event, uint32_t i, list holders)
 cdef object get_array(palm_event *event, uint32_t i, list holders)
 cdef object new_view(object dtype, int n, const Py_ssize_t *shape, const Py_ssize_t *strides, void *data, object base)

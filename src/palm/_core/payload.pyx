@@ -38,7 +38,7 @@ cdef extern from *:
         Py_INCREF(dtype); /* stolen */
         return PyArray_NewFromDescr(&PyArray_Type, (PyArray_Descr *)dtype, n, shape, strides, data, flags, NULL);
     }
-    static PyObject *scalar_at(void *data, PyObject *dtype)
+    static PyObject *new_scalar(void *data, PyObject *dtype)
     {
         return PyArray_Scalar(data, (PyArray_Descr *)dtype, NULL);
     }
@@ -52,7 +52,7 @@ cdef extern from *:
     object new_array(object dtype, int n, const cnp.npy_intp *shape, const cnp.npy_intp *strides, void *data, int flags)
     PyObject *base_of(PyObject *array) noexcept
     int set_base(object array, object base) except -1
-    object scalar_at(void *data, object dtype)
+    object new_scalar(void *data, object dtype)
 
 cdef extern from "numpy/arrayobject.h":
     int PyArray_CopyInto(cnp.ndarray dest, cnp.ndarray src) except -1
@@ -537,6 +537,69 @@ cdef int put_value(palm_batch *b, object value, Py_ssize_t expected, uint64_t nu
     return 0
 
 
+cdef int put_rows(palm_batch *b, cnp.ndarray rows, Py_ssize_t expected, uint64_t number, uint64_t deadline) except -1:
+    """Adds a record that is a message for each row (`are_rows`), numbered from `number` on; as `put_value`."""
+    begin(b, PALM_ARRAY, number, deadline, None, 0)
+    try:
+        put_array(b, rows, expected)
+        check(palm_batch_run(b, <uint32_t> cnp.PyArray_DIM(rows, 0)))
+    except BaseException:
+        palm_batch_undo(b)
+        raise
+    return 0
+
+
+cdef bint are_rows(object value) except -1:
+    """True of an array whose items may go as one record: arrays, or numpy's own numbers."""
+    if type(value) is not ndarray:
+        return False
+    cdef cnp.ndarray a = value
+    if cnp.PyArray_NDIM(a) == 0 or cnp.PyArray_NDIM(a) > PALM_MAX_DIMS:
+        return False
+    if cnp.PyArray_NDIM(a) == 1 and not (a.dtype.kind in "biufc" and is_own(a.dtype)):
+        return False
+    try:
+        text_of(a.dtype)
+    except PayloadError:
+        return False
+    return True
+
+
+cdef bint extend_by_array(palm_batch *b, cnp.ndarray a, uint64_t number, uint64_t deadline) noexcept:
+    cdef uint8_t *at
+    if cnp.PyArray_NBYTES(a) >= PALM_NEP49_THRESHOLD or <object> cnp.PyArray_DESCR(a) is not put_dtype:
+        return False
+    if not cnp.PyArray_IS_C_CONTIGUOUS(a):
+        return False
+    at = palm_batch_extend_array(b, number, deadline, PyBytes_AS_STRING(put_text), PyBytes_GET_SIZE(put_text),
+                                 cnp.PyArray_NDIM(a), <int64_t *> cnp.PyArray_DIMS(a), <int64_t *> cnp.PyArray_STRIDES(a),
+                                 cnp.PyArray_NBYTES(a))
+    if at == NULL:
+        return False
+    memcpy(at, cnp.PyArray_DATA(a), cnp.PyArray_NBYTES(a))
+    return True
+
+
+cdef int put_message(palm_batch *b, object value, Py_ssize_t expected, uint64_t number, uint64_t deadline) except -1:
+    """As `put_value`, of a message without a path, which may become part of a run."""
+    cdef bytes body
+    t = type(value)
+    if t is bytes:
+        if PyBytes_GET_SIZE(value) < PALM_NEP49_THRESHOLD and palm_batch_extend(
+                b, PALM_BYTES, number, deadline, PyBytes_AS_STRING(value), PyBytes_GET_SIZE(value)):
+            return 0
+    elif t is ndarray:
+        if extend_by_array(b, value, number, deadline):
+            return 0
+    elif t is float or (t is int and -(1 << 63) <= value < (1 << 63)):
+        body = encode(value)
+        if not palm_batch_extend(b, PALM_TREE, number, deadline, PyBytes_AS_STRING(body), PyBytes_GET_SIZE(body)):
+            begin(b, PALM_TREE, number, deadline, None, 0)
+            check(palm_batch_body(b, PyBytes_AS_STRING(body), PyBytes_GET_SIZE(body)))
+        return 0
+    return put_value(b, value, expected, number, deadline, None, 0)
+
+
 # --------------------------------------------------------------------------------------------------------- receiving
 
 cdef uint64_t no_bytes = 0
@@ -595,6 +658,10 @@ cdef object new_view(object dtype, int n, const Py_ssize_t *shape, const Py_ssiz
     arr = new_array(dtype, n, <const cnp.npy_intp *> shape, <const cnp.npy_intp *> strides, data, 0)
     set_base(arr, base)
     return arr
+
+
+cdef object scalar_at(void *data, object dtype):
+    return new_scalar(data, dtype)
 
 
 cdef object scalar_of(object dtype, bytes raw):
@@ -660,7 +727,7 @@ cdef object number_of(const uint8_t *body, uint64_t size):
     if dtype.kind not in "biufc" or not dtype.isnative or <uint64_t> dtype.itemsize != size or size > sizeof(aligned):
         return None
     memcpy(aligned, end + 1, size)
-    return scalar_at(aligned, dtype)
+    return new_scalar(aligned, dtype)
 
 
 # A decoder takes longer to make than a small tree to read: those that are not at work wait here, two as a rule.
@@ -705,7 +772,8 @@ cdef object get_value(palm_event *event, uint32_t i, list holders):
         if r.form == PALM_BYTES:
             return get_bytes(event, r, holders)
         if r.form == PALM_ARRAY:
-            return get_array(event, r.array_at, holders)
+            value = get_array(event, r.array_at, holders)
+            return value[()] if event.envelope.arrays[r.array_at].flags & PALM_ARRAY_SCALAR else value
         if r.form == PALM_TREE or r.form == PALM_ERROR or r.form == PALM_REDUCED:
             return get_tree(event, r, holders)
     except BlockLost:

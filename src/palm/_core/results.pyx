@@ -1,27 +1,134 @@
 # SPDX-License-Identifier: BSD-3-Clause
-# cython: language_level=3, embedsignature=True
-"""The iterator over what a job has brought: a message costs a call of C, not one of a Python method."""
+# cython: language_level=3, embedsignature=True, boundscheck=False, wraparound=False
+"""What a job has brought, until it is asked for: a run of results is one thing here, and a result of it costs a call of C."""
 
 import collections
 
+from cpython.bytes cimport PyBytes_FromStringAndSize
+from libc.stdint cimport uint8_t, uint64_t
 
-cdef class Results:
-    """Gives the last component of each tuple that is in `_taken`, oldest first; any number of threads at once.
+cimport numpy as cnp
+
+from palm._core.cpalm cimport palm_frames
+from palm._core.payload cimport new_view, scalar_at
+from palm._core.space cimport Holder
+
+cnp.import_array()
+
+
+cdef class Run:
+    """Results of inputs that follow one another, which become values one by one: rows of an array, or pieces of bytes."""
+
+    cdef object value(self, Py_ssize_t i):
+        cdef cnp.ndarray rows = self.rows
+        if rows is None:
+            return PyBytes_FromStringAndSize(<const char *> self.bytes + i * self.size, self.size)
+        cdef char *at = <char *> cnp.PyArray_DATA(rows) + i * cnp.PyArray_STRIDE(rows, 0)
+        if cnp.PyArray_NDIM(rows) == 1:
+            return scalar_at(at, <object> cnp.PyArray_DESCR(rows))
+        return new_view(<object> cnp.PyArray_DESCR(rows), cnp.PyArray_NDIM(rows) - 1, <Py_ssize_t *> cnp.PyArray_DIMS(rows) + 1,
+                        <Py_ssize_t *> cnp.PyArray_STRIDES(rows) + 1, at, cnp.get_array_base(rows))
+
+
+cdef class ResultQueue:
+    """Results (number, path, value), oldest first. With the GIL, no other thread is in a method while one is."""
+
+    def __cinit__(self):
+        self.items = collections.deque()
+
+    def __len__(self):
+        return self.n
+
+    def append(self, tuple result not None):
+        self.items.append(result)
+        self.n += 1
+
+    cdef int append_rows(self, uint64_t number, cnp.ndarray rows) except -1:
+        cdef Run run = Run.__new__(Run)
+        run.number, run.n, run.rows = number, cnp.PyArray_DIM(rows, 0), rows
+        self.items.append(run)
+        self.n += run.n
+        return 0
+
+    cdef int append_pieces(self, uint64_t number, palm_frames *frames, const uint8_t *bytes, Py_ssize_t size, Py_ssize_t n) except -1:
+        """n pieces of `size` bytes each, which lie in the frames."""
+        cdef Run run = Run.__new__(Run)
+        run.number, run.n, run.holder, run.bytes, run.size = number, n, Holder.of_frames(frames), bytes, size
+        self.items.append(run)
+        self.n += n
+        return 0
+
+    def extend(self, ResultQueue others not None):
+        """All that is in another one, which nobody else has."""
+        self.items.extend(others.items)
+        self.n += others.n
+
+    def clear(self):
+        self.items.clear()
+        self.n = 0
+
+    cdef int took_one(self, Run run) except -1:
+        run.at += 1
+        self.n -= 1
+        if run.at == run.n:
+            self.items.popleft()
+        return 0
+
+    def popleft(self):
+        """The oldest one; IndexError: there is none."""
+        cdef Run run
+        cdef Py_ssize_t at
+        item = self.items[0]
+        if type(item) is Run:
+            run = item
+            at = run.at
+            self.took_one(run)
+            return run.number + at, (), run.value(at)
+        self.items.popleft()
+        self.n -= 1
+        return item
+
+    cdef object next_value(self):
+        """That of the oldest one, of which there is one."""
+        cdef Run run
+        cdef Py_ssize_t at
+        item = self.items[0]
+        if type(item) is Run:
+            run = item
+            at = run.at
+            self.took_one(run)
+            return run.value(at)
+        self.items.popleft()
+        self.n -= 1
+        return (<tuple> item)[2]
+
+    def popleft_rows(self):
+        """The oldest ones, if they are rows of an array: the first one's number, and that array, read-only; else None."""
+        cdef Run run
+        item = self.items[0] if self.n else None
+        if type(item) is not Run or (<Run> item).rows is None:
+            return None
+        run = item
+        self.items.popleft()
+        self.n -= run.n - run.at
+        return run.number + run.at, run.rows[run.at:]
+
+
+cdef class ResultIterator:
+    """Gives the values of what is in `_taken`, oldest first; any number of threads at once.
 
     Subclasses have ``_take()``, which adds to it, or raises what ends the iteration.
     """
 
-    cdef readonly object _taken
-    cdef object popleft
+    cdef readonly ResultQueue _taken
 
     def __cinit__(self):
-        self._taken = collections.deque()
-        self.popleft = self._taken.popleft
+        self._taken = ResultQueue()
 
     def __iter__(self):
         return self
 
     def __next__(self):
-        while not len(self._taken):
+        while not self._taken.n:
             self._take()
-        return (<tuple> self.popleft())[2]  # with the GIL since it was looked at, so it is still there
+        return self._taken.next_value()  # with the GIL since it was looked at, so it is still there

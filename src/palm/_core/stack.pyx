@@ -13,7 +13,8 @@ import numpy as np
 from palm._core.errors import PayloadError
 
 from palm._core.cpalm cimport *
-from palm._core.payload cimport get_array, let_go, new_view
+from palm._core.nep49 cimport PALM_NEP49_THRESHOLD
+from palm._core.payload cimport are_rows, get_array, let_go, new_view, put_rows
 from palm._core.space cimport Holder, counters
 
 cnp.import_array()
@@ -168,7 +169,56 @@ cdef object get_stacked(palm_event *event, list records, list holders):
     return view_over(first, k, step if k > 1 else cnp.PyArray_NBYTES(first))
 
 
+cdef cnp.ndarray get_rows(palm_event *event, uint32_t first, const palm_run *run, Py_ssize_t k, list holders):
+    """k messages of a run of arrays, from record `first` on, as one array; a view. BlockLost as of `get_value`."""
+    cdef const palm_array *whole = &event.envelope.arrays[run.array]
+    row = get_array(event, event.envelope.records[first].array_at, holders)
+    return view_over(row, k, event.envelope.dims[whole.dims_at + whole.ndim])
+
+
 # --------------------------------------------------------------------------------------------------- rows, as messages
+
+# Of a run that is taken out of an array: as much as is sent at a time anyway, and a block of which a row that is kept for
+# long does not keep too much.
+cdef enum:
+    RUN_BYTES = 1 << 18
+
+
+cdef class Items:
+    """Iterates over an array of rows or numbers, which go as runs; see `items_of`."""
+
+    def __iter__(self):
+        return self
+
+    def __next__(self):
+        if self.is_over():
+            raise StopIteration
+        value = self.array[self.at]
+        self.at += 1
+        return value
+
+    cdef bint is_over(self) noexcept:
+        return self.at >= cnp.PyArray_DIM(self.array, 0)
+
+    cdef Py_ssize_t put(self, palm_batch *b, Py_ssize_t most, uint64_t number, uint64_t deadline) except -1:
+        """Adds up to so many; returns how many."""
+        cdef Py_ssize_t each = max(1, cnp.PyArray_NBYTES(self.array) // max(1, cnp.PyArray_DIM(self.array, 0)))
+        cdef Py_ssize_t n = min(most, cnp.PyArray_DIM(self.array, 0) - self.at, RUN_BYTES // each)
+        if n > 0:
+            put_rows(b, self.array[self.at:self.at + n], 0, number, deadline)
+            self.at += n
+        return n
+
+
+def items_of(inputs):
+    """What to iterate over instead of `inputs`: the same, many at a time where that is an array of small items."""
+    cdef Items items
+    if not are_rows(inputs) or len(inputs) == 0 or inputs.nbytes // len(inputs) >= PALM_NEP49_THRESHOLD:
+        return inputs
+    items = Items.__new__(Items)
+    items.array = inputs
+    return items
+
 
 cdef bint is_let_go(PyObject *result) noexcept:
     """True if nobody but the caller, with one reference, can reach what a batch function returned: an array, a tuple of

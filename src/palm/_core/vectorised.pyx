@@ -7,12 +7,16 @@ from cpython.object cimport PyObject
 from libc.stdint cimport uint32_t, uint64_t
 
 from palm._core.cpalm cimport *
-from palm._core.loop cimport Work, is_to_run
+from palm._core.loop cimport Work, is_late, is_to_run
 from palm._core.node cimport FLUSH_NS, Batch, Event, now_ns, path_of
-from palm._core.payload cimport NOBODY_ELSE, get_value, put_value
-from palm._core.stack cimport Rows, alike, get_stacked, is_let_go
+from palm._core.payload cimport NOBODY_ELSE, are_rows, get_value, put_message, put_rows, put_value
+from palm._core.stack cimport Rows, alike, get_rows, get_stacked, is_let_go
 
 from palm._core.stack import kind_of, stacked
+
+# Bytes of results that go as one record; more go row by row, so that envelopes stay of a size that can be sent at all.
+cdef enum:
+    MOST_OF_A_RUN = 1 << 22
 
 cdef object ARRAYS = object()  # the kind of messages that are an array each, and are compared where they lie
 
@@ -42,8 +46,10 @@ cdef class Calls:
     cdef list alone
     cdef str what
     cdef int parameters
-    cdef list members   # records of the next call
-    cdef list messages  # their values, a tuple each, if they are not ARRAYS
+    cdef object members  # records of the next call: a range of them, if they are rows of `run`, else a list
+    cdef list messages   # their values, a tuple each, if they are not ARRAYS
+    cdef const palm_run *run
+    cdef uint32_t next_run
     cdef uint64_t flushed
 
     cdef const palm_record *at(self, object i) noexcept:
@@ -73,8 +79,29 @@ cdef class Calls:
             self.host.fail(i, e)
             return None
 
+    cdef const palm_run *run_at(self, uint32_t i) noexcept:
+        """The run of which record i is one, or NULL."""
+        cdef const palm_run *runs = self.event.event.runs
+        while self.next_run < self.event.event.n_runs and runs[self.next_run].first + runs[self.next_run].count <= i:
+            self.next_run += 1
+        return &runs[self.next_run] if self.next_run < self.event.event.n_runs and runs[self.next_run].first <= i else NULL
+
+    cdef bint are_plain(self, const palm_run *run) except -1:
+        """Whether nothing has to be asked of each of its messages."""
+        if run == NULL or self.parameters != 1 or self.kept or self.refused or self.tried or self.alone or self.given_up:
+            return False
+        return self.at(run.first).form == PALM_ARRAY and not is_late(self.at(run.first).deadline)
+
     cdef uint32_t gather(self, uint32_t i, uint32_t end) except *:
         """The members of the next call; returns from where on to look for those of the one after it."""
+        self.run = self.run_at(i)
+        if not self.are_plain(self.run):
+            return self.gather_each(i, end)
+        end = min(end, self.run.first + self.run.count, i + <uint32_t> self.pace.size)
+        self.members, self.messages = range(i, end), []
+        return end
+
+    cdef uint32_t gather_each(self, uint32_t i, uint32_t end) except *:
         cdef object kind = None
         cdef Py_ssize_t most = self.pace.size
         cdef bint alone
@@ -107,7 +134,7 @@ cdef class Calls:
             return alike(&self.event.event, self.members[0], i)
         return kind is not ARRAYS and other is not ARRAYS and kind == other
 
-    cdef int begin(self, list members) except -1:
+    cdef int begin(self, members) except -1:
         """The name on the page is the first one's; of several, those of all lie between it and the last one's."""
         cdef const palm_event *event = &self.event.event
         cdef const palm_record *first = self.at(members[0])
@@ -115,7 +142,7 @@ cdef class Calls:
         cdef const palm_record *r
         cdef uint64_t deadline = first.deadline
         cdef uint32_t attempt = 1
-        for i in members:
+        for i in members if type(members) is list else (members[len(members) - 1],):
             r = self.at(i)
             if compared(event, r, first) < 0:
                 first = r
@@ -131,12 +158,14 @@ cdef class Calls:
         palm_work_begin(&self.c.at_work, first.number, event.envelope.paths + first.path_at, first.path_count, now_ns())
         return 0
 
-    cdef object called(self, list members, list messages):
+    cdef object called(self, members, list messages):
         if messages:
             return self.function(*stacked(messages))
+        if type(members) is range:
+            return self.function(get_rows(&self.event.event, members[0], self.run, len(members), self.event.holders))
         return self.function(get_stacked(&self.event.event, members, self.event.holders))
 
-    cdef bint call(self, list members, list messages) except -1:
+    cdef bint call(self, members, list messages) except -1:
         """One call, and one for each member if it raises; False: the rest is not wanted any more."""
         cdef uint64_t began = now_ns()
         cdef bint fine = False
@@ -159,7 +188,7 @@ cdef class Calls:
         palm_work_end(&self.c.at_work, True)
         return self.go_on() and (len(members) == 1 or self.call_each(members, messages))
 
-    cdef bint call_each(self, list members, list messages) except -1:
+    cdef bint call_each(self, members, list messages) except -1:
         """So that nobody but the culprit fails."""
         for n, i in enumerate(members):
             if is_to_run(self.event, i, self.host, self.kept, self.refused, self.given_up):
@@ -167,18 +196,17 @@ cdef class Calls:
                     return False
         return True
 
-    cdef int count(self, list members, uint64_t took, bint fine) except -1:
+    cdef int count(self, members, uint64_t took, bint fine) except -1:
         """A call of several is as many calls, each of its share of the time."""
         cdef Py_ssize_t k = len(members)
         palm_tally(&self.c.busy_ns, took)
         if fine or k == 1:
-            for _ in range(k):
-                palm_count_call(self.f, took // <uint64_t> k)
+            palm_count_calls(self.f, k, took // <uint64_t> k)
         if fine:
             self.pace.tell(k, took * 1e-9)
         return 0
 
-    cdef bint put(self, list members, result, bint let_go) except -1:
+    cdef bint put(self, members, result, bint let_go) except -1:
         """Row n belongs to message n. False: the rest is not wanted any more."""
         cdef Rows rows
         cdef Py_ssize_t n
@@ -192,11 +220,25 @@ cdef class Calls:
             for i in members:
                 self.host.fail(i, e)
             return True
+        if type(members) is range and are_rows(result) and result.nbytes < MOST_OF_A_RUN:
+            return self.put_run(members, result, let_go)
         for n in range(len(members)):
             self.put_row(members[n], rows, n, NOBODY_ELSE if let_go and not rows.is_taken_out else 1)
             if palm_batch_full(self.out.batch) and not self.host.flush():
                 return False
         return True
+
+    cdef bint put_run(self, members, rows, bint let_go) except -1:
+        """All rows as one record; False as of `put`."""
+        cdef const palm_record *r = self.at(members[0])
+        if palm_batch_count(self.out.batch) + len(members) > PALM_MAX_RECORDS and not self.host.flush():
+            return False
+        try:
+            put_rows(self.out.batch, rows, NOBODY_ELSE if let_go else 0, r.number, r.deadline)
+        except Exception as e:
+            for i in members:
+                self.host.fail(i, e)
+        return not palm_batch_full(self.out.batch) or self.host.flush()
 
     cdef int put_row(self, i, Rows rows, Py_ssize_t n, Py_ssize_t expected) except -1:
         cdef const palm_record *r = self.at(i)
@@ -207,8 +249,10 @@ cdef class Calls:
             elif type(row) is self.special:
                 self.host.make(i, row)
             else:
-                put_value(self.out.batch, row, expected, r.number, r.deadline,
-                          path_of(&self.event.event, r) if r.path_count else None, 0)
+                if r.path_count:
+                    put_value(self.out.batch, row, expected, r.number, r.deadline, path_of(&self.event.event, r), 0)
+                else:
+                    put_message(self.out.batch, row, expected, r.number, r.deadline)
         except Exception as e:
             self.host.fail(i, e)
         return 0
