@@ -350,7 +350,7 @@ def _put(out: np.ndarray[Any, Any], number: int, value: Any, written: np.ndarray
 
 
 def _put_rows(out: np.ndarray[Any, Any], first: int, rows: np.ndarray[Any, Any], written: np.ndarray[Any, Any]) -> None:
-    """The results of inputs that follow one another, if all of them fit; else one by one, up to the one that does not."""
+    """The results of inputs that follow one another, if all of them fit; else one by one, up to one that does not."""
     place = slice(first, first + len(rows))
     fits = (
         place.stop <= len(out) and rows.shape[1:] == out.shape[1:] and np.can_cast(rows.dtype, out.dtype, "same_kind")

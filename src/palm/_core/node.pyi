@@ -4,6 +4,7 @@ from contextlib import AbstractContextManager
 from typing import Any, Final, Self
 
 from palm._core.book import Book
+from palm._core.results import ResultQueue
 
 MESSAGE: Final[int]
 READY: Final[int]
