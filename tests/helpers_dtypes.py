@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from palm._core import payload
+from palm._core import encode
 
 SIMPLE = [
     *("|b1", "|i1", "|u1", "<i2", ">i4", "<i8", ">u8", "<f2", "<f4", ">f8", "<f16", ">c8", "<c16", "<c32"),
@@ -46,7 +46,7 @@ def random_dtype(chance: random.Random, depth: int = 0) -> np.dtype[Any]:
 
 def mutant_of_dtype(chance: random.Random) -> str:
     """The text of a dtype with a few letters more, less or other; now and then a piece twice."""
-    text = list(chance.choice(SEEDS) if chance.random() < 0.5 else payload.dtype_text(random_dtype(chance)).decode())
+    text = list(chance.choice(SEEDS) if chance.random() < 0.5 else encode.dtype_text(random_dtype(chance)).decode())
     for _ in range(chance.randrange(1, 4)):
         at = chance.randrange(len(text) + 1)
         what = chance.randrange(4)

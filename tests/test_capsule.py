@@ -17,7 +17,7 @@ from helpers_payload import exactly
 
 import palm
 from palm import capsule
-from palm._core.payload import NOTHING
+from palm._core.decode import NOTHING
 from palm.capsule import Capsule, Store, Unusable
 from palm.message import Message
 from palm.remote import error_of, tree_of_error

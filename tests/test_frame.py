@@ -9,8 +9,8 @@ from helpers_payload import exactly
 
 import palm
 from palm._core import space
+from palm._core.decode import NOTHING
 from palm._core.frame import pack, unpack
-from palm._core.payload import NOTHING
 
 LARGE = 5 << 14
 ARRAYS = [

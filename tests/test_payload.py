@@ -25,7 +25,7 @@ from helpers_dtypes import mutant_of_dtype, random_dtype
 from hypothesis import example, given, settings
 
 import palm
-from palm._core import node, payload
+from palm._core import node
 from palm._core.frame import pack, unpack
 
 SEED = int(os.environ.get("PALM_SEED", "1"))
@@ -394,7 +394,7 @@ NO_DTYPES = [
 def test_texts_that_are_no_dtypes() -> None:
     for text in (*(t.encode() for t in NO_DTYPES), b"\xff", b"[" * 10_000, b"|S" + b"1" * 5000):
         with pytest.raises(ValueError):
-            payload.dtype_of_text(text)
+            decode.dtype_of_text(text)
             pytest.fail(f"{text!r} is a dtype")
 
 
@@ -404,12 +404,12 @@ def test_mutants_of_dtypes() -> None:
     for _ in range(5000):
         text = mutant_of_dtype(chance)
         try:
-            dtype = payload.dtype_of_text(text.encode())
+            dtype = decode.dtype_of_text(text.encode())
         except ValueError:
             continue
         taken += 1
         assert not dtype.hasobject
-        assert payload.dtype_of_text(payload.dtype_text(dtype)) == dtype
+        assert decode.dtype_of_text(encode.dtype_text(dtype)) == dtype
         if dtype.itemsize < 1 << 20:
             a = np.zeros(2, dtype)
             assert unpack(pack(a)).dtype == a.dtype
@@ -420,8 +420,8 @@ def test_dtypes_of_all_kinds_come_back() -> None:
     chance = random.Random(SEED)
     for n in range(5000):
         dtype = random_dtype(chance)
-        text = payload.dtype_text(dtype)
-        got = payload.dtype_of_text(text)
+        text = encode.dtype_text(dtype)
+        got = decode.dtype_of_text(text)
         assert got == dtype and got.fields == dtype.fields and got.itemsize == dtype.itemsize, text
         if n % 10 == 0:
             a = np.frombuffer(bytes(2 * dtype.itemsize) or b"x", dtype, 2) if dtype.itemsize else np.zeros(2, dtype)

@@ -16,7 +16,7 @@ import pytest
 
 import palm
 from palm import capsule, places
-from palm._core.payload import NOTHING
+from palm._core.decode import NOTHING
 from palm.capsule import Capsule
 from palm.message import Message
 from palm.replay import outcomes

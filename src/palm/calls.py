@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 from palm._core import node as core
 from palm._core.book import CONTRADICTION, NEW
+from palm._core.decode import NOTHING, BlockLost
 from palm._core.node import ASIDE, ASK, CLOSE, DROP, ERROR, LOST
-from palm._core.payload import NOTHING, BlockLost
 from palm.connection import Connection
 from palm.delivery import Delivery, Path
 from palm.errors import Disconnected, PalmError, RemoteError, Timeout

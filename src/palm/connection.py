@@ -27,9 +27,9 @@ from typing import Any, Protocol
 
 from palm import addresses, ways
 from palm._core import node as core
+from palm._core.decode import BlockLost
 from palm._core.lock import Condition, check_signals
 from palm._core.node import DATA, FORGET, GONE, LOST, MESSAGE, OPEN, READY
-from palm._core.payload import BlockLost
 from palm.errors import Disconnected
 
 log = logging.getLogger("palm")

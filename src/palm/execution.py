@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 from palm import memory_limit, ways
 from palm._core import loop
 from palm._core import node as core
-from palm._core.payload import BlockLost
+from palm._core.decode import BlockLost
 from palm._core.vectorised import run_stacked
 from palm.assignment import Assignment, Name
 from palm.branches import Branches

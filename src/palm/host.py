@@ -18,7 +18,7 @@ from palm import memory_limit, waits
 from palm._core import loop
 from palm._core import node as core
 from palm._core import space as core_space
-from palm._core.payload import BlockLost
+from palm._core.decode import BlockLost
 from palm.assignment import Assignment, JobHere, Name
 from palm.cache import Cache
 from palm.errors import NotFound, PayloadError

@@ -16,7 +16,7 @@ import numpy as np
 
 from palm._core import loop
 from palm._core import node as core
-from palm._core.payload import BlockLost
+from palm._core.decode import BlockLost
 from palm.assignment import Assignment, JobHere
 from palm.assignment import Name as WireName
 from palm.errors import Crashed, PalmError, PayloadError

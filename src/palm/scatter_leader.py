@@ -16,7 +16,7 @@ from typing import Any
 
 from palm._core import loop
 from palm._core import node as core
-from palm._core.payload import BlockLost
+from palm._core.decode import BlockLost
 from palm.assignment import Assignment, JobHere, Name
 from palm.errors import PalmError, PayloadError
 from palm.execution import Post

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from palm._core.payload import NOTHING
+from palm._core.decode import NOTHING
 from palm.units import bytes_text
 
 ENTRIES = 20  # of a list, tuple or dict

@@ -10,7 +10,7 @@ from __future__ import annotations
 from typing import Any
 
 from palm._core import node as core
-from palm._core.payload import BlockLost
+from palm._core.decode import BlockLost
 from palm.assignment import Assignment, JobHere, Name, Outlet
 from palm.crew import Load, Worker
 from palm.errors import Crashed, RemoteError

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, TypeVar, overload
 
 import numpy as np
 
-from palm._core.payload import NOTHING
+from palm._core.decode import NOTHING
 from palm.cache import Cache
 from palm.contracts import Contract, abridged
 from palm.errors import PayloadError

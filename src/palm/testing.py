@@ -11,8 +11,8 @@ from dataclasses import dataclass
 from types import GeneratorType
 from typing import Any
 
+from palm._core.decode import NOTHING
 from palm._core.node import MAX_PATH
-from palm._core.payload import NOTHING
 from palm.chaos import Hit, chaos
 from palm.directory import check_route, check_step, no_server
 from palm.errors import NotFound, PalmError

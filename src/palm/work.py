@@ -18,7 +18,7 @@ from palm import waits
 from palm._core import node as core
 from palm._core import space as core_space
 from palm._core.book import CONTRADICTION, NEW, OVER
-from palm._core.payload import NOTHING, BlockLost
+from palm._core.decode import NOTHING, BlockLost
 from palm._core.results import ResultQueue
 from palm._core.stack import items_of
 from palm.calls import is_late

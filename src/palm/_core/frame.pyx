@@ -9,10 +9,11 @@ from libc.stdint cimport uint8_t
 from libc.string cimport memcpy
 
 from palm._core.cpalm cimport *
-from palm._core.payload cimport get_value, put_value
+from palm._core.decode cimport get_value
+from palm._core.encode cimport put_value
 from palm._core.space cimport check
 
-from palm._core.payload import BlockLost
+from palm._core.decode import BlockLost
 from palm._core.space import CoreError
 
 

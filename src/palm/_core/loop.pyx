@@ -9,9 +9,10 @@ from posix.time cimport CLOCK_REALTIME, clock_gettime, timespec
 
 from palm._core.cpalm cimport *
 from palm._core.node cimport FLUSH_NS, Batch, Event, Node, now_ns, path_of
-from palm._core.payload cimport get_value, put_message, put_value
+from palm._core.decode cimport get_value
+from palm._core.encode cimport put_message, put_value
 
-from palm._core.payload import NOTHING
+from palm._core.decode import NOTHING
 
 cdef object Generator = types.GeneratorType
 

@@ -18,12 +18,13 @@ from posix.time cimport nanosleep, timespec
 from palm._core.cpalm cimport *
 from palm._core.lock cimport Lock
 from palm._core.nep49 cimport PALM_NEP49_THRESHOLD
-from palm._core.payload cimport get_value, put_message, put_value
+from palm._core.decode cimport get_value
+from palm._core.encode cimport put_message, put_value
 from palm._core.stack cimport Items, get_rows
 from palm._core.results cimport ResultQueue
 from palm._core.space cimport check, counters, pulse, space
 
-from palm._core.payload import NOTHING, BlockLost
+from palm._core.decode import NOTHING, BlockLost
 
 # What events and records say; the numbers of palm.h
 MESSAGE, READY, GONE, WAKE, STOP = (PALM_EVENT_MESSAGE, PALM_EVENT_READY, PALM_EVENT_GONE, PALM_EVENT_WAKE,

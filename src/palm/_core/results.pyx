@@ -10,7 +10,7 @@ from libc.stdint cimport uint8_t, uint64_t
 cimport numpy as cnp
 
 from palm._core.cpalm cimport palm_frames
-from palm._core.payload cimport new_view, scalar_at
+from palm._core.decode cimport new_view, scalar_at
 from palm._core.space cimport Holder
 
 cnp.import_array()

@@ -14,7 +14,8 @@ from palm._core.errors import PayloadError
 
 from palm._core.cpalm cimport *
 from palm._core.nep49 cimport PALM_NEP49_THRESHOLD
-from palm._core.payload cimport are_rows, get_array, let_go, new_view, put_rows
+from palm._core.decode cimport get_array, new_view
+from palm._core.encode cimport are_rows, let_go, put_rows
 from palm._core.space cimport Holder, counters
 
 cnp.import_array()

@@ -5,7 +5,7 @@ from libc.stdint cimport uint32_t, uint64_t
 
 cimport numpy as cnp
 
-from palm._core.cpalm cimport palm_batch, palm_event
+from palm._core.cpalm cimport palm_batch
 
 
 cdef enum:
@@ -18,7 +18,3 @@ cdef int put_value(palm_batch *b, object value, Py_ssize_t expected, uint64_t nu
 cdef int put_message(palm_batch *b, object value, Py_ssize_t expected, uint64_t number, uint64_t deadline) except -1
 cdef int put_rows(palm_batch *b, cnp.ndarray rows, Py_ssize_t expected, uint64_t number, uint64_t deadline) except -1
 cdef bint are_rows(object value) except -1
-cdef object scalar_at(void *data, object dtype)
-cdef object get_value(palm_event *event, uint32_t i, list holders)
-cdef object get_array(palm_event *event, uint32_t i, list holders)
-cdef object new_view(object dtype, int n, const Py_ssize_t *shape, const Py_ssize_t *strides, void *data, object base)

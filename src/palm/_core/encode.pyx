@@ -1,18 +1,18 @@
 # SPDX-License-Identifier: BSD-3-Clause
 # cython: language_level=3, embedsignature=True
-"""Python values to records and back: which bytes are lent, which are copied, and what a tree looks like on the wire.
+"""Python values to records: which bytes are lent, which are copied, and what a tree looks like on the wire.
 
 docs/wire.md describes the result, docs/arena.md the rules by which an array goes without a copy."""
 
 import struct as _struct
 
-from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
+from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_GET_SIZE
 from cpython.dict cimport PyDict_Next
 from cpython.list cimport PyList_GET_ITEM, PyList_GET_SIZE
 from cpython.object cimport PyObject
 from cpython.tuple cimport PyTuple_GET_ITEM, PyTuple_GET_SIZE
 from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
-from libc.string cimport memchr, memcmp, memcpy
+from libc.string cimport memcpy
 
 cimport numpy as cnp
 import msgspec
@@ -20,9 +20,11 @@ import numpy as np
 
 from palm._core import dtypes
 from palm._core.errors import PayloadError
+from palm._core.decode import NOTHING
 from palm._core.space import CoreError
 
 from palm._core.cpalm cimport *
+from palm._core.decode cimport EXT_ARRAY, EXT_COMPLEX, EXT_INT, EXT_SCALAR, EXT_TUPLE, MOST_KNOWN
 from palm._core.space cimport Holder, check, counters, space, whose
 
 cnp.import_array()
@@ -38,21 +40,10 @@ cdef extern from *:
         Py_INCREF(dtype); /* stolen */
         return PyArray_NewFromDescr(&PyArray_Type, (PyArray_Descr *)dtype, n, shape, strides, data, flags, NULL);
     }
-    static PyObject *new_scalar(void *data, PyObject *dtype)
-    {
-        return PyArray_Scalar(data, (PyArray_Descr *)dtype, NULL);
-    }
     static PyObject *base_of(PyObject *array) { return PyArray_BASE((PyArrayObject *)array); }
-    static int set_base(PyObject *array, PyObject *base)
-    {
-        Py_INCREF(base); /* stolen, on failure too */
-        return PyArray_SetBaseObject((PyArrayObject *)array, base);
-    }
     """
     object new_array(object dtype, int n, const cnp.npy_intp *shape, const cnp.npy_intp *strides, void *data, int flags)
     PyObject *base_of(PyObject *array) noexcept
-    int set_base(object array, object base) except -1
-    object new_scalar(void *data, object dtype)
 
 cdef extern from "numpy/arrayobject.h":
     int PyArray_CopyInto(cnp.ndarray dest, cnp.ndarray src) except -1
@@ -65,38 +56,17 @@ cdef enum:
     SMALL_SHARE = 16
 
 
-class BlockLost(RuntimeError):
-    """An array was offered that cannot be taken any more, or not be mapped from here."""
-
-
-class _Nothing:
-    def __repr__(self):
-        return "NOTHING"
-
-
-NOTHING = _Nothing()  # the value of an empty message
-
-# msgpack extension types of a tree; docs/wire.md
-cdef enum:
-    EXT_ARRAY = 1    # u32, big-endian: which array of the record
-    EXT_TUPLE = 2    # msgpack array
-    EXT_SCALAR = 3   # dtype text, NUL, the scalar's bytes
-    EXT_COMPLEX = 4  # two float64, big-endian
-    EXT_INT = 5      # an int beyond 64 bits: two's complement, big-endian
-
 cdef object encode = msgspec.msgpack.Encoder().encode
 cdef object Ext = msgspec.msgpack.Ext
 cdef object ndarray = np.ndarray
 cdef object memmap = np.memmap
 cdef object generic = np.generic
 cdef frozenset SCALARS = frozenset(np.sctypeDict.values())  # numpy's own, without np.record
+
+
 # ------------------------------------------------------------------------------------------------------------ dtypes
 
 cdef dict texts = {}   # dtype -> bytes
-cdef dict known = {}   # bytes -> dtype
-
-cdef enum:
-    MOST_KNOWN = 4096
 
 
 def dtype_text(dtype) -> bytes:
@@ -107,18 +77,9 @@ def dtype_text(dtype) -> bytes:
     return text
 
 
-def dtype_of_text(bytes text not None):
-    """The inverse of `dtype_text`; ValueError if it is none, or one that holds pointers."""
-    if len(text) > PALM_MAX_TEXT:
-        raise ValueError(f"the text of a dtype takes {len(text)} bytes")
-    return dtypes.of_text(text.decode())
-
-
-# Those of the array before, as a rule: numpy's own dtypes are single objects, which never change.
+# Those of the array before: numpy's own dtypes are single objects, which never change.
 cdef object put_dtype = None
 cdef bytes put_text = None
-cdef bytes got_text = None
-cdef object got_dtype = None
 
 
 cdef bint is_own(cnp.dtype dtype) except -1:
@@ -139,26 +100,6 @@ cdef bytes text_of(object dtype):
     if is_own(dtype):
         put_dtype, put_text = dtype, text
     return text
-
-
-cdef object dtype_of(bytes text):
-    dtype = known.get(text)
-    if dtype is None:
-        dtype = dtype_of_text(text)
-        if len(known) >= MOST_KNOWN:
-            known.clear()
-        known[text] = dtype
-    return dtype
-
-
-cdef object dtype_at(const palm_text *text):
-    global got_text, got_dtype
-    cdef bytes text_now
-    if got_text is None or text.size != PyBytes_GET_SIZE(got_text) or memcmp(text.data, PyBytes_AS_STRING(got_text), text.size):
-        text_now = text.data[:text.size]
-        dtype_now = dtype_of(text_now)
-        got_text, got_dtype = text_now, dtype_now
-    return got_dtype
 
 
 # ------------------------------------------------------------------------------------------------------ arrays, sending
@@ -598,186 +539,3 @@ cdef int put_message(palm_batch *b, object value, Py_ssize_t expected, uint64_t 
             check(palm_batch_body(b, PyBytes_AS_STRING(body), PyBytes_GET_SIZE(body)))
         return 0
     return put_value(b, value, expected, number, deadline, None, 0)
-
-
-# --------------------------------------------------------------------------------------------------------- receiving
-
-cdef uint64_t no_bytes = 0
-
-
-cdef object get_array(palm_event *event, uint32_t i, list holders):
-    """A read-only view of array i of the envelope, which keeps its memory."""
-    cdef const palm_array *a = &event.envelope.arrays[i]
-    cdef const int64_t *dims = event.envelope.dims + a.dims_at
-    cdef cnp.npy_intp shape[64]
-    cdef cnp.npy_intp strides[64]
-    cdef int64_t low = 0, high = 0, step
-    cdef bint empty = False
-    cdef int k
-    cdef const uint8_t *data
-    cdef Holder holder
-    cdef palm_taken *taken
-    cdef const palm_text *text = &event.envelope.dtypes[a.dtype]
-    dtype = dtype_at(text)
-    for k in range(a.ndim):
-        shape[k] = dims[k]
-        strides[k] = dims[a.ndim + k]
-        if shape[k] == 0:
-            empty = True
-        step = (shape[k] - 1) * strides[k]   # bounded by the reader's check of extents
-        if step < 0:
-            low += step
-        else:
-            high += step
-    if not empty and (<int64_t> a.origin + low < 0
-                      or <uint64_t> (<int64_t> a.origin + high + <int64_t> dtype.itemsize) > a.size):
-        raise BlockLost(f"an array of dtype {dtype} with shape {tuple([shape[k] for k in range(a.ndim)])} reaches beyond its {a.size} bytes")
-    if a.place == PALM_IN_BLOCK:
-        taken = &event.blocks[a.source]
-        if holders[a.source] is None:
-            if taken.err != PALM_OK:
-                raise BlockLost((<bytes> palm_strerror(taken.err)).decode())
-            palm_block_hold(taken.arena, taken.index)
-            holders[a.source] = Holder.of_block(taken.arena, taken.index)
-        holder = holders[a.source]
-        data = taken.first
-    else:
-        if holders[len(holders) - 1] is None:
-            holders[len(holders) - 1] = Holder.of_frames(event.frames)
-        holder = holders[len(holders) - 1]
-        data = event.parts[a.source] if a.place == PALM_IN_PART else event.envelope.body
-    if data == NULL:  # nothing but empty arrays: for NULL, numpy would allocate
-        data = <const uint8_t *> &no_bytes
-    arr = new_array(dtype, a.ndim, shape, strides, <void *> (data + a.start + a.origin), 0)
-    set_base(arr, holder)
-    return arr
-
-
-cdef object new_view(object dtype, int n, const Py_ssize_t *shape, const Py_ssize_t *strides, void *data, object base):
-    """A read-only array over memory that `base` keeps."""
-    arr = new_array(dtype, n, <const cnp.npy_intp *> shape, <const cnp.npy_intp *> strides, data, 0)
-    set_base(arr, base)
-    return arr
-
-
-cdef object scalar_at(void *data, object dtype):
-    return new_scalar(data, dtype)
-
-
-cdef object scalar_of(object dtype, bytes raw):
-    if len(raw) != dtype.itemsize:
-        raise BlockLost(f"a scalar of dtype {dtype} that takes {len(raw)} bytes")
-    # an array would drop NULs at the end, and has no elements without bytes
-    if dtype.kind == "S":
-        return np.bytes_(raw)
-    if dtype.kind == "U":
-        return np.str_(raw.decode("utf-32-be" if dtype.str[0] == ">" else "utf-32-le", "surrogatepass"))
-    return np.frombuffer(raw, dtype, 1)[0] if raw else np.zeros(1, dtype)[0]
-
-
-cdef class _Reader:
-    """Makes a tree of what msgpack found."""
-    cdef palm_event *event
-    cdef const palm_record *record
-    cdef list holders
-    cdef object decoder
-    cdef int depth
-
-    def ext(self, int code, data):
-        if code == EXT_ARRAY:
-            i = int.from_bytes(data, "big") if len(data) == 4 else self.record.array_count
-            if i >= self.record.array_count:
-                raise BlockLost(f"the tree names array {i}, but its record has {self.record.array_count}")
-            return get_array(self.event, self.record.array_at + <uint32_t> i, self.holders)
-        if code == EXT_TUPLE:
-            self.depth += 1
-            if self.depth > PALM_MAX_DEPTH:
-                raise BlockLost(f"a tree nested deeper than {PALM_MAX_DEPTH}")
-            value = self.decoder.decode(data)
-            self.depth -= 1
-            if type(value) is not list:
-                raise BlockLost("a tuple that is not an array in msgpack")
-            return tuple(value)
-        if code == EXT_SCALAR:
-            text, _, raw = bytes(data).partition(b"\0")
-            return scalar_of(dtype_of(text), raw)
-        if code == EXT_COMPLEX:
-            if len(data) != 16:
-                raise BlockLost("a complex number that does not take 16 bytes")
-            return complex(*_struct.unpack(">dd", data))
-        if code == EXT_INT:
-            return int.from_bytes(data, "big", signed=True)
-        raise BlockLost(f"a tree with the unknown extension type {code}")
-
-
-cdef object number_of(const uint8_t *body, uint64_t size):
-    """A tree that is one numpy number, in the byte order of this machine; None: it is another one. Many results of batch
-    functions are such, and the general way makes half a dozen objects for each."""
-    cdef const uint8_t *data = body + 3
-    cdef const uint8_t *end
-    cdef uint8_t[16] aligned
-    # msgpack: ext 8, its size, its type
-    if size < 3 or body[0] != 0xC7 or body[2] != EXT_SCALAR or body[1] != size - 3:
-        return None
-    end = <const uint8_t *> memchr(data, 0, size - 3)
-    if end == NULL:
-        return None
-    dtype = dtype_of((<const char *> data)[:end - data])
-    size = body + size - (end + 1)
-    if dtype.kind not in "biufc" or not dtype.isnative or <uint64_t> dtype.itemsize != size or size > sizeof(aligned):
-        return None
-    memcpy(aligned, end + 1, size)
-    return new_scalar(aligned, dtype)
-
-
-# A decoder takes longer to make than a small tree to read: those that are not at work wait here, two as a rule.
-cdef list _readers = []
-
-
-cdef object get_tree(palm_event *event, const palm_record *r, list holders):
-    cdef _Reader reader
-    number = number_of(event.envelope.body + r.body_at, r.body_size)
-    if number is not None:
-        return number
-    if _readers:
-        reader = _readers.pop()
-    else:
-        reader = _Reader.__new__(_Reader)
-        reader.decoder = msgspec.msgpack.Decoder(ext_hook=reader.ext)
-    reader.event, reader.record, reader.holders, reader.depth = event, r, holders, 0
-    body = PyBytes_FromStringAndSize(<const char *> event.envelope.body + r.body_at, r.body_size)
-    try:
-        return reader.decoder.decode(body)
-    finally:
-        reader.event, reader.record, reader.holders = NULL, NULL, None
-        _readers.append(reader)
-
-
-cdef bytes get_bytes(palm_event *event, const palm_record *r, list holders):
-    """Those of form BYTES: in the body, or as an array of bytes, one after the other."""
-    if r.array_count == 0:
-        return PyBytes_FromStringAndSize(<const char *> event.envelope.body + r.body_at, r.body_size)
-    value = get_array(event, r.array_at, holders)
-    if value.dtype != np.uint8 or value.ndim != 1 or not value.flags.c_contiguous:
-        raise BlockLost(f"bytes as an array of {value.ndim} dimensions, dtype {value.dtype}, strides {value.strides}")
-    return value.tobytes()
-
-
-cdef object get_value(palm_event *event, uint32_t i, list holders):
-    """The payload of record i. holders: one place for each block and one for the frames, None at first.
-
-    Raises BlockLost if it cannot be read, for whatever reason: who has sent it is a stranger, perhaps."""
-    cdef const palm_record *r = &event.envelope.records[i]
-    try:
-        if r.form == PALM_BYTES:
-            return get_bytes(event, r, holders)
-        if r.form == PALM_ARRAY:
-            value = get_array(event, r.array_at, holders)
-            return value[()] if event.envelope.arrays[r.array_at].flags & PALM_ARRAY_SCALAR else value
-        if r.form == PALM_TREE or r.form == PALM_ERROR or r.form == PALM_REDUCED:
-            return get_tree(event, r, holders)
-    except BlockLost:
-        raise
-    except Exception as e:
-        raise BlockLost(f"the payload cannot be read: {e!r}") from None
-    return NOTHING
