@@ -25,7 +25,7 @@ from helpers_dtypes import mutant_of_dtype, random_dtype
 from hypothesis import example, given, settings
 
 import palm
-from palm._core import node
+from palm._core import decode, encode, node
 from palm._core.frame import pack, unpack
 
 SEED = int(os.environ.get("PALM_SEED", "1"))
