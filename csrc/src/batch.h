@@ -44,6 +44,13 @@ static inline uint64_t palmi_batch_aligned(uint64_t n)
     return (n + PALM_ALIGN - 1) & ~(uint64_t)(PALM_ALIGN - 1);
 }
 
+/* Rows `first` to first + n - 1 of an array, along its first dimension; n 0: all of it, which need not have any. */
+typedef struct palmi_rows {
+    uint32_t first, n;
+} palmi_rows;
+/* As an array of its own; `out` has room for its shape and strides. */
+palm_array palmi_narrowed(const palm_array *array, const int64_t *dims, palmi_rows part, int64_t *out);
+
 /* All that is in another one. */
 palm_err palmi_batch_copy(palm_batch *to, const palm_batch *from);
 

@@ -4,14 +4,9 @@
 
 #include <string.h>
 
-/* Rows `first` to first + n - 1 of an array; of one that is no run, n is 0 and all of it is meant. */
-typedef struct rows {
-    uint32_t first, n;
-} rows;
-
-/* Where the rows begin and end: their steps are along the first dimension alone, which is never negative in a run that was
- * put together here. */
-static palm_array narrowed(const palm_array *a, const int64_t *dims, rows part, int64_t *out)
+/* Where the rows begin and end: rows that never begin before the first have bytes of their own, others name the bytes of
+ * all. */
+palm_array palmi_narrowed(const palm_array *a, const int64_t *dims, palmi_rows part, int64_t *out)
 {
     palm_array found = *a;
     memcpy(out, dims, 2u * a->ndim * sizeof *dims);
@@ -41,10 +36,10 @@ static palm_err copy_lent(palm_batch *to, const palm_batch *from, const palm_arr
 }
 
 /* An array of another batch, to the record begun last. */
-static palm_err copy_array(palm_batch *to, const palm_batch *from, const palm_array *whole, rows part)
+static palm_err copy_array(palm_batch *to, const palm_batch *from, const palm_array *whole, palmi_rows part)
 {
     int64_t dims[2 * PALM_MAX_DIMS];
-    palm_array a = narrowed(whole, from->dims.at + whole->dims_at, part, dims);
+    palm_array a = palmi_narrowed(whole, from->dims.at + whole->dims_at, part, dims);
     const palm_text *dtype = &from->dtypes.at[a.dtype];
     uint8_t *bytes;
     if (a.place != PALM_IN_BODY)
@@ -64,7 +59,7 @@ static uint32_t lent_by(const palm_batch *b, const palm_record *r)
 }
 
 /* The record, or messages of the run that it is. */
-static palm_err copy_record(palm_batch *to, const palm_batch *from, const palm_record *r, rows part)
+static palm_err copy_record(palm_batch *to, const palm_batch *from, const palm_record *r, palmi_rows part)
 {
     palm_record *copy;
     uint64_t each = part.n ? r->body_size / r->count : 0;
@@ -98,14 +93,14 @@ static bool has_runs(const palm_batch *b)
 palm_err palm_batch_add(palm_batch *to, const palm_batch *from, uint32_t i)
 {
     if (!has_runs(from))
-        return copy_record(to, from, &from->records.at[i], (rows){0, 0});
+        return copy_record(to, from, &from->records.at[i], (palmi_rows){0, 0});
     const palm_record *r = from->records.at;
     uint32_t n;
     while (i >= (n = palmi_run_of(r) ? palmi_run_of(r) : 1)) {
         i -= n;
         r++;
     }
-    return copy_record(to, from, r, palmi_run_of(r) ? (rows){i, 1} : (rows){0, 0});
+    return copy_record(to, from, r, palmi_run_of(r) ? (palmi_rows){i, 1} : (palmi_rows){0, 0});
 }
 
 palm_err palmi_batch_copy(palm_batch *to, const palm_batch *from)
@@ -114,7 +109,7 @@ palm_err palmi_batch_copy(palm_batch *to, const palm_batch *from)
     for (uint32_t i = 0; i < from->records.n && !err; i++) {
         const palm_record *r = &from->records.at[i];
         uint32_t n = has_runs(from) ? palmi_run_of(r) : 0;
-        err = copy_record(to, from, r, (rows){0, n});
+        err = copy_record(to, from, r, (palmi_rows){0, n});
     }
     return err;
 }

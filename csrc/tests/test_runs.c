@@ -153,10 +153,10 @@ static void test_an_undone_record_leaves_the_run_before_it(void)
     palm_batch_free(b);
 }
 
-/* A batch of many kinds of records, and one with those of its messages that `wanted` has a bit for. */
-static void check_added(uint32_t wanted)
+/* 7 messages, of which 1 to 3 are a run of bytes, and 4 to 6 one of arrays. */
+static palm_batch *batch_of_seven(void)
 {
-    palm_batch *b = new_batch(), *some = new_batch();
+    palm_batch *b = new_batch();
     put_array(b, 0, 2, 0);
     put_bytes(b, PALM_BYTES, 1, 0, "b1", 2);
     put_bytes(b, PALM_BYTES, 2, 0, "b2", 2);
@@ -164,6 +164,44 @@ static void check_added(uint32_t wanted)
     put_array(b, 4, 1, 4);
     put_array(b, 5, 1, 5);
     put_array(b, 6, 1, 6);
+    return b;
+}
+
+static void check_one_of_seven(const palm_event *event, uint32_t at, uint32_t i)
+{
+    char bytes[] = {'b', (char)('0' + i), 0};
+    CHECK(event->envelope.records[at].number == i);
+    if (i >= 1 && i <= 3)
+        CHECK(says(event, at, PALM_BYTES, i, bytes));
+    else
+        CHECK(first_of(event, at, i ? 1 : 2) == (double)i);
+}
+
+/* What has come is handed on by `most` at a time, from `first` on. */
+static void check_relayed(uint32_t first, uint32_t most)
+{
+    palm_batch *b = batch_of_seven(), *onward = new_batch();
+    palm_event came = event_of(b);
+    for (uint32_t i = first, n; i < 7; i += n) {
+        CHECK_OK(palm_batch_relay(onward, &came, i, most, &n));
+        CHECK(n >= 1 && n <= most);
+        CHECK(n == (i == 0 || most == 1 ? 1 : i <= 3 ? (4 - i < most ? 4 - i : most) : (7 - i < most ? 7 - i : most)));
+    }
+    palm_event_done(NULL, &came);
+    CHECK(palm_batch_count(onward) == 7 - first);
+    palm_event event = event_of(onward);
+    CHECK(event.envelope.n_records == 7 - first);
+    for (uint32_t i = first; i < 7; i++)
+        check_one_of_seven(&event, i - first, i);
+    palm_event_done(NULL, &event);
+    palm_batch_free(onward);
+    palm_batch_free(b);
+}
+
+/* A batch of many kinds of records, and one with those of its messages that `wanted` has a bit for. */
+static void check_added(uint32_t wanted)
+{
+    palm_batch *b = batch_of_seven(), *some = new_batch();
     uint32_t n = 0;
     for (uint32_t i = 0; i < 7; i++)
         if (wanted >> i & 1) {
@@ -173,17 +211,9 @@ static void check_added(uint32_t wanted)
     CHECK(palm_batch_count(some) == n);
     palm_event event = event_of(some);
     CHECK(event.envelope.n_records == n);
-    for (uint32_t i = 0, at = 0; i < 7; i++) {
-        char bytes[] = {'b', (char)('0' + i), 0};
-        if (!(wanted >> i & 1))
-            continue;
-        CHECK(event.envelope.records[at].number == i);
-        if (i >= 1 && i <= 3)
-            CHECK(says(&event, at, PALM_BYTES, i, bytes));
-        else
-            CHECK(first_of(&event, at, i ? 1 : 2) == (double)i);
-        at++;
-    }
+    for (uint32_t i = 0, at = 0; i < 7; i++)
+        if (wanted >> i & 1)
+            check_one_of_seven(&event, at++, i);
     palm_event_done(NULL, &event);
     palm_batch_free(some);
     palm_batch_free(b);
@@ -291,6 +321,9 @@ int main(void)
     test_an_undone_record_leaves_the_run_before_it();
     for (uint32_t wanted = 0; wanted < 1 << 7; wanted++)
         check_added(wanted);
+    for (uint32_t first = 0; first < 7; first++)
+        for (uint32_t most = 1; most < 5; most++)
+            check_relayed(first, most);
     test_rows_without_a_dimension();
     test_contradictions();
     check_rows(16, 0, 64, 2);

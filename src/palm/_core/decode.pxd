@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: BSD-3-Clause
 # cython: language_level=3
-from libc.stdint cimport uint32_t
+from libc.stdint cimport uint8_t, uint32_t, uint64_t
 
 cimport numpy as cnp
 
@@ -22,3 +22,5 @@ cdef object new_view(object dtype, int n, const Py_ssize_t *shape, const Py_ssiz
 cdef object scalar_at(void *data, object dtype)
 cdef object get_array(palm_event *event, uint32_t i, list holders)
 cdef object get_value(palm_event *event, uint32_t i, list holders)
+cdef bint is_plain_number(const uint8_t *body, uint64_t size) noexcept
+cdef object plain_number(const uint8_t *body)

@@ -7,6 +7,8 @@ docs/wire.md describes what comes in; whatever does not agree with it is a `Bloc
 import struct as _struct
 
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
+from cpython.float cimport PyFloat_FromDouble
+from cpython.long cimport PyLong_FromLong, PyLong_FromLongLong, PyLong_FromUnsignedLongLong
 from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
 from libc.string cimport memchr, memcmp, memcpy
 
@@ -203,6 +205,38 @@ cdef class _Reader:
         raise BlockLost(f"a tree with the unknown extension type {code}")
 
 
+cdef bint is_plain_number(const uint8_t *body, uint64_t size) noexcept:
+    """Whether a tree is an int of up to 64 bits, or a float."""
+    cdef uint8_t kind = body[0] if size else 0xC1
+    if kind < 0x80 or kind >= 0xE0:
+        return size == 1
+    if 0xCC <= kind <= 0xD3:
+        return size == 1 + (1 << ((kind - 0xCC) & 3))
+    return kind == 0xCB and size == 9
+
+
+cdef object plain_number(const uint8_t *body):
+    """Its value. https://github.com/msgpack/msgpack/blob/master/spec.md has the formats."""
+    cdef uint8_t kind = body[0]
+    cdef uint64_t bits = 0
+    cdef double real
+    cdef int k, n
+    if kind < 0x80:
+        return PyLong_FromLong(kind)
+    if kind >= 0xE0:
+        return PyLong_FromLong(<long> kind - 256)
+    n = 8 if kind == 0xCB else 1 << ((kind - 0xCC) & 3)
+    for k in range(1, n + 1):
+        bits = bits << 8 | body[k]
+    if kind == 0xCB:
+        memcpy(&real, &bits, sizeof(real))
+        return PyFloat_FromDouble(real)
+    if kind < 0xD0:
+        return PyLong_FromUnsignedLongLong(bits)
+    k = 64 - 8 * n
+    return PyLong_FromLongLong(<int64_t> (bits << k) >> k)
+
+
 cdef object number_of(const uint8_t *body, uint64_t size):
     """A tree that is one numpy number, in the byte order of this machine; None: it is another one. Many results of batch
     functions are such, and the general way makes half a dozen objects for each."""
@@ -229,6 +263,8 @@ cdef list _readers = []
 
 cdef object get_tree(palm_event *event, const palm_record *r, list holders):
     cdef _Reader reader
+    if is_plain_number(event.envelope.body + r.body_at, r.body_size):
+        return plain_number(event.envelope.body + r.body_at)
     number = number_of(event.envelope.body + r.body_at, r.body_size)
     if number is not None:
         return number

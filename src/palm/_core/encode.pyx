@@ -30,6 +30,7 @@ from palm._core.space cimport Holder, check, counters, space, whose
 cnp.import_array()
 
 cdef extern from "Python.h":
+    long long PyLong_AsLongLongAndOverflow(object value, int *overflow) except? -1
     Py_ssize_t Py_REFCNT(PyObject *o) nogil
 
 cdef extern from *:
@@ -521,9 +522,41 @@ cdef bint extend_by_array(palm_batch *b, cnp.ndarray a, uint64_t number, uint64_
     return True
 
 
+cdef Py_ssize_t pack_number(object value, uint8_t *to) except -1:
+    """An int or a float as msgpack, in up to 9 bytes; 0: it takes more. In the shortest form, as any other encoder has it."""
+    cdef int overflow = 0
+    cdef long long whole
+    cdef double real
+    cdef uint64_t bits
+    cdef int n, k
+    if type(value) is float:
+        real = value
+        memcpy(&bits, &real, sizeof(bits))
+        n, to[0] = 8, 0xCB
+    else:
+        whole = PyLong_AsLongLongAndOverflow(value, &overflow)
+        bits = <uint64_t> whole
+        if overflow:
+            return 0
+        if -32 <= whole < 128:
+            to[0] = <uint8_t> whole
+            return 1
+        if whole >= 0:
+            k = 0 if bits < 1 << 8 else 1 if bits < 1 << 16 else 2 if bits < <uint64_t> 1 << 32 else 3
+            to[0] = 0xCC + k
+        else:
+            k = 0 if whole >= -(1 << 7) else 1 if whole >= -(1 << 15) else 2 if whole >= -(<int64_t> 1 << 31) else 3
+            to[0] = 0xD0 + k
+        n = 1 << k
+    for k in range(n):
+        to[1 + k] = <uint8_t> (bits >> 8 * (n - 1 - k))
+    return 1 + n
+
+
 cdef int put_message(palm_batch *b, object value, Py_ssize_t expected, uint64_t number, uint64_t deadline) except -1:
     """As `put_value`, of a message without a path, which may become part of a run."""
-    cdef bytes body
+    cdef uint8_t[9] number_bytes
+    cdef Py_ssize_t n
     t = type(value)
     if t is bytes:
         if PyBytes_GET_SIZE(value) < PALM_NEP49_THRESHOLD and palm_batch_extend(
@@ -532,10 +565,8 @@ cdef int put_message(palm_batch *b, object value, Py_ssize_t expected, uint64_t 
     elif t is ndarray:
         if extend_by_array(b, value, number, deadline):
             return 0
-    elif t is float or (t is int and -(1 << 63) <= value < (1 << 63)):
-        body = encode(value)
-        if not palm_batch_extend(b, PALM_TREE, number, deadline, PyBytes_AS_STRING(body), PyBytes_GET_SIZE(body)):
-            begin(b, PALM_TREE, number, deadline, None, 0)
-            check(palm_batch_body(b, PyBytes_AS_STRING(body), PyBytes_GET_SIZE(body)))
-        return 0
+    elif t is int or t is float:
+        n = pack_number(value, number_bytes)
+        if n and palm_batch_extend(b, PALM_TREE, number, deadline, number_bytes, n):
+            return 0
     return put_value(b, value, expected, number, deadline, None, 0)

@@ -176,31 +176,42 @@ def forward(Event event not None, uint32_t first, uint32_t most, Batch out not N
     are as in `run`.
     """
     cdef const palm_record *r
-    cdef uint32_t i = first, n = 0
+    cdef uint32_t i = first, n = 0, took
     cdef Place place = host.place
+    cdef bint each = given_up or refused is not None  # one by one: something has to be asked of each
     while i < event.event.envelope.n_records and n < most and not palm_batch_full(out.batch):
         r = &event.event.envelope.records[i]
         place.at = i
-        i += 1
+        took = 1
         if r.form > PALM_TREE or (given_up and r.number in given_up):
-            continue
-        if is_late(r.deadline):
-            host.late(i - 1)
+            pass
+        elif is_late(r.deadline):
+            host.late(i)
         elif refused is not None and (r.number, path_of(&event.event, r)) in refused:
-            host.refuse(i - 1)
+            host.refuse(i)
         else:
-            try:
-                value = get_value(&event.event, i - 1, event.holders)
-                if r.path_count:
-                    put_value(out.batch, value, 0, r.number, r.deadline, path_of(&event.event, r), 0)
-                else:
-                    put_message(out.batch, value, 0, r.number, r.deadline)
-                n += 1
-            except Exception as e:
-                host.fail(i - 1, e)
-            value = None
+            took = hand_on(event, i, 1 if each else most - n, out, host)
+            n += took
+            took = max(took, 1)
+        i += took
     place.at = -1
     return i
+
+
+cdef uint32_t hand_on(Event event, uint32_t i, uint32_t most, Batch out, host) except 0xFFFFFFFF:
+    """Message i, and of those that follow it in a run as many as can go with it; returns how many. 0: it has failed."""
+    cdef const palm_record *r = &event.event.envelope.records[i]
+    cdef uint32_t took = 0
+    cdef palm_err err = palm_batch_relay(out.batch, &event.event, i, most, &took)
+    if err == PALM_OK:
+        return took
+    try:
+        value = get_value(&event.event, i, event.holders)
+        put_value(out.batch, value, 0, r.number, r.deadline, path_of(&event.event, r) if r.path_count else None, 0)
+    except Exception as e:
+        host.fail(i, e)
+        return 0
+    return 1
 
 
 def advance(generator, Batch out not None, uint64_t number, tuple path not None, uint64_t deadline, special,

@@ -50,5 +50,6 @@ cdef class Event:
     cdef tuple outcome(self, uint32_t i)
     cdef uint32_t plain_run(self, uint32_t first, uint32_t limit) noexcept
     cdef uint32_t take_run(self, Book book, uint32_t first, uint32_t end, ResultQueue results) except? 0xFFFFFFFF
+    cdef bint are_numbers(self, const palm_run *run) noexcept
     cdef uint32_t take_rows(self, Book book, const palm_run *run, ResultQueue results) except? 0xFFFFFFFF
     cdef Py_ssize_t take_one(self, Book book, uint32_t i, ResultQueue results, list rest) except -1

@@ -18,7 +18,7 @@ from posix.time cimport nanosleep, timespec
 from palm._core.cpalm cimport *
 from palm._core.lock cimport Lock
 from palm._core.nep49 cimport PALM_NEP49_THRESHOLD
-from palm._core.decode cimport get_value
+from palm._core.decode cimport get_value, is_plain_number
 from palm._core.encode cimport put_message, put_value
 from palm._core.stack cimport Items, get_rows
 from palm._core.results cimport ResultQueue
@@ -581,17 +581,27 @@ cdef class Event:
     cdef uint32_t take_rows(self, Book book, const palm_run *run, ResultQueue results) except? 0xFFFFFFFF:
         """A run of open inputs' results, made values when they are asked for; 0 if it is none such."""
         cdef const palm_record *r = &self.event.envelope.records[run.first]
-        if (r.form != PALM_ARRAY and r.form != PALM_BYTES) or not palm_book_are_open(book.book, r.number, run.count):
+        if not palm_book_are_open(book.book, r.number, run.count) or (r.form == PALM_TREE and not self.are_numbers(run)):
             return 0
         try:
             if r.form == PALM_ARRAY:
                 results.append_rows(r.number, get_rows(&self.event, run.first, run, run.count, self.holders))
             else:
-                results.append_pieces(r.number, self.event.frames, self.event.envelope.body + r.body_at, r.body_size, run.count)
+                results.append_pieces(r.number, self.event.frames, self.event.envelope.body + r.body_at, r.body_size,
+                                      run.count, r.form == PALM_TREE)
         except BlockLost:
             return 0
         palm_book_settle_all(book.book, r.number, run.count)
         return run.count
+
+    cdef bint are_numbers(self, const palm_run *run) noexcept:
+        cdef const palm_record *r = &self.event.envelope.records[run.first]
+        cdef const uint8_t *body = self.event.envelope.body + r.body_at
+        cdef uint32_t i
+        for i in range(run.count):
+            if not is_plain_number(body + i * r.body_size, r.body_size):
+                return False
+        return True
 
     cdef uint32_t plain_run(self, uint32_t first, uint32_t limit) noexcept:
         """Results without a path, from here on, whose numbers follow one another: the end of them, before `limit`."""

@@ -15,6 +15,7 @@ cdef class Run:
     cdef Holder holder
     cdef const uint8_t *bytes
     cdef Py_ssize_t size
+    cdef bint are_numbers
 
     cdef object value(self, Py_ssize_t i)
 
@@ -24,6 +25,7 @@ cdef class ResultQueue:
     cdef Py_ssize_t n
 
     cdef int append_rows(self, uint64_t number, cnp.ndarray rows) except -1
-    cdef int append_pieces(self, uint64_t number, palm_frames *frames, const uint8_t *bytes, Py_ssize_t size, Py_ssize_t n) except -1
+    cdef int append_pieces(self, uint64_t number, palm_frames *frames, const uint8_t *bytes, Py_ssize_t size, Py_ssize_t n,
+                           bint are_numbers) except -1
     cdef int took_one(self, Run run) except -1
     cdef object next_value(self)

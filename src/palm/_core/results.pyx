@@ -10,7 +10,7 @@ from libc.stdint cimport uint8_t, uint64_t
 cimport numpy as cnp
 
 from palm._core.cpalm cimport palm_frames
-from palm._core.decode cimport new_view, scalar_at
+from palm._core.decode cimport new_view, plain_number, scalar_at
 from palm._core.space cimport Holder
 
 cnp.import_array()
@@ -21,8 +21,10 @@ cdef class Run:
 
     cdef object value(self, Py_ssize_t i):
         cdef cnp.ndarray rows = self.rows
+        cdef const uint8_t *at_bytes
         if rows is None:
-            return PyBytes_FromStringAndSize(<const char *> self.bytes + i * self.size, self.size)
+            at_bytes = self.bytes + i * self.size
+            return plain_number(at_bytes) if self.are_numbers else PyBytes_FromStringAndSize(<const char *> at_bytes, self.size)
         cdef char *at = <char *> cnp.PyArray_DATA(rows) + i * cnp.PyArray_STRIDE(rows, 0)
         if cnp.PyArray_NDIM(rows) == 1:
             return scalar_at(at, <object> cnp.PyArray_DESCR(rows))
@@ -50,10 +52,12 @@ cdef class ResultQueue:
         self.n += run.n
         return 0
 
-    cdef int append_pieces(self, uint64_t number, palm_frames *frames, const uint8_t *bytes, Py_ssize_t size, Py_ssize_t n) except -1:
-        """n pieces of `size` bytes each, which lie in the frames."""
+    cdef int append_pieces(self, uint64_t number, palm_frames *frames, const uint8_t *bytes, Py_ssize_t size, Py_ssize_t n,
+                           bint are_numbers) except -1:
+        """n pieces of `size` bytes each, which lie in the frames; `are_numbers`: and of which each `is_plain_number`."""
         cdef Run run = Run.__new__(Run)
-        run.number, run.n, run.holder, run.bytes, run.size = number, n, Holder.of_frames(frames), bytes, size
+        run.number, run.n, run.bytes, run.size, run.are_numbers = number, n, bytes, size, are_numbers
+        run.holder = Holder.of_frames(frames)
         self.items.append(run)
         self.n += n
         return 0
