@@ -31,6 +31,7 @@ from palm._core import node as core
 from palm._core import space
 from palm._core.book import Book
 from palm._core.lock import Lock
+from palm._core.results import ResultQueue
 from palm.client import Client
 from palm.connection import Connection
 from palm.host import Host, Post
@@ -132,7 +133,7 @@ class Envelopes:
         self.book, self.lock, self.batch, self.number = Book(), Lock(), core.Batch(), 0
         self.node.send(self.link, core.OPEN, self.handle, 0, opening)
         turn(self.host)
-        self.results: collections.deque[Any] = collections.deque()
+        self.results = ResultQueue()
 
     def run(self, n: int) -> None:
         for _ in range(n // len(self.values)):

@@ -75,7 +75,7 @@ def test_short_ones_travel_in_batches_and_long_ones_alone():
     worker.loads[1] = Load(None, "f")
     crew.add(worker)
     assert crew.next("f", 10_000) == (worker, 1)  # nobody knows yet
-    for service, most in ((1e-6, MOST // 2), (1e-4, 5), (1e-3, 1), (1.0, 1)):
+    for service, most in ((1e-7, MOST // 2), (1e-4, 5), (1e-3, 1), (1.0, 1)):
         worker.services["f"] = service
         assert crew.next("f", 10_000) == (worker, most)
     worker.loads[1].sent += 1

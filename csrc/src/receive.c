@@ -409,7 +409,7 @@ void palm_event_done(palm_node *node, palm_event *event)
     free(event->blocks);
     free(event->parts);
     free(event->dtypes);
-    free(event->unrolled);
+    palmi_unrolled_free(event->unrolled);
     palm_frames_drop(event->frames);
     memset(event, 0, sizeof *event);
 }

@@ -2,6 +2,8 @@
  * A run becomes as many records: whoever works on messages need not know that some have come as one. */
 #include "runs.h"
 
+#include <stdatomic.h>
+#include <stddef.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -43,11 +45,46 @@ typedef struct unrolled {
     sizes n;
 } unrolled;
 
+/* The memory of one event is kept for the next: malloc would give what is so large back to the kernel each time, and pages that
+ * are new cost more than all that is written to them. */
+typedef struct memory {
+    size_t room;
+    max_align_t bytes[];
+} memory;
+enum { LARGEST_KEPT = 1 << 19 };
+static _Atomic(memory *) kept;
+
+static void *take_memory(size_t size)
+{
+    memory *m = atomic_exchange_explicit(&kept, NULL, memory_order_acquire); /* pairs with the release below */
+    if (m && m->room < size) {
+        free(m);
+        m = NULL;
+    }
+    if (!m) {
+        m = malloc(sizeof *m + size);
+        if (!m)
+            return NULL;
+        m->room = size;
+    }
+    return m->bytes;
+}
+
+void palmi_unrolled_free(void *unrolled)
+{
+    if (!unrolled)
+        return;
+    memory *m = (memory *)((uint8_t *)unrolled - offsetof(memory, bytes));
+    if (m->room <= LARGEST_KEPT)
+        m = atomic_exchange_explicit(&kept, m, memory_order_acq_rel); /* release: whoever takes it sees who wrote last */
+    free(m);
+}
+
 static palm_err unrolled_new(palm_event *event, sizes s, unrolled *u)
 {
     const palm_envelope *e = &event->envelope;
-    uint8_t *at = malloc(s.records * sizeof *u->records + s.arrays * sizeof *u->arrays + s.dims * sizeof *u->dims +
-                         s.runs * sizeof *u->runs);
+    uint8_t *at = take_memory(s.records * sizeof *u->records + s.arrays * sizeof *u->arrays + s.dims * sizeof *u->dims +
+                              s.runs * sizeof *u->runs);
     if (!at)
         return PALM_ENOMEM;
     event->unrolled = at;

@@ -17,5 +17,6 @@ uint32_t palmi_messages(const palm_envelope *e);
 
 /* Of an event whose envelope was checked: a record for each message of a run, as if it had come by itself. */
 palm_err palmi_unroll(palm_event *event);
+void palmi_unrolled_free(void *unrolled);
 
 #endif

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from palm import arguments
-from palm._core.results import ResultIterator, ResultQueue
+from palm._core.results import ResultIterator, ResultQueue, inherits_next
 from palm.connection import finalise
 from palm.errors import Cancelled, RemoteError, Timeout
 from palm.journal import Journal
@@ -45,6 +45,7 @@ class Progress:
     total: int | None
 
 
+@inherits_next
 class Job(ResultIterator):
     """Iterator, also async, of the results of a job; made by `Client.job`.
 

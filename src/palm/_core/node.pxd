@@ -27,6 +27,7 @@ cdef tuple path_of(const palm_event *event, const palm_record *r)
 cdef class Batch:
     cdef palm_batch *batch
 
+    cdef tuple fill_at_hand(self, iterator, uint64_t number, Py_ssize_t most, uint64_t deadline, Book book, Lock lock)
     cdef tuple fill_rows(self, Items items, uint64_t number, Py_ssize_t most, uint64_t deadline, Lock lock)
 
 

@@ -153,30 +153,49 @@ cdef class Batch:
         """
         if type(iterator) is Items:
             return self.fill_rows(iterator, number, most, deadline, lock)
+        if type(iterator) in AT_HAND:
+            return self.fill_at_hand(iterator, number, most, deadline, book, lock)
         cdef Py_ssize_t added = 0
-        cdef bint is_slow = False, is_enough = False, at_hand = type(iterator) in AT_HAND, is_large
+        cdef bint is_slow = False, is_enough = False
         cdef uint64_t asked = now_ns(), got
         while added < most and not is_enough:
             try:
                 value = next(iterator)
             except StopIteration:
                 return added, True
-            is_large = at_hand and type(value) is ndarray and value.nbytes >= PALM_NEP49_THRESHOLD  # it may be copied
-            if not at_hand:
-                got = now_ns()
-                is_slow, asked = got - asked > SLOW_NS, got
-            elif is_large:
-                asked = now_ns()
+            got = now_ns()
+            is_slow, asked = got - asked > SLOW_NS, got
             lock.acquire()
             try:
                 put_message(self.batch, value, 1, number + added, deadline)
                 is_enough = is_slow or palm_batch_full(self.batch) or not palm_book_open_inputs(book.book)
             finally:
                 lock.release()
-            if is_large and now_ns() - asked > SLOW_NS:
-                is_enough = True
             added += 1
             value = None
+        return added, False
+
+    cdef tuple fill_at_hand(self, iterator, uint64_t number, Py_ssize_t most, uint64_t deadline, Book book, Lock lock):
+        """Of an iterator that takes no time, and calls nobody; but what it gives may have to be copied."""
+        cdef Py_ssize_t added = 0
+        cdef bint is_enough = False
+        cdef uint64_t began
+        lock.acquire()
+        try:
+            while added < most and not is_enough:
+                try:
+                    value = next(iterator)
+                except StopIteration:
+                    return added, True
+                began = now_ns() if type(value) is ndarray and value.nbytes >= PALM_NEP49_THRESHOLD else 0
+                put_message(self.batch, value, 1, number + added, deadline)
+                is_enough = palm_batch_full(self.batch) or not palm_book_open_inputs(book.book)
+                if began and now_ns() - began > SLOW_NS:
+                    is_enough = True
+                added += 1
+                value = None
+        finally:
+            lock.release()
         return added, False
 
     cdef tuple fill_rows(self, Items items, uint64_t number, Py_ssize_t most, uint64_t deadline, Lock lock):

@@ -21,11 +21,12 @@ cdef class Run:
 
 
 cdef class ResultQueue:
-    cdef object items
-    cdef Py_ssize_t n
+    cdef object items  # Runs, and other results one by one
+    cdef Run head      # of which some were taken already
+    cdef Py_ssize_t n  # results
 
     cdef int append_rows(self, uint64_t number, cnp.ndarray rows) except -1
     cdef int append_pieces(self, uint64_t number, palm_frames *frames, const uint8_t *bytes, Py_ssize_t size, Py_ssize_t n,
                            bint are_numbers) except -1
-    cdef int took_one(self, Run run) except -1
+    cdef Run front(self)
     cdef object next_value(self)

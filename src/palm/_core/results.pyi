@@ -1,7 +1,9 @@
 # SPDX-License-Identifier: BSD-3-Clause
-from typing import Any, Self
+from typing import Any, Self, TypeVar
 
 import numpy as np
+
+_T = TypeVar("_T")
 
 class ResultQueue:
     def __len__(self) -> int: ...
@@ -10,6 +12,8 @@ class ResultQueue:
     def clear(self) -> None: ...
     def popleft(self) -> tuple[int, tuple[int, ...], Any]: ...
     def popleft_rows(self) -> tuple[int, np.ndarray[Any, Any]] | None: ...
+
+def inherits_next(cls: type[_T]) -> type[_T]: ...
 
 class ResultIterator:
     @property

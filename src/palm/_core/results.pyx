@@ -15,6 +15,15 @@ from palm._core.space cimport Holder
 
 cnp.import_array()
 
+cdef extern from *:
+    """
+    static void inherit_next(PyObject *type)
+    {
+        ((PyTypeObject *)type)->tp_iternext = ((PyTypeObject *)type)->tp_base->tp_iternext;
+    }
+    """
+    void inherit_next(object type)
+
 
 cdef class Run:
     """Results of inputs that follow one another, which become values one by one: rows of an array, or pieces of bytes."""
@@ -63,59 +72,62 @@ cdef class ResultQueue:
         return 0
 
     def extend(self, ResultQueue others not None):
-        """All that is in another one, which nobody else has."""
+        """All that is in another one, which nobody else has, and of which nothing was taken."""
         self.items.extend(others.items)
         self.n += others.n
 
     def clear(self):
         self.items.clear()
+        self.head = None
         self.n = 0
 
-    cdef int took_one(self, Run run) except -1:
-        run.at += 1
-        self.n -= 1
-        if run.at == run.n:
-            self.items.popleft()
-        return 0
+    cdef Run front(self):
+        """The run that is at the front, and has more; None: there is a single result, or nothing."""
+        if self.head is None or self.head.at == self.head.n:
+            self.head = self.items.popleft() if self.n and type(self.items[0]) is Run else None
+        return self.head
 
     def popleft(self):
         """The oldest one; IndexError: there is none."""
-        cdef Run run
+        cdef Run run = self.front()
         cdef Py_ssize_t at
-        item = self.items[0]
-        if type(item) is Run:
-            run = item
-            at = run.at
-            self.took_one(run)
-            return run.number + at, (), run.value(at)
-        self.items.popleft()
+        if run is None:
+            result = self.items.popleft()
+            self.n -= 1
+            return result
+        at = run.at
+        run.at += 1
         self.n -= 1
-        return item
+        return run.number + at, (), run.value(at)
 
     cdef object next_value(self):
         """That of the oldest one, of which there is one."""
-        cdef Run run
+        cdef Run run = self.head
         cdef Py_ssize_t at
-        item = self.items[0]
-        if type(item) is Run:
-            run = item
-            at = run.at
-            self.took_one(run)
-            return run.value(at)
-        self.items.popleft()
+        if run is None or run.at == run.n:
+            run = self.front()
+        if run is None:
+            return (<tuple> self.popleft())[2]
+        at = run.at
+        run.at += 1
         self.n -= 1
-        return (<tuple> item)[2]
+        return run.value(at)
 
     def popleft_rows(self):
         """The oldest ones, if they are rows of an array: the first one's number, and that array, read-only; else None."""
-        cdef Run run
-        item = self.items[0] if self.n else None
-        if type(item) is not Run or (<Run> item).rows is None:
+        cdef Run run = self.front()
+        if run is None or run.rows is None:
             return None
-        run = item
-        self.items.popleft()
+        self.head = None
         self.n -= run.n - run.at
         return run.number + run.at, run.rows[run.at:]
+
+
+def inherits_next(cls):
+    """Decorates a class of Python that has the `__next__` of the class of C above it: `for` calls that at once, instead of looking
+    it up by its name, as for a `__next__` that is written in Python."""
+    inherit_next(cls)
+    return cls
 
 
 cdef class ResultIterator:
