@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import json
 import statistics
 import subprocess
@@ -59,6 +60,10 @@ class Layer(palm.Server):
     def stacked(self, x: Any) -> Any:
         z = (x - x.mean(axis=1, keepdims=True)) / x.std(axis=1, keepdims=True)
         return np.tanh(z @ self.weights)
+
+    @palm.function(batch=True)
+    def doubled(self, x: Any) -> Any:
+        return x * 2
 
 
 class Sum(palm.Reduce):
@@ -133,10 +138,20 @@ def _rate_counted(client: palm.Client, steps: list[str], messages: Any, n: int) 
     return n / seconds
 
 
+def _rate_into(client: palm.Client, step: str, messages: np.ndarray[Any, Any]) -> float:
+    """The same where results go into an array that is there."""
+    out = np.full_like(messages, -1)
+    began = time.perf_counter()
+    client.job(step, messages).into(out)
+    seconds = time.perf_counter() - began
+    assert np.array_equal(out, 2 * messages)
+    return len(messages) / seconds
+
+
 @contextlib.contextmanager
-def pipeline() -> Iterator[Measure]:
+def pipeline(names: str = "abc") -> Iterator[Measure]:
     with palm.Cluster() as cluster:
-        steps = [f"{cluster.start('palm.bench_palm:Same', name=name)}.same" for name in "abc"]
+        steps = [f"{cluster.start('palm.bench_palm:Same', name=name)}.same" for name in names]
         client = cluster.client()
 
         def measure(request: Request) -> Answer:
@@ -206,8 +221,11 @@ def batch() -> Iterator[Measure]:
 
         def measure(request: Request) -> Answer:
             n = request["n"]
+            messages = np.arange(n * 8.0).reshape(n, 8)
+            if request["case"] == "doubled":
+                return {"value": _rate_into(client, "layer.doubled", messages)}
             step = "layer.stacked" if request["case"] == "stacked" else "layer.single"
-            return {"value": _rate(client, [step], np.arange(n * 8.0).reshape(n, 8), n)}
+            return {"value": _rate(client, [step], messages, n)}
 
         yield measure
 
@@ -270,11 +288,12 @@ def importing() -> Iterator[Measure]:
     yield measure
 
 
-OURS = {
+OURS: dict[str, Callable[[], contextlib.AbstractContextManager[Measure]]] = {
     "roundtrip": roundtrip,
     "stream": stream,
     "chain": chain,
     "pipeline": pipeline,
+    "eight": functools.partial(pipeline, "abcdefgh"),
     "tasks": tasks,
     "makespan": makespan,
     "tracking": tracking,

@@ -38,11 +38,12 @@ class Unavailable(Exception):
 class Contestant:
     """A process that measures a round a request, once it is `ready`. It ends when its standard input does."""
 
-    def __init__(self, command: Sequence[str], *, one_core: bool = False, install: bool = True) -> None:
+    def __init__(self, command: Sequence[str], *, one_core: bool = False, install: bool = True, link: str = "") -> None:
         core = min(os.sched_getaffinity(0))
+        env = dict(os.environ) | ({"PALM_LINK": link} if link else {}) | ({} if install else {INSTALL: "no"})
         self.process = subprocess.Popen(
             command,
-            env=os.environ if install else os.environ | {INSTALL: "no"},
+            env=env,
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
@@ -171,7 +172,8 @@ def contestants(
         # two may want the same environment, and only one can make it
         for together in [[name] for name in commands] if install else [list(commands)]:
             for name in together:
-                running[name] = Contestant(commands[name], one_core=workload.one_core, install=install)
+                link = workload.link if name == "palm" else ""
+                running[name] = Contestant(commands[name], one_core=workload.one_core, install=install, link=link)
             for name in together:
                 try:
                     running[name].ready()

@@ -47,6 +47,7 @@ class Workload:
     cases: tuple[Case, ...]
     peers: tuple[Peer, ...] = ()
     one_core: bool = False
+    link: str = ""  # $PALM_LINK of PALM
 
 
 FLOOR, BY_HAND, BATCHED, PYLM = "C floor", "pyzmq by hand", "pyzmq batched", "pylm"
@@ -55,6 +56,7 @@ BYPASSED, UNCOUNTED, NUMPY = "tracking bypassed", "counters left out", "numpy"
 MPI, MPI_REDUCE, MPI_SENT, MPI_FUTURES = "MPI", "MPI_Reduce", "MPI, from the client", "mpi4py.futures"
 POOL, IMAP, LOKY, DASK, RAY = "Pool.map, chunks", "Pool.imap_unordered", "loky, chunks", "Dask", "Ray"
 RING, MEMCPY = "C ring, spinning", "one memcpy"
+SOCKETS = "PALM by libzmq alone"
 PIPE, PUSH_PULL, CREDIT = "multiprocessing.Pipe", "pyzmq PUSH/PULL", "pyzmq, credit 2"
 _ROUNDTRIP = tuple(
     Peer(name, f"{program}.py", "roundtrip")
@@ -89,12 +91,33 @@ WORKLOADS = (
         one_core=True,
     ),
     Workload(
+        "roundtrip-sockets",
+        "the same by libzmq alone, without rings in shared memory",
+        "roundtrip",
+        (Case("bytes", "us", 2000, 200, targets={FLOOR: 1.1}),),
+        (Peer(FLOOR, "floor.py", "roundtrip"),),
+        link="sockets",
+    ),
+    Workload(
+        "links",
+        "through eight servers in a row, more than there are cores, by rings in shared memory and by libzmq alone",
+        "eight",
+        (
+            Case("64 B", "us", 300, 30, targets={SOCKETS: 1.0}),
+            Case("8 KiB", "us", 300, 30, 8192, targets={SOCKETS: 1.0}),
+            Case("1 MiB", "us", 100, 10, MIB, targets={SOCKETS: 1.0}),
+            Case("rate 64 B", "/s", 50_000, 1000, targets={SOCKETS: 1.0}),
+            Case("rate 8 KiB", "/s", 10_000, 500, 8192, targets={SOCKETS: 1.0}),
+        ),
+        (Peer(SOCKETS, "palm_sockets.py", "eight"),),
+    ),
+    Workload(
         "stream",
         "64-byte messages through one Python function, results at the client",
         "stream",
         (
-            Case("bytes", "/s", 50_000, 2000, targets={BY_HAND: 6.0, BATCHED: 1.3}),
-            Case("arrays", "/s", 50_000, 2000, targets={BY_HAND: 6.0}),
+            Case("bytes", "/s", 300_000, 2000, targets={BY_HAND: 6.0, BATCHED: 1.3}),
+            Case("arrays", "/s", 300_000, 2000, targets={BY_HAND: 6.0}),
         ),
         (
             Peer(BY_HAND, "by_hand.py", "stream"),
@@ -107,7 +130,7 @@ WORKLOADS = (
         "chain",
         "64-byte messages through three Python functions in three processes, results at the client",
         "chain",
-        (Case("bytes", "/s", 50_000, 2000, targets={BY_HAND: 6.0, BATCHED: 1.3}),),
+        (Case("bytes", "/s", 200_000, 2000, targets={BY_HAND: 6.0, BATCHED: 1.3}),),
         (
             Peer(BY_HAND, "by_hand.py", "chain"),
             Peer(BATCHED, "by_hand.py", "chain batched"),
@@ -139,7 +162,7 @@ WORKLOADS = (
         "tasks",
         "tasks that do nothing, on two workers, results at the client",
         "tasks",
-        (Case("no-op", "/s", 100_000, 2000, targets={POOL: 1.0}),),
+        (Case("no-op", "/s", 500_000, 2000, targets={POOL: 1.0}),),
         (
             Peer(POOL, "multiprocessing_peer.py", "tasks"),
             Peer(PUSH_PULL, "by_hand_tasks.py", "tasks"),
@@ -176,9 +199,13 @@ WORKLOADS = (
     ),
     Workload(
         "batch",
-        "a layer of 8 neurons, of messages of 8 float64: a message a call, and as many as there are",
+        "messages of 8 float64: a layer of 8 neurons, a message a call, and as many as there are; x * 2, into an array",
         "batch",
-        (Case("one by one", "/s", 50_000, 500), Case("stacked", "/s", 50_000, 500)),
+        (
+            Case("one by one", "/s", 50_000, 500),
+            Case("stacked", "/s", 500_000, 500),
+            Case("doubled", "/s", 2_000_000, 5000),
+        ),
     ),
     Workload(
         "reduce",
@@ -202,11 +229,14 @@ WORKLOADS = (
     ),
 )
 IMPORT_TARGET = 60.0  # ms
+DOUBLED_TARGET = 10e6  # messages a second
 BATCH_TARGET = 5.0  # of the rate of a batch function over that of the same one by one
 SIZES_TARGET = 1.5  # of a 64 MiB array's time over an 8 KiB one's
 MAKESPAN_TARGETS = {"adversarial": 1.02, "random": 1.05}
 PEER_LIMITS = {  # messages a round: it is that slow
     (PYLM, "64 MiB"): 2,
+    (PYLM, "bytes"): 50_000,
+    (PYLM, "arrays"): 50_000,
     (PYLM, "1 MiB"): 50,
     (BY_HAND, "64 MiB"): 5,
     (MPI_FUTURES, "no-op"): 2000,
