@@ -11,6 +11,7 @@ enum {
     ENOUGH_BYTES = 1 << 18,   /* of body: beyond, sharing the cost of an envelope gains nothing */
     FIRST_BODY = 1 << 12,
     SMALL_BODY = 1 << 16,     /* up to here by doubling: many may be kept that hold little */
+    FEW_ARRAYS = 32,          /* with ENOUGH_RECORDS, each of the longest path, less than 1/4 of PALM_MAX_HEAD */
     ENOUGH_LENT = 1 << 22,    /* of blocks, which cost as much whatever their size; bounds what waits behind the first */
 };
 
@@ -125,10 +126,16 @@ static uint64_t head_size(const palm_batch *b)
            sizeof(int64_t) * b->dims.n + sizeof(palm_block) * b->lent.n + b->dtype_bytes + 16 * b->dtypes.n + 1024;
 }
 
+/* What few arrays say in a head is little, however long their dtypes' texts; this is asked after each message. */
+static bool is_head_large(const palm_batch *b)
+{
+    return b->arrays.n >= FEW_ARRAYS && (b->arrays.n >= PALM_MAX_ARRAYS / 4 || head_size(b) >= PALM_MAX_HEAD / 4);
+}
+
 bool palm_batch_full(const palm_batch *b)
 {
     return b->records.n >= ENOUGH_RECORDS || b->messages >= ENOUGH_MESSAGES || b->body_size > ENOUGH_BYTES ||
-           b->lent_bytes >= ENOUGH_LENT || b->lent.n >= PALM_MAX_PARTS / 2 || b->arrays.n >= PALM_MAX_ARRAYS / 4 || head_size(b) >= PALM_MAX_HEAD / 4;
+           b->lent_bytes >= ENOUGH_LENT || b->lent.n >= PALM_MAX_PARTS / 2 || is_head_large(b);
 }
 
 palm_err palm_batch_record(palm_batch *b, palm_form form, uint64_t number, palm_record **out)

@@ -34,6 +34,15 @@ bool palm_batch_extend(palm_batch *b, palm_form form, uint64_t number, uint64_t 
     return true;
 }
 
+/* They are few as a rule, so that to call memcmp would take longer. */
+static bool same(const int64_t *a, const int64_t *b, uint32_t n)
+{
+    for (uint32_t i = 0; i < n; i++)
+        if (a[i] != b[i])
+            return false;
+    return true;
+}
+
 /* Whether one more array of this shape follows upon those of the record. */
 static bool follows(const palm_batch *b, const palm_record *r, const palm_array *a, uint8_t ndim, const int64_t *shape,
                     const int64_t *strides, uint64_t size)
@@ -43,8 +52,8 @@ static bool follows(const palm_batch *b, const palm_record *r, const palm_array 
     uint64_t n = r->count ? r->count : 1, step = palmi_batch_aligned(size);
     return a->place == PALM_IN_BODY && a->ndim == ndim + own && !a->origin && a->size == (n - 1) * step + size &&
            a->start + a->size == b->body_size && a->dims_at + 2u * a->ndim == b->dims.n &&
-           !memcmp(dims + own, shape, ndim * sizeof *shape) &&
-           !memcmp(dims + a->ndim + own, strides, ndim * sizeof *strides) && (!own || (uint64_t)dims[a->ndim] == step);
+           same(dims + own, shape, ndim) && same(dims + a->ndim + own, strides, ndim) &&
+           (!own || (uint64_t)dims[a->ndim] == step);
 }
 
 /* An array becomes the first row of a run. */

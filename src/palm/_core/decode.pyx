@@ -113,7 +113,7 @@ cdef object get_array(palm_event *event, uint32_t i, list holders):
     cdef Holder holder
     cdef palm_taken *taken
     cdef const palm_text *text = &event.envelope.dtypes[a.dtype]
-    dtype = dtype_at(text)
+    cdef cnp.dtype dtype = dtype_at(text)
     for k in range(a.ndim):
         shape[k] = dims[k]
         strides[k] = dims[a.ndim + k]
@@ -125,7 +125,7 @@ cdef object get_array(palm_event *event, uint32_t i, list holders):
         else:
             high += step
     if not empty and (<int64_t> a.origin + low < 0
-                      or <uint64_t> (<int64_t> a.origin + high + <int64_t> dtype.itemsize) > a.size):
+                      or <uint64_t> (<int64_t> a.origin + high + cnp.PyDataType_ELSIZE(dtype)) > a.size):
         raise BlockLost(f"an array of dtype {dtype} with shape {tuple([shape[k] for k in range(a.ndim)])} reaches beyond its {a.size} bytes")
     if a.place == PALM_IN_BLOCK:
         taken = &event.blocks[a.source]

@@ -509,16 +509,17 @@ cdef bint are_rows(object value) except -1:
 
 cdef bint extend_by_array(palm_batch *b, cnp.ndarray a, uint64_t number, uint64_t deadline) noexcept:
     cdef uint8_t *at
-    if cnp.PyArray_NBYTES(a) >= PALM_NEP49_THRESHOLD or <object> cnp.PyArray_DESCR(a) is not put_dtype:
+    cdef uint64_t size
+    if <object> cnp.PyArray_DESCR(a) is not put_dtype or not cnp.PyArray_IS_C_CONTIGUOUS(a):
         return False
-    if not cnp.PyArray_IS_C_CONTIGUOUS(a):
+    size = cnp.PyArray_NBYTES(a)
+    if size >= PALM_NEP49_THRESHOLD:
         return False
     at = palm_batch_extend_array(b, number, deadline, PyBytes_AS_STRING(put_text), PyBytes_GET_SIZE(put_text),
-                                 cnp.PyArray_NDIM(a), <int64_t *> cnp.PyArray_DIMS(a), <int64_t *> cnp.PyArray_STRIDES(a),
-                                 cnp.PyArray_NBYTES(a))
+                                 cnp.PyArray_NDIM(a), <int64_t *> cnp.PyArray_DIMS(a), <int64_t *> cnp.PyArray_STRIDES(a), size)
     if at == NULL:
         return False
-    memcpy(at, cnp.PyArray_DATA(a), cnp.PyArray_NBYTES(a))
+    memcpy(at, cnp.PyArray_DATA(a), size)
     return True
 
 

@@ -4,8 +4,13 @@
 
 import types
 
+from numpy import ndarray
+
+from cpython.bytes cimport PyBytes_GET_SIZE
 from libc.stdint cimport uint8_t, uint32_t, uint64_t
 from posix.time cimport CLOCK_REALTIME, clock_gettime, timespec
+
+cimport numpy as cnp
 
 from palm._core.cpalm cimport *
 from palm._core.node cimport FLUSH_NS, Batch, Event, Node, now_ns, path_of
@@ -19,6 +24,58 @@ cdef object Generator = types.GeneratorType
 # Bytes of a result that are put so quickly that it need not be known how quickly.
 cdef enum:
     LITTLE = 4096
+
+
+# What takes less than QUICK_NS, its payload's way included, is timed by TOGETHER at a time: to read the clock costs a tenth of it.
+cdef enum:
+    QUICK_NS = 1000
+    TOGETHER = 4
+
+cdef struct Watch:
+    palm_counters *c
+    palm_function_counters *f
+    uint64_t read    # when the clock was last read, or what has begun since then did
+    uint32_t unread  # executions that have ended since then
+    uint64_t usual   # ns that one took of late
+
+
+cdef uint64_t begun(Watch *w, bint goes_on) noexcept nogil:
+    """When the next execution begins. `goes_on`: what happened since the last one ended is its time, or this one's. No two
+    begin at the same time, since that is what they are known by."""
+    if not goes_on:
+        if w.unread:
+            count_unread(w, now_ns())
+        w.read = now_ns()
+    return w.read + w.unread
+
+
+cdef uint64_t ended(Watch *w, bint look) noexcept nogil:
+    """One is over: when. `look`: what follows is not to count as its time."""
+    w.unread += 1
+    if look or w.unread == TOGETHER or w.usual >= QUICK_NS:
+        count_unread(w, now_ns())
+    return w.read
+
+
+cdef void count_unread(Watch *w, uint64_t now) noexcept nogil:
+    """Of several that took longer than usual, it was one: such are rare, and else would be timed alone."""
+    cdef uint64_t took = now - w.read
+    cdef uint64_t each = min(w.usual, took // w.unread)
+    if w.unread > 1:
+        palm_count_calls(w.f, w.unread - 1, each)
+    palm_count_call(w.f, took - (w.unread - 1) * each)
+    palm_tally(&w.c.busy_ns, took)
+    w.usual, w.read, w.unread = took // w.unread, now, 0
+
+
+cdef bint is_little(object result) noexcept:
+    """It is put so quickly that it need not be known how quickly."""
+    t = type(result)
+    if t is bytes:
+        return PyBytes_GET_SIZE(result) < LITTLE
+    if t is ndarray:
+        return cnp.PyArray_NBYTES(<cnp.ndarray> result) < LITTLE
+    return t is int or t is float or t is bool
 
 
 cdef bint is_late(uint64_t deadline) noexcept nogil:
@@ -106,28 +163,34 @@ def run(Event event not None, uint32_t first, uint32_t end, function, int parame
     when the process dies of it, by an exception too that is none of Exception.
     """
     cdef palm_counters *c = event.node.c
-    cdef palm_function_counters *f = &c.functions[min(work.index, PALM_MAX_FUNCTIONS - 1)]  # the last is for all others
     cdef const palm_record *r
-    cdef uint32_t i, attempt
-    cdef uint64_t began, put, ended = now_ns(), flushed = ended
-    cdef bint fine, completed
-    cdef bint goes_on = True  # since `ended`, next to nothing was done: the clock need not be read again
+    cdef uint32_t i, attempt, attempt_before = 0
+    cdef uint64_t began, put, over = now_ns(), flushed = over, deadline_before = 0
+    cdef bint fine, completed, look
+    cdef bint goes_on = True  # since the last one ended, next to nothing was done
+    cdef Watch watch
     cdef Place place = host.place
     if end > event.event.envelope.n_records:
         raise IndexError(f"record {end} of {event.event.envelope.n_records}")
+    watch.c, watch.f = c, &c.functions[min(work.index, PALM_MAX_FUNCTIONS - 1)]  # the last is for all others
+    watch.read, watch.unread, watch.usual = over, 0, QUICK_NS
     work.on(c)
     for i in range(first, end):
         r = &event.event.envelope.records[i]
         place.at = i
-        if not is_to_run(event, i, host, kept, refused, given_up):
-            goes_on = False
-            continue
+        if r.form > PALM_TREE or r.deadline or given_up or kept or refused is not None:
+            if not is_to_run(event, i, host, kept, refused, given_up):
+                goes_on = False
+                continue
         attempt = 1 + tried.get((r.number, path_of(&event.event, r)), 0) if tried else 1
-        palm_work_terms(&c.at_work, attempt, work.limit_ns, 0, r.deadline)
-        began = ended if goes_on else now_ns()
+        if attempt != attempt_before or r.deadline != deadline_before:
+            palm_work_terms(&c.at_work, attempt, work.limit_ns, 0, r.deadline)
+            attempt_before, deadline_before = attempt, r.deadline
+        began = begun(&watch, goes_on)
         palm_work_begin(&c.at_work, r.number, event.event.envelope.paths + r.path_at if r.path_count else NULL,
                         r.path_count, began)
-        palm_gauge(&c.queue_depth, end - i - 1)
+        if not watch.unread:
+            palm_gauge(&c.queue_depth, end - i - 1)
         value = result = None
         fine, completed, goes_on = False, True, False
         try:
@@ -138,33 +201,35 @@ def run(Event event not None, uint32_t first, uint32_t end, function, int parame
                 result = host.spread(function, parameters, value)
             fine = True
         except Exception as e:
+            ended(&watch, True)
             host.fail(i, e)
         value = None
-        ended = now_ns()
-        palm_tally(&c.busy_ns, ended - began)
-        palm_count_call(f, ended - began)
         if fine:
+            look = not is_little(result)
+            over = ended(&watch, look)
             if result is None:
                 host.drop(i)
-            elif type(result) is Generator or type(result) is special:
+            elif look and (type(result) is Generator or type(result) is special):
                 completed = type(result) is not Generator  # nothing of it has run yet
                 host.make(i, result)
             else:
-                put = palm_batch_bytes(out.batch)
+                put = palm_batch_bytes(out.batch) if look else 0
                 try:
                     if r.path_count:
                         put_value(out.batch, result, 1, r.number, r.deadline, path_of(&event.event, r), 0)
                     else:
                         put_message(out.batch, result, 1, r.number, r.deadline)
-                    goes_on = palm_batch_bytes(out.batch) - put < LITTLE
+                    goes_on = not look or palm_batch_bytes(out.batch) - put < LITTLE
                 except Exception as e:
                     host.fail(i, e)
         result = None
         palm_work_end(&c.at_work, completed)
-        if ended - flushed > FLUSH_NS or palm_batch_full(out.batch):
+        if over - flushed > FLUSH_NS or palm_batch_full(out.batch):
+            begun(&watch, False)
             if not host.flush():
                 break
-            flushed, goes_on = ended, False
+            flushed, goes_on = over, False
+    begun(&watch, False)
     place.at = -1
 
 
