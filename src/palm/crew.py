@@ -18,7 +18,7 @@ from typing import Any
 AHEAD = 0.001  # seconds of work that wait at a worker: what it may take to hand over more
 LONG = 0.01  # seconds: behind a message that takes longer than that, one waits at most, and only if many others wait
 VERY_LONG = 0.1  # seconds: behind one that takes longer none does: a hand-over is nothing to it
-SHORTEST = 4e-7  # seconds that a message takes at least, its way included
+SHORTEST = 2e-7  # seconds that a message takes at least, its way included
 MOST = 4096  # messages that a worker has: four envelopes
 RECENT = 0.25  # how much the last report counts in the time that a message takes
 _COUNT = (1 << 32) - 1  # what is reported is counted in 32 bits
