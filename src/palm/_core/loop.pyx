@@ -43,8 +43,7 @@ cdef uint64_t begun(Watch *w, bint goes_on) noexcept nogil:
     """When the next execution begins. `goes_on`: what happened since the last one ended is its time, or this one's. No two
     begin at the same time, since that is what they are known by."""
     if not goes_on:
-        if w.unread:
-            count_unread(w, now_ns())
+        settle(w)
         w.read = now_ns()
     return w.read + w.unread
 
@@ -55,6 +54,12 @@ cdef uint64_t ended(Watch *w, bint look) noexcept nogil:
     if look or w.unread == TOGETHER or w.usual >= QUICK_NS:
         count_unread(w, now_ns())
     return w.read
+
+
+cdef void settle(Watch *w) noexcept nogil:
+    """What follows is nobody's time."""
+    if w.unread:
+        count_unread(w, now_ns())
 
 
 cdef void count_unread(Watch *w, uint64_t now) noexcept nogil:
@@ -225,11 +230,11 @@ def run(Event event not None, uint32_t first, uint32_t end, function, int parame
         result = None
         palm_work_end(&c.at_work, completed)
         if over - flushed > FLUSH_NS or palm_batch_full(out.batch):
-            begun(&watch, False)
+            settle(&watch)
             if not host.flush():
                 break
             flushed, goes_on = over, False
-    begun(&watch, False)
+    settle(&watch)
     place.at = -1
 
 
