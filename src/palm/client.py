@@ -183,12 +183,13 @@ class Client(concurrent.futures.Executor):
             The route: ``"server.function"`` or `palm.step`.
         inputs : iterable, async iterable or None
             Read lazily by one thread, at most `window` messages ahead. None: one empty message, for a pipeline that
-            begins with a function that yields.
+            begins with a function that yields. Of an array, its items, as iterating over it gives them; small ones go
+            many at a time, and are copied once, unless the array was made under `palm.arena`.
         ordered : bool
             Results by input and place, rather than as they come.
         window : int, optional
             Most messages under way or waiting to be taken. None: adapts, to what the servers do in half a second; 16 to
-            4096. In any case no more than 512 MiB of them.
+            4096, and to 32 768 of less than 512 bytes. In any case no more than 512 MiB of them.
         on_error : {"raise", "skip", "return"}
             What a failed message does: cancel and raise the first; stay in `errors`; be given in the result's place.
         timeout : float, optional
