@@ -29,6 +29,9 @@ SCHEMA = Path(__file__).resolve().parent.parent / "schema"
 
 
 class Target(palm.Server):
+    def setup(self):
+        self.rows_seen = 0
+
     @palm.function
     def same(self, x):
         return x
@@ -36,6 +39,15 @@ class Target(palm.Server):
     @palm.function
     def total(self, x):
         return float(np.sum(x))
+
+    @palm.function(batch=True)
+    def stacked(self, x):
+        self.rows_seen += len(x)
+        return x
+
+    @palm.function
+    def rows(self):
+        return self.rows_seen
 
     @palm.function
     def page(self):

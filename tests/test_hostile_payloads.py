@@ -124,6 +124,47 @@ def say_tree(stranger: Stranger, tree: bytes, kind: int) -> None:
     stranger.say(tree, kind=kind, handle=1, records=[g.record(form=g.TREE, body_size=len(tree))])
 
 
+def test_rows_that_reach_beyond_their_bytes(stranger):
+    """The reader knows where elements begin, but not how long they are: the second of these is 1000 bytes too long."""
+    g = stranger.wire.golden
+    opened(stranger, steps=[["target", "stacked", stranger.server.address, None]])
+    for n in range(3):
+        stranger.say(
+            bytes(1002),
+            kind=g.DATA,
+            handle=1,
+            dtypes=["|V1000"],
+            dims=[2, 1000],
+            arrays=[g.array(size=1002, origin=1, ndim=1)],
+            records=[g.record(number=2 * n, count=2, form=g.ONE_ARRAY, array_count=1)],
+        )
+    assert stranger.server.answers()
+    assert stranger.server.client.call("target.rows") == 3, "the first of each"
+
+
+@pytest.mark.parametrize(
+    ("form", "record", "array"),
+    [
+        ("BYTES", {"count": 4096}, {}),
+        ("BYTES", {"count": 3, "body_size": 64}, {}),
+        ("TREE", {"count": 2**32 - 1, "body_size": 64}, {}),
+        ("BYTES", {"count": 2, "body_size": 64, "path_count": 1}, {}),
+        ("BYTES", {"count": 64, "body_size": 64, "number": 2**64 - 2}, {}),
+        ("ONE_ARRAY", {"count": 5, "array_count": 1}, {"size": 64, "ndim": 1}),
+        ("ONE_ARRAY", {"count": 8, "array_count": 1}, {"size": 64, "ndim": 0}),
+        ("ONE_ARRAY", {"count": 8, "array_count": 1}, {"size": 64, "ndim": 1, "flags": 1 << 31}),
+    ],
+)
+def test_runs_that_are_none(stranger, form, record, array):
+    g = stranger.wire.golden
+    opened(stranger)
+    rejected = stranger.server.counter("rejected")
+    arrays = {"dtypes": ["<f8"], "dims": [8, 8], "arrays": [g.array(**array)]} if array else {}
+    records = [g.record(form=getattr(g, form), **record)]
+    stranger.say(bytes(64), kind=g.DATA, handle=1, paths=[5], records=records, **arrays)
+    assert stranger.server.settled("rejected", rejected + 1) and stranger.server.answers()
+
+
 def scalar(dtype: str) -> bytes:
     """A tree that is one scalar."""
     content = dtype.encode() + bytes(9)

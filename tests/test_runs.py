@@ -6,13 +6,18 @@ from __future__ import annotations
 import gc
 import os
 import signal
+import time
 
 import numpy as np
 import pytest
 from conftest import eventually
 
 import palm
+from palm._core import node as core
+from palm._core.book import Book
 from palm._core.frame import pack, unpack
+from palm._core.lock import Lock
+from palm._core.stack import items_of
 from palm.window import MOST
 
 N = 20_000  # messages: several windows' worth of envelopes
@@ -89,6 +94,22 @@ class Hand(palm.Server):
     @palm.function(batch=True)
     def none(self, x):
         return None
+
+    @palm.function
+    def now_and_then(self, x):
+        if x % 100 == 99:
+            time.sleep(0.005)
+        return x
+
+    @palm.function(timeout=1.0)
+    def at_ease(self, x):
+        time.sleep(0.6 * x)
+        return x
+
+    @palm.function
+    def never(self, x):
+        time.sleep(0.05)
+        raise ValueError(x)
 
     @palm.function
     def what_was_seen(self):
@@ -257,6 +278,41 @@ def test_values_of_one_size_come_back(client):
 def test_numbers_are_msgpack_as_others_write_it(value):
     got = unpack(pack(value))
     assert got == value and type(got) is type(value) and str(got) == str(value)
+
+
+def test_a_slow_call_among_quick_ones_is_told_from_them(client):
+    """Though quick ones are not timed one by one."""
+    assert sum(client.job("a.now_and_then", range(3000))) == sum(range(3000))
+    [server] = [s for s in client.status()["servers"] if s["name"] == "a"]
+    times = server["counters"]["functions"]["now_and_then"]["service_time"]
+    counts = dict(zip(times["le_seconds"], times["counts"], strict=True))
+    assert sum(counts.values()) == 3000
+    assert sum(n for limit, n in counts.items() if limit is None or limit > 0.005) >= 30
+    assert sum(n for limit, n in counts.items() if limit is not None and limit < 1e-5) > 2000
+    assert server["counters"]["functions"]["now_and_then"]["busy_seconds"] > 30 * 0.005
+
+
+def test_each_of_several_has_the_time_that_it_may_take(client):
+    assert sorted(client.job("a.at_ease", [0, 0, 0, 0, 0, 1, 1, 0])) == [0, 0, 0, 0, 0, 0, 1, 1]
+
+
+def test_failures_are_told_before_all_of_an_envelope_has_failed(client):
+    job = client.job("a.never", range(20), on_error="return")
+    two = [next(job), next(job)]  # the first one goes alone
+    assert all(isinstance(e, palm.RemoteError) for e in two) and job.progress.failed < 20
+    assert job.wait().failed == 20
+
+
+def test_no_room_is_no_less_than_none():
+    batch, items = core.Batch(), items_of(np.zeros((10, 2)))
+    assert batch.fill(items, 50, -5, 0, Book(), Lock()) == (0, False) and not len(batch)
+    assert batch.fill(items, 50, 4, 0, Book(), Lock()) == (4, False)
+    assert batch.fill(items, 54, 100, 0, Book(), Lock()) == (6, True) and len(batch) == 10
+
+
+def test_a_run_of_what_has_no_bytes_is_handed_on(client):
+    rows = np.zeros((3000, 4, 0))
+    assert {y.shape for y in client.job(["hands.same", "a.same", "hands.same"], rows)} == {(4, 0)}
 
 
 @pytest.mark.parametrize("name", ["a", "hands"])

@@ -40,7 +40,7 @@ palm_err palm_batch_run(palm_batch *batch, uint32_t n);
 /* Adds message i of another batch: what it lends is lent once more. PALM_EFULL: the batch, left as it was, would lend more
  * than PALM_MAX_PARTS blocks, and has to be sent before. */
 palm_err palm_batch_add(palm_batch *batch, const palm_batch *from, uint32_t i);
-/* Gives up the record begun last and all that was added to it. */
+/* Gives up the record begun last and all that was added to it, the messages that it was extended by too. */
 void palm_batch_undo(palm_batch *batch);
 palm_err palm_batch_path(palm_batch *batch, const uint64_t *components, uint32_t n);
 /* n more bytes of the record's own body bytes. */

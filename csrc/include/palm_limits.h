@@ -12,9 +12,10 @@ PALM_BEGIN_DECLS
 enum {
     PALM_WIRE_VERSION = 1,
     PALM_MAX_HEAD = 1 << 20,     /* bytes of FlatBuffer in an envelope: a batch of PALM_MAX_RECORDS arrays needs half */
-    PALM_MAX_RECORDS = 4096,     /* messages in a batch: beyond some hundred, nothing is saved any more */
+    PALM_MAX_RECORDS = 4096,     /* messages in a batch: beyond some hundred, a thousand of a run, nothing is saved any more */
     PALM_MAX_PATH = 32,          /* fan-outs a message may have passed (DELIVERY 1) */
     PALM_MAX_ARRAYS = 16384,     /* arrays in an envelope */
+    PALM_MAX_RUN_DIMS = 65536,   /* numbers of shape and strides, of all runs of arrays in an envelope */
     PALM_MAX_DIMS = 64,          /* numpy's own limit */
     PALM_MAX_PARTS = 1024,       /* frames after the first: below IOV_MAX */
     PALM_MAX_TEXT = 4096,        /* bytes of one text (dtype, name, endpoint) */

@@ -7,7 +7,7 @@
 
 enum {
     ENOUGH_RECORDS = 256,     /* docs/decisions/batching.md */
-    ENOUGH_MESSAGES = PALM_MAX_RECORDS / 4, /* in runs, which cost an envelope little: what follows waits for them */
+    ENOUGH_MESSAGES = PALM_MAX_RECORDS / 4, /* most of them in runs then; what follows waits for them */
     ENOUGH_BYTES = 1 << 18,   /* of body: beyond, sharing the cost of an envelope gains nothing */
     FIRST_BODY = 1 << 12,
     SMALL_BODY = 1 << 16,     /* up to here by doubling: many may be kept that hold little */
@@ -46,6 +46,8 @@ palm_err palmi_batch_grow_body(palm_batch *b, uint64_t end)
 {
     if (end <= b->body_room)
         return PALM_OK;
+    if (end > INT64_MAX)
+        return PALM_ELIMIT;
     uint64_t wanted = rounded(b->body_room ? b->body_room : FIRST_BODY, end);
     uint8_t *bigger = realloc(b->body, wanted);
     if (!bigger)
@@ -263,13 +265,14 @@ palm_err palm_batch_array(palm_batch *b, const char *dtype, size_t dtype_size, u
                           const int64_t *strides, uint64_t size, uint64_t origin, uint8_t **bytes)
 {
     uint64_t start = palmi_batch_aligned(b->body_size);
-    palm_err err = palmi_batch_grow_body(b, start + size);
+    palm_err err = size <= INT64_MAX ? palmi_batch_grow_body(b, start + size) : PALM_ELIMIT;
     if (!err)
         err = add_array(b, dtype, dtype_size, ndim, shape, strides,
                         (palm_array){.start = start, .size = size, .origin = origin, .place = PALM_IN_BODY});
     if (err)
         return err;
-    memset(b->body + b->body_size, 0, start - b->body_size);
+    if (start > b->body_size)
+        memset(b->body + b->body_size, 0, start - b->body_size);
     b->body_size = start + size;
     *bytes = b->body + start;
     return PALM_OK;

@@ -51,6 +51,10 @@ typedef struct palmi_rows {
 /* As an array of its own; `out` has room for its shape and strides. */
 palm_array palmi_narrowed(const palm_array *array, const int64_t *dims, palmi_rows part, int64_t *out);
 
+/* An array as it is, to the record begun last: a copy of its bytes in `body`, or lent once more. */
+palm_err palmi_batch_put(palm_batch *batch, const palm_text *dtype, const palm_array *array, const int64_t *dims,
+                         const uint8_t *body, const palmi_lent *lent);
+
 /* All that is in another one. */
 palm_err palmi_batch_copy(palm_batch *to, const palm_batch *from);
 

@@ -12,8 +12,8 @@ palm_array palmi_narrowed(const palm_array *a, const int64_t *dims, palmi_rows p
     memcpy(out, dims, 2u * a->ndim * sizeof *dims);
     if (!part.n)
         return found;
-    int64_t step = dims[a->ndim];
-    if (step > 0 && !a->origin && a->size) {
+    int64_t step = palmi_has_elements(a, dims) ? dims[a->ndim] : 0;
+    if (!a->origin) { /* then no element lies before the first */
         found.start += (uint64_t)step * part.first;
         found.size -= (uint64_t)step * (uint64_t)(dims[0] - part.n);
     } else {
@@ -23,15 +23,22 @@ palm_array palmi_narrowed(const palm_array *a, const int64_t *dims, palmi_rows p
     return found;
 }
 
-static palm_err copy_lent(palm_batch *to, const palm_batch *from, const palm_array *a, const int64_t *dims)
+palm_err palmi_batch_put(palm_batch *b, const palm_text *dtype, const palm_array *a, const int64_t *dims, const uint8_t *body,
+                         const palmi_lent *lent)
 {
-    const palm_text *dtype = &from->dtypes.at[a->dtype];
-    const palmi_lent *lent = &from->lent.at[a->source];
-    palm_block_hold(lent->arena, lent->index);
-    palm_err err = palm_batch_lend(to, dtype->data, dtype->size, a->ndim, dims, dims + a->ndim, a->size, a->origin,
-                                   lent->arena, lent->index, lent->first, a->start);
-    if (err)
-        palm_block_drop(lent->arena, lent->index);
+    uint8_t *bytes;
+    palm_err err;
+    if (lent) {
+        palm_block_hold(lent->arena, lent->index);
+        err = palm_batch_lend(b, dtype->data, dtype->size, a->ndim, dims, dims + a->ndim, a->size, a->origin, lent->arena,
+                              lent->index, lent->first, a->start);
+        if (err)
+            palm_block_drop(lent->arena, lent->index);
+        return err;
+    }
+    err = palm_batch_array(b, dtype->data, dtype->size, a->ndim, dims, dims + a->ndim, a->size, a->origin, &bytes);
+    if (!err && a->size)
+        memcpy(bytes, body + a->start, a->size);
     return err;
 }
 
@@ -40,14 +47,8 @@ static palm_err copy_array(palm_batch *to, const palm_batch *from, const palm_ar
 {
     int64_t dims[2 * PALM_MAX_DIMS];
     palm_array a = palmi_narrowed(whole, from->dims.at + whole->dims_at, part, dims);
-    const palm_text *dtype = &from->dtypes.at[a.dtype];
-    uint8_t *bytes;
-    if (a.place != PALM_IN_BODY)
-        return copy_lent(to, from, &a, dims);
-    palm_err err = palm_batch_array(to, dtype->data, dtype->size, a.ndim, dims, dims + a.ndim, a.size, a.origin, &bytes);
-    if (!err && a.size)
-        memcpy(bytes, from->body + a.start, a.size);
-    return err;
+    return palmi_batch_put(to, &from->dtypes.at[a.dtype], &a, dims, from->body,
+                           a.place == PALM_IN_BODY ? NULL : &from->lent.at[a.source]);
 }
 
 static uint32_t lent_by(const palm_batch *b, const palm_record *r)

@@ -2,8 +2,6 @@
  * What has come is handed on as it is, without a look at what it says. */
 #include "batch.h"
 
-#include <string.h>
-
 static const palm_run *run_of(const palm_event *event, uint32_t i)
 {
     for (uint32_t k = 0; k < event->n_runs; k++)
@@ -18,22 +16,12 @@ static palm_err relay_array(palm_batch *b, const palm_event *event, const palm_a
 {
     const palm_envelope *e = &event->envelope;
     const palm_text *dtype = &e->dtypes[a->dtype];
-    if (a->place == PALM_IN_BODY) {
-        uint8_t *bytes;
-        palm_err err = palm_batch_array(b, dtype->data, dtype->size, a->ndim, dims, dims + a->ndim, a->size, a->origin, &bytes);
-        if (!err && a->size)
-            memcpy(bytes, e->body + a->start, a->size);
-        return err;
-    }
+    if (a->place == PALM_IN_BODY)
+        return palmi_batch_put(b, dtype, a, dims, e->body, NULL);
     const palm_taken *taken = a->place == PALM_IN_BLOCK ? &event->blocks[a->source] : NULL;
     if (!taken || taken->err || palm_batch_lent(b) >= PALM_MAX_PARTS)
         return PALM_EAGAIN;
-    palm_block_hold(taken->arena, taken->index);
-    palm_err err = palm_batch_lend(b, dtype->data, dtype->size, a->ndim, dims, dims + a->ndim, a->size, a->origin,
-                                   taken->arena, taken->index, taken->first, a->start);
-    if (err)
-        palm_block_drop(taken->arena, taken->index);
-    return err;
+    return palmi_batch_put(b, dtype, a, dims, NULL, &(palmi_lent){taken->arena, taken->index, taken->first});
 }
 
 static palm_err relay_rows(palm_batch *b, const palm_event *event, const palm_run *run, palmi_rows part)

@@ -197,7 +197,7 @@ static palm_err check_arrays(const palm_envelope *e)
         const palm_array *a = &e->arrays[i];
         if (a->ndim > PALM_MAX_DIMS)
             return PALM_ELIMIT;
-        if (a->dtype >= e->n_dtypes || !within(a->dims_at, 2u * a->ndim, e->n_dims))
+        if (a->flags & PALM_ARRAY_SCALAR || a->dtype >= e->n_dtypes || !within(a->dims_at, 2u * a->ndim, e->n_dims))
             return PALM_EMALFORMED;
         palm_err err = check_place(e, a);
         if (!err)
@@ -214,14 +214,14 @@ static palm_err check_run(const palm_envelope *e, const palm_record *r)
     if (r->path_count || r->number > UINT64_MAX - r->count)
         return PALM_EMALFORMED;
     if (r->form != PALM_ARRAY)
-        return r->array_count || r->body_size % r->count ? PALM_EMALFORMED : PALM_OK;
+        return r->array_count || !r->body_size || r->body_size % r->count ? PALM_EMALFORMED : PALM_OK;
     const palm_array *a = &e->arrays[r->array_at];
     return a->ndim && e->dims[a->dims_at] == r->count ? PALM_OK : PALM_EMALFORMED;
 }
 
 static palm_err check_runs(const palm_envelope *e)
 {
-    uint64_t messages = 0;
+    uint64_t messages = 0, dims = 0;
     if (e->kind != PALM_DATA)
         return PALM_OK;
     for (uint32_t i = 0; i < e->n_records; i++) {
@@ -230,8 +230,10 @@ static palm_err check_runs(const palm_envelope *e)
         palm_err err = n ? check_run(e, &e->records[i]) : PALM_OK;
         if (err)
             return err;
+        if (n && e->records[i].form == PALM_ARRAY)
+            dims += 2u * e->arrays[e->records[i].array_at].ndim;
     }
-    return messages > PALM_MAX_RECORDS ? PALM_ELIMIT : PALM_OK;
+    return messages > PALM_MAX_RECORDS || dims > PALM_MAX_RUN_DIMS ? PALM_ELIMIT : PALM_OK;
 }
 
 palm_err palmi_envelope_check(const palm_envelope *e)

@@ -195,13 +195,6 @@ static palm_err own_dtypes(palm_event *event)
     return PALM_OK;
 }
 
-/* What the event has to have besides its frames. */
-static palm_err complete(palm_event *event)
-{
-    palm_err err = own_dtypes(event);
-    return err ? err : palmi_unroll(event);
-}
-
 /* After this the sender may let go of what the envelope names. */
 static void tell_taken(palm_node *node, palmi_link *link, uint64_t seq)
 {
@@ -280,6 +273,9 @@ static bool give(palm_node *node, palm_event *event, bool by_socket)
 {
     if (!accept_from(node, event, by_socket))
         return false;
+    palm_err err = palmi_unroll(event); /* not of strangers: it takes more memory than has come */
+    if (err)
+        return reject(node, "dropped", err);
     count_received(node, &event->envelope);
     node->door.spin.lone = event->envelope.n_records <= 1;
     event->kind = PALM_EVENT_MESSAGE;
@@ -309,7 +305,7 @@ static bool decode(palm_node *node, raw *r, palm_event *event)
     if (!err)
         err = part_pointers(event);
     if (!err)
-        err = complete(event);
+        err = own_dtypes(event);
     return err ? reject(node, "dropped", err) : give(node, event, true);
 }
 
@@ -359,7 +355,7 @@ static bool decode_letter(palm_node *node, const palmi_letter *letter, uint64_t 
         return reject(node, "not an envelope", err);
     if (e->sender != sender || e->seq != letter->seq || e->kind == PALM_HELLO)
         return reject(node, "in a ring that is another's", PALM_OK);
-    err = complete(event);
+    err = own_dtypes(event);
     return err ? reject(node, "dropped", err) : give(node, event, false);
 }
 
@@ -421,7 +417,9 @@ static palm_err read_packed(palm_reader *reader, const void *frame, size_t size,
         err = palm_reader_read(reader, event->frames->head, size, NULL, 0, &event->envelope);
     if (!err && (event->envelope.kind != PALM_DATA || event->envelope.n_blocks))
         err = PALM_EMALFORMED;
-    return err ? err : complete(event);
+    if (!err)
+        err = own_dtypes(event);
+    return err ? err : palmi_unroll(event);
 }
 
 palm_err palm_event_unpack(const void *frame, size_t size, palm_event *event)

@@ -110,21 +110,13 @@ static uint32_t add_dims(unrolled *u, const palm_array *all)
     return at;
 }
 
-static bool has_elements(const palm_array *a, const int64_t *shape)
-{
-    for (uint32_t i = 0; i < a->ndim; i++)
-        if (!shape[i])
-            return false;
-    return a->size > 0;
-}
-
 /* Rows of which none begins before the first have bytes of their own; others name the bytes of all. Either way, where an
  * element begins was checked. */
 static void add_rows(unrolled *u, const palm_array *all, uint32_t count)
 {
     const int64_t *dims = u->dims + all->dims_at;
-    int64_t step = has_elements(all, dims) ? dims[all->ndim] : 0;
-    bool own = step >= 0 && !all->origin;
+    int64_t step = palmi_has_elements(all, dims) ? dims[all->ndim] : 0;
+    bool own = !all->origin; /* then no element lies before the first */
     palm_array row = *all;
     row.dims_at = add_dims(u, all);
     row.ndim--;

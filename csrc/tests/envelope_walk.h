@@ -96,6 +96,13 @@ static inline void walk_runs(const palm_envelope *e)
             walk_elements(u, row);
         }
     }
+    for (uint32_t i = 0, n; i < u->n_records && !e->n_blocks && !e->n_parts; i++) { /* each is handed on alone */
+        palm_batch *b;
+        CHECK_OK(palm_batch_new(&b));
+        CHECK_OK(palm_batch_relay(b, &event, i, 1, &n));
+        CHECK(n == 1 && palm_batch_count(b) == 1 && palm_batch_bytes(b) <= e->body_size + PALM_ALIGN * 65ull);
+        palm_batch_free(b);
+    }
     palm_event_done(NULL, &event);
 }
 

@@ -275,14 +275,41 @@ static void test_contradictions(void)
     wrong.array_count = 1; /* bytes out of band */
     CHECK_ERR(verdict(wrong, a, dims, 2), PALM_EINVAL);
     wrong = bytes;
+    wrong.body_size = 0; /* pieces of nothing would stand for much */
+    CHECK_ERR(verdict(wrong, a, dims, 2), PALM_EINVAL);
+    wrong = array;
     wrong.count = PALM_MAX_RECORDS + 1;
-    wrong.body_size = 0;
-    CHECK_ERR(verdict(wrong, a, dims, 2), PALM_ELIMIT);
+    CHECK_ERR(verdict(wrong, a, (int64_t[]){PALM_MAX_RECORDS + 1, 0}, 2), PALM_ELIMIT);
+    wrong.count--;
+    CHECK_OK(verdict(wrong, a, (int64_t[]){PALM_MAX_RECORDS, 0}, 2));
     wrong = array;
     wrong.count = 5; /* of 4 rows */
     CHECK_ERR(verdict(wrong, a, dims, 2), PALM_EINVAL);
     a.ndim = 0; /* no rows at all */
     CHECK_ERR(verdict(array, a, dims, 2), PALM_EINVAL);
+    a.ndim = 1;
+    a.flags = PALM_ARRAY_SCALAR; /* says the receiver alone */
+    CHECK_ERR(verdict(array, a, dims, 2), PALM_EINVAL);
+}
+
+/* Many runs of one array are cheap to send, and their rows' shapes are not. */
+static void test_limit_of_dims(void)
+{
+    enum { RUNS = PALM_MAX_RUN_DIMS / 2 / PALM_MAX_DIMS };
+    static palm_record records[RUNS + 1];
+    int64_t dims[2 * PALM_MAX_DIMS] = {0};
+    const uint8_t *head;
+    size_t size;
+    for (int i = 0; i < PALM_MAX_DIMS; i++)
+        dims[i] = 1;
+    for (int i = 0; i <= RUNS; i++)
+        records[i] = (palm_record){.number = (uint64_t)i, .form = PALM_ARRAY, .count = 1, .array_count = 1};
+    palm_array a = {.size = 8, .ndim = PALM_MAX_DIMS};
+    palm_envelope e = {.kind = PALM_DATA, .seq = 1, .records = records, .n_records = RUNS, .arrays = &a, .n_arrays = 1, .dims = dims,
+                       .n_dims = 2 * PALM_MAX_DIMS, .dtypes = &(palm_text){"<f8", 3}, .n_dtypes = 1, .body_size = 64};
+    CHECK_OK(palm_writer_head(writer, &e, &head, &size));
+    e.n_records++;
+    CHECK_ERR(palm_writer_head(writer, &e, &head, &size), PALM_ELIMIT);
 }
 
 /* Rows that run backwards, overlap, or have no bytes: where each begins was checked, and nothing else is named. */
@@ -307,6 +334,13 @@ static void check_rows(int64_t step, uint64_t origin, uint64_t size, int64_t col
         CHECK(a->start + a->size <= 128 && a->origin <= a->size);
         if (columns && size)
             CHECK((int64_t)(a->start + a->origin) == (int64_t)origin + step * (int64_t)i);
+        palm_batch *onward = new_batch();
+        uint32_t taken;
+        CHECK_OK(palm_batch_relay(onward, &event, i, 1, &taken)); /* alone, it is as good */
+        palm_event again = event_of(onward);
+        CHECK(taken == 1 && again.envelope.n_records == 1 && again.envelope.records[0].number == i);
+        palm_event_done(NULL, &again);
+        palm_batch_free(onward);
     }
     palm_event_done(NULL, &event);
     free(frame);
@@ -326,11 +360,15 @@ int main(void)
             check_relayed(first, most);
     test_rows_without_a_dimension();
     test_contradictions();
+    test_limit_of_dims();
     check_rows(16, 0, 64, 2);
     check_rows(-16, 48, 64, 2);
     check_rows(0, 0, 16, 2);
     check_rows(8, 0, 128, 2);
     check_rows(INT64_MAX / 4, 0, 0, 0);
+    check_rows(1000, 0, 64, 0);
+    check_rows(-1000, 64, 64, 0);
+    check_rows(64, 0, 0, 0);
     check_rows(16, 16, 128, 2);
     palm_writer_free(writer);
     return 0;

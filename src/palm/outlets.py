@@ -202,7 +202,7 @@ class Outlets:
             self.add(outlet, batch, i)
 
     def add(self, outlet: Outlet, batch: core.Batch, i: int) -> None:
-        """Record i of the batch, which stays as it is, goes with what is there already if there is room for both."""
+        """Message i of the batch, which stays as it is, goes with what is there already if there is room for both."""
         if outlet.batch.full or not outlet.batch.add(batch, i):
             self.flush(outlet)
             outlet.batch.add(batch, i)

@@ -66,7 +66,7 @@ class Window:
     ledger : Ledger
         What is under way. What has gone aside holds no slots: its branch has a bound of its own.
     slots : int, optional
-        Most messages under way, results that nobody has taken yet included. None: adapts to the rate, up to `SLOTS`.
+        Most messages under way, results that nobody has taken yet included. None: adapts to the rate, up to `MOST`.
     servers : int
         That the route visits.
     """

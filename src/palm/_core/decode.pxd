@@ -20,6 +20,7 @@ cdef enum:
 
 cdef object new_view(object dtype, int n, const Py_ssize_t *shape, const Py_ssize_t *strides, void *data, object base)
 cdef object scalar_at(void *data, object dtype)
+cdef int check_reach(const palm_event *event, uint32_t i, cnp.dtype dtype) except -1
 cdef object get_array(palm_event *event, uint32_t i, list holders)
 cdef object get_value(palm_event *event, uint32_t i, list holders)
 cdef bint is_plain_number(const uint8_t *body, uint64_t size) noexcept

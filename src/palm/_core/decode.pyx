@@ -100,33 +100,42 @@ cdef object dtype_at(const palm_text *text):
 cdef uint64_t no_bytes = 0
 
 
+cdef int check_reach(const palm_event *event, uint32_t i, cnp.dtype dtype) except -1:
+    """BlockLost if an element of array i ends beyond its bytes: where elements begin, the reader has checked."""
+    cdef const palm_array *a = &event.envelope.arrays[i]
+    cdef const int64_t *dims = event.envelope.dims + a.dims_at
+    cdef int64_t low = 0, high = 0, step  # bounded by the reader's check of extents
+    cdef int k
+    for k in range(a.ndim):
+        if dims[k] == 0:
+            return 0
+        step = (dims[k] - 1) * dims[a.ndim + k]
+        if step < 0:
+            low += step
+        else:
+            high += step
+    if (<int64_t> a.origin + low < 0
+            or <uint64_t> (<int64_t> a.origin + high + cnp.PyDataType_ELSIZE(dtype)) > a.size):
+        raise BlockLost(f"an array of dtype {dtype} with shape {tuple([dims[k] for k in range(a.ndim)])} reaches beyond its {a.size} bytes")
+    return 0
+
+
 cdef object get_array(palm_event *event, uint32_t i, list holders):
     """A read-only view of array i of the envelope, which keeps its memory."""
     cdef const palm_array *a = &event.envelope.arrays[i]
     cdef const int64_t *dims = event.envelope.dims + a.dims_at
     cdef cnp.npy_intp shape[64]
     cdef cnp.npy_intp strides[64]
-    cdef int64_t low = 0, high = 0, step
-    cdef bint empty = False
     cdef int k
     cdef const uint8_t *data
     cdef Holder holder
     cdef palm_taken *taken
     cdef const palm_text *text = &event.envelope.dtypes[a.dtype]
     cdef cnp.dtype dtype = dtype_at(text)
+    check_reach(event, i, dtype)
     for k in range(a.ndim):
         shape[k] = dims[k]
         strides[k] = dims[a.ndim + k]
-        if shape[k] == 0:
-            empty = True
-        step = (shape[k] - 1) * strides[k]   # bounded by the reader's check of extents
-        if step < 0:
-            low += step
-        else:
-            high += step
-    if not empty and (<int64_t> a.origin + low < 0
-                      or <uint64_t> (<int64_t> a.origin + high + cnp.PyDataType_ELSIZE(dtype)) > a.size):
-        raise BlockLost(f"an array of dtype {dtype} with shape {tuple([shape[k] for k in range(a.ndim)])} reaches beyond its {a.size} bytes")
     if a.place == PALM_IN_BLOCK:
         taken = &event.blocks[a.source]
         if holders[a.source] is None:

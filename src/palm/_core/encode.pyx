@@ -448,7 +448,11 @@ cdef int put_value(palm_batch *b, object value, Py_ssize_t expected, uint64_t nu
     t = type(value)
     if t is bytes and PyBytes_GET_SIZE(value) < PALM_NEP49_THRESHOLD:
         begin(b, PALM_BYTES, number, deadline, path, flags)
-        check(palm_batch_body(b, PyBytes_AS_STRING(value), PyBytes_GET_SIZE(value)))
+        try:
+            check(palm_batch_body(b, PyBytes_AS_STRING(value), PyBytes_GET_SIZE(value)))
+        except BaseException:
+            palm_batch_undo(b)
+            raise
         return 0
     if value is NOTHING:
         return begin(b, PALM_NOTHING, number, deadline, path, flags)

@@ -8,7 +8,7 @@ from numpy import ndarray
 
 from cpython.bytes cimport PyBytes_GET_SIZE
 from libc.stdint cimport uint8_t, uint32_t, uint64_t
-from posix.time cimport CLOCK_REALTIME, clock_gettime, timespec
+from posix.time cimport CLOCK_REALTIME, clock_gettime, clockid_t, timespec
 
 cimport numpy as cnp
 
@@ -27,16 +27,28 @@ cdef enum:
 
 
 # What takes less than QUICK_NS, its payload's way included, is timed by TOGETHER at a time: to read the clock costs a tenth of it.
+# The kernel's tick, some ms long, costs a fifth of that: it tells when one of them took long.
 cdef enum:
     QUICK_NS = 1000
     TOGETHER = 4
 
+cdef extern from "<time.h>" nogil:
+    clockid_t CLOCK_MONOTONIC_COARSE
+
 cdef struct Watch:
     palm_counters *c
     palm_function_counters *f
-    uint64_t read    # when the clock was last read, or what has begun since then did
+    bint alone       # one by one
+    uint64_t read    # when the clock was last read
+    uint64_t tick    # the kernel's, then
     uint32_t unread  # executions that have ended since then
     uint64_t usual   # ns that one took of late
+
+
+cdef uint64_t tick() noexcept nogil:
+    cdef timespec t
+    clock_gettime(CLOCK_MONOTONIC_COARSE, &t)
+    return <uint64_t> t.tv_sec * 1000000000 + <uint64_t> t.tv_nsec
 
 
 cdef uint64_t begun(Watch *w, bint goes_on) noexcept nogil:
@@ -44,14 +56,14 @@ cdef uint64_t begun(Watch *w, bint goes_on) noexcept nogil:
     begin at the same time, since that is what they are known by."""
     if not goes_on:
         settle(w)
-        w.read = now_ns()
+        w.read, w.tick = now_ns(), tick()
     return w.read + w.unread
 
 
 cdef uint64_t ended(Watch *w, bint look) noexcept nogil:
     """One is over: when. `look`: what follows is not to count as its time."""
     w.unread += 1
-    if look or w.unread == TOGETHER or w.usual >= QUICK_NS:
+    if look or w.alone or w.unread == TOGETHER or w.usual >= QUICK_NS or tick() != w.tick:
         count_unread(w, now_ns())
     return w.read
 
@@ -70,7 +82,7 @@ cdef void count_unread(Watch *w, uint64_t now) noexcept nogil:
         palm_count_calls(w.f, w.unread - 1, each)
     palm_count_call(w.f, took - (w.unread - 1) * each)
     palm_tally(&w.c.busy_ns, took)
-    w.usual, w.read, w.unread = took // w.unread, now, 0
+    w.usual, w.read, w.tick, w.unread = took // w.unread, now, tick(), 0
 
 
 cdef bint is_little(object result) noexcept:
@@ -178,7 +190,8 @@ def run(Event event not None, uint32_t first, uint32_t end, function, int parame
     if end > event.event.envelope.n_records:
         raise IndexError(f"record {end} of {event.event.envelope.n_records}")
     watch.c, watch.f = c, &c.functions[min(work.index, PALM_MAX_FUNCTIONS - 1)]  # the last is for all others
-    watch.read, watch.unread, watch.usual = over, 0, QUICK_NS
+    watch.read, watch.tick, watch.unread, watch.usual = over, tick(), 0, QUICK_NS
+    watch.alone = work.limit_ns != 0  # whoever sees to the limit wants to know when it began
     work.on(c)
     for i in range(first, end):
         r = &event.event.envelope.records[i]
@@ -206,7 +219,7 @@ def run(Event event not None, uint32_t first, uint32_t end, function, int parame
                 result = host.spread(function, parameters, value)
             fine = True
         except Exception as e:
-            ended(&watch, True)
+            over = ended(&watch, True)
             host.fail(i, e)
         value = None
         if fine:
@@ -226,6 +239,7 @@ def run(Event event not None, uint32_t first, uint32_t end, function, int parame
                         put_message(out.batch, result, 1, r.number, r.deadline)
                     goes_on = not look or palm_batch_bytes(out.batch) - put < LITTLE
                 except Exception as e:
+                    settle(&watch)
                     host.fail(i, e)
         result = None
         palm_work_end(&c.at_work, completed)

@@ -19,7 +19,7 @@ from palm._core.cpalm cimport *
 from palm._core.lock cimport Lock
 from palm._core.nep49 cimport PALM_NEP49_THRESHOLD
 from palm._core.decode cimport get_value, is_plain_number
-from palm._core.encode cimport put_message, put_value
+from palm._core.encode cimport are_rows, put_message, put_value
 from palm._core.stack cimport Items, get_rows
 from palm._core.results cimport ResultQueue
 from palm._core.space cimport check, counters, pulse, space
@@ -131,7 +131,7 @@ cdef class Batch:
         palm_batch_set_form(self.batch, PALM_BYTES, stop)
 
     def add(self, Batch other not None, uint32_t i):
-        """Add record i of another batch; what that lends is lent once more, not copied. False: there is no room for it, and
+        """Add message i of another batch; what that lends is lent once more, not copied. False: there is no room for it, and
         this batch, which is as it was, has to be sent before."""
         cdef palm_err err = palm_batch_add(self.batch, other.batch, i)
         if err == PALM_EFULL:
@@ -593,8 +593,10 @@ cdef class Event:
                 i += n
                 if i == end:
                     continue
-            taken += self.take_one(book, i, results, rest)
-            i += 1
+            end = max(end, i + 1)
+            while i < end:
+                taken += self.take_one(book, i, results, rest)
+                i += 1
         return taken, rest
 
     cdef uint32_t take_rows(self, Book book, const palm_run *run, ResultQueue results) except? 0xFFFFFFFF:
@@ -604,7 +606,10 @@ cdef class Event:
             return 0
         try:
             if r.form == PALM_ARRAY:
-                results.append_rows(r.number, get_rows(&self.event, run.first, run, run.count, self.holders))
+                rows = get_rows(&self.event, run.first, run, run.count, self.holders)
+                if rows.ndim == 1 and not are_rows(rows):
+                    return 0  # no numbers: what they are as scalars, `get_value` knows
+                results.append_rows(r.number, rows)
             else:
                 results.append_pieces(r.number, self.event.frames, self.event.envelope.body + r.body_at, r.body_size,
                                       run.count, r.form == PALM_TREE)

@@ -29,4 +29,5 @@ cdef class ResultQueue:
     cdef int append_pieces(self, uint64_t number, palm_frames *frames, const uint8_t *bytes, Py_ssize_t size, Py_ssize_t n,
                            bint are_numbers) except -1
     cdef Run front(self)
+    cdef Py_ssize_t step(self, Run run) noexcept
     cdef object next_value(self)

@@ -83,9 +83,18 @@ cdef class ResultQueue:
 
     cdef Run front(self):
         """The run that is at the front, and has more; None: there is a single result, or nothing."""
-        if self.head is None or self.head.at == self.head.n:
+        if self.head is None:
             self.head = self.items.popleft() if self.n and type(self.items[0]) is Run else None
         return self.head
+
+    cdef Py_ssize_t step(self, Run run) noexcept:
+        """Which result of the run in front is the next one; it is taken."""
+        cdef Py_ssize_t at = run.at
+        run.at += 1
+        self.n -= 1
+        if run.at == run.n:
+            self.head = None  # its memory is not needed any more
+        return at
 
     def popleft(self):
         """The oldest one; IndexError: there is none."""
@@ -95,22 +104,18 @@ cdef class ResultQueue:
             result = self.items.popleft()
             self.n -= 1
             return result
-        at = run.at
-        run.at += 1
-        self.n -= 1
+        at = self.step(run)
         return run.number + at, (), run.value(at)
 
     cdef object next_value(self):
         """That of the oldest one, of which there is one."""
         cdef Run run = self.head
         cdef Py_ssize_t at
-        if run is None or run.at == run.n:
+        if run is None:
             run = self.front()
         if run is None:
             return (<tuple> self.popleft())[2]
-        at = run.at
-        run.at += 1
-        self.n -= 1
+        at = self.step(run)
         return run.value(at)
 
     def popleft_rows(self):

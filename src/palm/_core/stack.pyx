@@ -10,12 +10,13 @@ from libc.string cimport memcmp
 cimport numpy as cnp
 import numpy as np
 
+from palm._core.decode import BlockLost
 from palm._core.errors import PayloadError
 
 from palm._core.cpalm cimport *
 from palm._core.nep49 cimport PALM_NEP49_THRESHOLD
-from palm._core.decode cimport get_array, new_view
-from palm._core.encode cimport are_rows, let_go, put_rows
+from palm._core.decode cimport check_reach, get_array, new_view
+from palm._core.encode cimport NOBODY_ELSE, are_rows, let_go, put_rows
 from palm._core.space cimport Holder, counters
 
 cnp.import_array()
@@ -173,8 +174,15 @@ cdef object get_stacked(palm_event *event, list records, list holders):
 cdef cnp.ndarray get_rows(palm_event *event, uint32_t first, const palm_run *run, Py_ssize_t k, list holders):
     """k messages of a run of arrays, from record `first` on, as one array; a view. BlockLost as of `get_value`."""
     cdef const palm_array *whole = &event.envelope.arrays[run.array]
-    row = get_array(event, event.envelope.records[first].array_at, holders)
-    return view_over(row, k, event.envelope.dims[whole.dims_at + whole.ndim])
+    try:
+        row = get_array(event, event.envelope.records[first].array_at, holders)
+        # what is between the first and the last lies between their ends
+        check_reach(event, event.envelope.records[first + k - 1].array_at, row.dtype)
+        return view_over(row, k, event.envelope.dims[whole.dims_at + whole.ndim])
+    except BlockLost:
+        raise
+    except Exception as e:
+        raise BlockLost(f"the payloads cannot be read: {e!r}") from None
 
 
 # --------------------------------------------------------------------------------------------------- rows, as messages
@@ -204,10 +212,19 @@ cdef class Items:
     cdef Py_ssize_t put(self, palm_batch *b, Py_ssize_t most, uint64_t number, uint64_t deadline) except -1:
         """Adds up to so many; returns how many."""
         cdef Py_ssize_t each = max(1, cnp.PyArray_NBYTES(self.array) // max(1, cnp.PyArray_DIM(self.array, 0)))
-        cdef Py_ssize_t n = min(most, cnp.PyArray_DIM(self.array, 0) - self.at, RUN_BYTES // each)
-        if n > 0:
-            put_rows(b, self.array[self.at:self.at + n], 0, number, deadline)
-            self.at += n
+        cdef Py_ssize_t n = max(0, min(most, cnp.PyArray_DIM(self.array, 0) - self.at, RUN_BYTES // each))
+        cdef cnp.ndarray rows
+        cdef palm_counters *c
+        if n == 0:
+            return 0
+        rows = self.array[self.at:self.at + n]
+        if cnp.PyArray_IS_C_CONTIGUOUS(rows):
+            put_rows(b, rows, 0, number, deadline)
+        else:  # a piece of what lies otherwise would be as large as the whole
+            rows, c = rows.copy(), counters()
+            palm_count(&c.bytes_copied, cnp.PyArray_NBYTES(rows))
+            put_rows(b, rows, NOBODY_ELSE, number, deadline)
+        self.at += n
         return n
 
 

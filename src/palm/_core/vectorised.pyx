@@ -71,7 +71,7 @@ cdef class Calls:
     cdef tuple read(self, uint32_t i):
         """The kind of a message, and its values; None: it fails by itself."""
         cdef palm_event *event = &self.event.event
-        if self.at(i).form == PALM_ARRAY and self.parameters == 1:
+        if self.at(i).form == PALM_ARRAY and self.parameters == 1 and event.envelope.arrays[self.at(i).array_at].ndim < PALM_MAX_DIMS:
             return ARRAYS, None
         try:
             message = self.spread(get_value(event, i, self.event.holders))
@@ -221,7 +221,7 @@ cdef class Calls:
             for i in members:
                 self.host.fail(i, e)
             return True
-        if type(members) is range and are_rows(result) and result.nbytes < MOST_OF_A_RUN:
+        if type(members) is range and are_rows(result) and result.nbytes < MOST_OF_A_RUN and result.flags.c_contiguous:
             return self.put_run(members, result, let_go)
         for n in range(len(members)):
             self.put_row(members[n], rows, n, NOBODY_ELSE if let_go and not rows.is_taken_out else 1)
