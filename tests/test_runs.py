@@ -103,7 +103,8 @@ class Hand(palm.Server):
 
     @palm.function(timeout=1.0)
     def at_ease(self, x):
-        time.sleep(0.6 * x)
+        if x:
+            time.sleep(0.6)
         return x
 
     @palm.function
