@@ -15,6 +15,7 @@ cdef enum:
 cdef bint let_go(PyObject *a, Py_ssize_t expected) noexcept
 cdef int put_value(palm_batch *b, object value, Py_ssize_t expected, uint64_t number, uint64_t deadline, path,
                    uint32_t flags) except -1
+cdef bint extend(palm_batch *b, object value, uint64_t number, uint64_t deadline) noexcept
 cdef int put_message(palm_batch *b, object value, Py_ssize_t expected, uint64_t number, uint64_t deadline) except -1
 cdef int put_rows(palm_batch *b, cnp.ndarray rows, Py_ssize_t expected, uint64_t number, uint64_t deadline) except -1
 cdef bint are_rows(object value) except -1

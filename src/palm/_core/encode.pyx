@@ -30,7 +30,7 @@ from palm._core.space cimport Holder, check, counters, space, whose
 cnp.import_array()
 
 cdef extern from "Python.h":
-    long long PyLong_AsLongLongAndOverflow(object value, int *overflow) except? -1
+    long long PyLong_AsLongLongAndOverflow(object value, int *overflow) noexcept  # of an int: no more can go wrong
     Py_ssize_t Py_REFCNT(PyObject *o) nogil
 
 cdef extern from *:
@@ -527,7 +527,7 @@ cdef bint extend_by_array(palm_batch *b, cnp.ndarray a, uint64_t number, uint64_
     return True
 
 
-cdef Py_ssize_t pack_number(object value, uint8_t *to) except -1:
+cdef Py_ssize_t pack_number(object value, uint8_t *to) noexcept:
     """An int or a float as msgpack, in up to 9 bytes; 0: it takes more. In the shortest form, as any other encoder has it."""
     cdef int overflow = 0
     cdef long long whole
@@ -558,20 +558,24 @@ cdef Py_ssize_t pack_number(object value, uint8_t *to) except -1:
     return 1 + n
 
 
-cdef int put_message(palm_batch *b, object value, Py_ssize_t expected, uint64_t number, uint64_t deadline) except -1:
-    """As `put_value`, of a message without a path, which may become part of a run."""
+cdef bint extend(palm_batch *b, object value, uint64_t number, uint64_t deadline) noexcept:
+    """Makes a message without a path part of the run before it; False: it has to be put."""
     cdef uint8_t[9] number_bytes
     cdef Py_ssize_t n
     t = type(value)
     if t is bytes:
-        if PyBytes_GET_SIZE(value) < PALM_NEP49_THRESHOLD and palm_batch_extend(
-                b, PALM_BYTES, number, deadline, PyBytes_AS_STRING(value), PyBytes_GET_SIZE(value)):
-            return 0
-    elif t is ndarray:
-        if extend_by_array(b, value, number, deadline):
-            return 0
-    elif t is int or t is float:
+        return PyBytes_GET_SIZE(value) < PALM_NEP49_THRESHOLD and palm_batch_extend(
+            b, PALM_BYTES, number, deadline, PyBytes_AS_STRING(value), PyBytes_GET_SIZE(value))
+    if t is ndarray:
+        return extend_by_array(b, value, number, deadline)
+    if t is int or t is float:
         n = pack_number(value, number_bytes)
-        if n and palm_batch_extend(b, PALM_TREE, number, deadline, number_bytes, n):
-            return 0
+        return n != 0 and palm_batch_extend(b, PALM_TREE, number, deadline, number_bytes, n)
+    return False
+
+
+cdef int put_message(palm_batch *b, object value, Py_ssize_t expected, uint64_t number, uint64_t deadline) except -1:
+    """As `put_value`, of a message without a path, which may become part of a run."""
+    if extend(b, value, number, deadline):
+        return 0
     return put_value(b, value, expected, number, deadline, None, 0)

@@ -15,7 +15,7 @@ cimport numpy as cnp
 from palm._core.cpalm cimport *
 from palm._core.node cimport FLUSH_NS, Batch, Event, Node, now_ns, path_of
 from palm._core.decode cimport get_value
-from palm._core.encode cimport put_message, put_value
+from palm._core.encode cimport extend, put_value
 
 from palm._core.decode import NOTHING
 
@@ -225,19 +225,19 @@ def run(Event event not None, uint32_t first, uint32_t end, function, int parame
         if fine:
             look = not is_little(result)
             over = ended(&watch, look)
-            if result is None:
+            if not look and not r.path_count and extend(out.batch, result, r.number, r.deadline):
+                goes_on = True
+            elif result is None:
                 host.drop(i)
             elif look and (type(result) is Generator or type(result) is special):
                 completed = type(result) is not Generator  # nothing of it has run yet
                 host.make(i, result)
             else:
-                put = palm_batch_bytes(out.batch) if look else 0
+                put = palm_batch_bytes(out.batch)
                 try:
-                    if r.path_count:
-                        put_value(out.batch, result, 1, r.number, r.deadline, path_of(&event.event, r), 0)
-                    else:
-                        put_message(out.batch, result, 1, r.number, r.deadline)
-                    goes_on = not look or palm_batch_bytes(out.batch) - put < LITTLE
+                    put_value(out.batch, result, 1, r.number, r.deadline,
+                              path_of(&event.event, r) if r.path_count else None, 0)
+                    goes_on = palm_batch_bytes(out.batch) - put < LITTLE
                 except Exception as e:
                     settle(&watch)
                     host.fail(i, e)
