@@ -8,12 +8,14 @@ from numpy import ndarray
 
 from cpython.bytes cimport PyBytes_GET_SIZE
 from libc.stdint cimport uint8_t, uint32_t, uint64_t
-from posix.time cimport CLOCK_REALTIME, clock_gettime, clockid_t, timespec
+from posix.time cimport CLOCK_REALTIME, clock_gettime, timespec
 
 cimport numpy as cnp
 
+from palm._core.batch cimport Batch
+from palm._core.clock cimport now_ns, tick
 from palm._core.cpalm cimport *
-from palm._core.node cimport FLUSH_NS, Batch, Event, Node, now_ns, path_of
+from palm._core.node cimport FLUSH_NS, Event, Node, path_of
 from palm._core.decode cimport get_value
 from palm._core.encode cimport extend, put_value
 
@@ -32,9 +34,6 @@ cdef enum:
     QUICK_NS = 1000
     TOGETHER = 4
 
-cdef extern from "<time.h>" nogil:
-    clockid_t CLOCK_MONOTONIC_COARSE
-
 cdef struct Watch:
     palm_counters *c
     palm_function_counters *f
@@ -43,12 +42,6 @@ cdef struct Watch:
     uint64_t tick    # the kernel's, then
     uint32_t unread  # executions that have ended since then
     uint64_t usual   # ns that one took of late
-
-
-cdef uint64_t tick() noexcept nogil:
-    cdef timespec t
-    clock_gettime(CLOCK_MONOTONIC_COARSE, &t)
-    return <uint64_t> t.tv_sec * 1000000000 + <uint64_t> t.tv_nsec
 
 
 cdef uint64_t begun(Watch *w, bint goes_on) noexcept nogil:

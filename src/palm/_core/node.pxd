@@ -2,33 +2,16 @@
 # cython: language_level=3
 from libc.stdint cimport uint32_t, uint64_t
 
-from posix.time cimport CLOCK_MONOTONIC, clock_gettime, timespec
-
 from palm._core.book cimport Book
-from palm._core.cpalm cimport palm_batch, palm_counters, palm_event, palm_node, palm_record, palm_run
-from palm._core.lock cimport Lock
+from palm._core.cpalm cimport palm_counters, palm_event, palm_node, palm_record, palm_run
 from palm._core.results cimport ResultQueue
-from palm._core.stack cimport Items
 
 # What a server has made goes on its way when it has worked for so long, though the batch is not over.
 cdef enum:
     FLUSH_NS = 1000000
 
 
-cdef inline uint64_t now_ns() noexcept nogil:
-    cdef timespec t
-    clock_gettime(CLOCK_MONOTONIC, &t)
-    return <uint64_t> t.tv_sec * 1000000000 + <uint64_t> t.tv_nsec
-
-
 cdef tuple path_of(const palm_event *event, const palm_record *r)
-
-
-cdef class Batch:
-    cdef palm_batch *batch
-
-    cdef tuple fill_at_hand(self, iterator, uint64_t number, Py_ssize_t most, uint64_t deadline, Book book, Lock lock)
-    cdef tuple fill_rows(self, Items items, uint64_t number, Py_ssize_t most, uint64_t deadline, Lock lock)
 
 
 cdef class Node:

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: BSD-3-Clause
-from collections.abc import Iterable, Iterator, Sequence
-from contextlib import AbstractContextManager
+from collections.abc import Sequence
 from typing import Any, Final, Self
 
+from palm._core.batch import Batch as Batch
 from palm._core.book import Book
 from palm._core.results import ResultQueue
 
@@ -31,38 +31,6 @@ MAX_STEPS: Final[int]
 TRACKED: Final[bool]
 
 _Outcome = tuple[int, int, tuple[int, ...], Any, int]
-
-class Batch:
-    def __len__(self) -> int: ...
-    @property
-    def nbytes(self) -> int: ...
-    @property
-    def full(self) -> bool: ...
-    def clear(self) -> None: ...
-    def take(self) -> Batch: ...
-    def put(
-        self, value: Any, number: int, path: Iterable[int] | None = None, deadline: int = 0, others: int = -1
-    ) -> None: ...
-    def event(self, form: int, number: int, path: Iterable[int] | None = None, count: int = 0) -> None: ...
-    def release(
-        self, number: int, path: Iterable[int], ranges: Sequence[tuple[int, int]], granted: int, over: bool
-    ) -> None: ...
-    def reduced(self, tree: Any, epoch: int) -> None: ...
-    def job(self, key: bytes, number: int = ..., stop: bool = False) -> None: ...
-    def add(self, other: Batch, i: int) -> bool: ...
-    def error(self, tree: Any, number: int, path: Iterable[int] | None = None, count: int = 0) -> None: ...
-    def fill(
-        self,
-        iterator: Iterator[Any],
-        number: int,
-        most: int,
-        deadline: int,
-        book: Book,
-        lock: AbstractContextManager[Any],
-    ) -> tuple[int, bool]: ...
-    def put_out_of(
-        self, box: Any, number: int, deadline: int = 0, path: Iterable[int] | None = None, back: bool = False
-    ) -> None: ...
 
 def allow(keys: list[bytes]) -> None: ...
 

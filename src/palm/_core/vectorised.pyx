@@ -6,9 +6,11 @@ each of them."""
 from cpython.object cimport PyObject
 from libc.stdint cimport uint32_t, uint64_t
 
+from palm._core.batch cimport Batch
+from palm._core.clock cimport now_ns
 from palm._core.cpalm cimport *
 from palm._core.loop cimport Work, is_late, is_to_run
-from palm._core.node cimport FLUSH_NS, Batch, Event, now_ns, path_of
+from palm._core.node cimport FLUSH_NS, Event, path_of
 from palm._core.decode cimport get_value
 from palm._core.encode cimport NOBODY_ELSE, are_rows, put_message, put_rows, put_value
 from palm._core.stack cimport Rows, alike, get_rows, get_stacked, is_let_go
