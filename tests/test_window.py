@@ -159,6 +159,15 @@ def test_what_is_quick_has_more_slots_as_long_as_it_is_small(nbytes, slots):
     assert window.slots == slots
 
 
+def test_a_job_with_generators_has_no_more_slots_than_it_keeps():
+    window = Window(Ledger())
+    window.weigh(64)
+    window.ask((0, ()))
+    for i in range(100):
+        window.ended(1000, i * 0.001)
+    assert window.slots == SLOTS
+
+
 # ----------------------------------------------------------------------------------------------------------- jobs
 
 

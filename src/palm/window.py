@@ -74,6 +74,7 @@ class Window:
     def __init__(self, ledger: Ledger, slots: int | None = None, servers: int = 1) -> None:
         self._ledger, self._fixed, self._pace = ledger, slots, Pace(max(FLOOR, 4 * servers))
         self._footprint = 0.0  # bytes of a message
+        self._fans_out = False  # generators ask: were the window to shrink, they would go on one child at a time
         # A heap: who would make the smallest name next is served first. That is not who has the smallest name: the next
         # child of a generator comes after all that is below its former ones.
         self._asks: list[tuple[int, tuple[int, ...], Name]] = []
@@ -103,6 +104,8 @@ class Window:
 
     def _adapted(self) -> int:
         small = int(SMALL / max(self._footprint, 1.0))
+        if small >= SLOTS and self._fans_out:
+            return SLOTS
         if small >= SLOTS:
             return max(SLOTS, min(self._pace.slots, small))
         return max(small, min(self._pace.slots, SLOTS))
@@ -113,6 +116,7 @@ class Window:
 
     def ask(self, name: Name) -> None:
         """The generator that works on this message would make more children."""
+        self._fans_out = True
         if self._ledger.is_aside(*name):
             self._asking_aside[name] = None
             return
