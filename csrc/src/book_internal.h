@@ -19,11 +19,12 @@ typedef struct palmi_page {
 } palmi_page;
 
 typedef struct palmi_pages {
-    palmi_page **at;  /* by base; only pages with open inputs */
+    palmi_page **at; /* by base; only pages with open inputs */
     uint32_t n, room;
-    uint32_t hot;     /* where the last one was found */
-    uint64_t next;    /* the first number that has not begun */
-    uint64_t open;    /* inputs */
+    palmi_page *spare; /* one that is done: who has one input open at a time needs one each time */
+    uint32_t hot;      /* where the last one was found */
+    uint64_t next;     /* the first number that has not begun */
+    uint64_t open;     /* inputs */
 } palmi_pages;
 
 static inline uint64_t palmi_page_bit(uint64_t number)

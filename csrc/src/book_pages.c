@@ -64,6 +64,16 @@ static palm_err make_room(palmi_pages *pages, uint64_t more)
     return PALM_OK;
 }
 
+static palmi_page *empty_page(palmi_pages *pages)
+{
+    palmi_page *page = pages->spare;
+    if (!page)
+        return calloc(1, sizeof *page);
+    pages->spare = NULL;
+    memset(page, 0, sizeof *page);
+    return page;
+}
+
 /* Empty pages, behind those there are; they count only when pages->n is raised. */
 static palm_err make_pages(palmi_pages *pages, uint64_t base, uint64_t more)
 {
@@ -71,7 +81,7 @@ static palm_err make_pages(palmi_pages *pages, uint64_t base, uint64_t more)
     if (err)
         return err;
     for (uint64_t i = 0; i < more; i++) {
-        palmi_page *page = calloc(1, sizeof *page);
+        palmi_page *page = empty_page(pages);
         if (!page) {
             while (i--)
                 free(pages->at[pages->n + i]);
@@ -141,7 +151,8 @@ palm_err palmi_pages_skip(palmi_pages *pages, uint64_t next)
 
 static void remove_hot(palmi_pages *pages)
 {
-    free(pages->at[pages->hot]);
+    free(pages->spare);
+    pages->spare = pages->at[pages->hot];
     pages->n--;
     memmove(pages->at + pages->hot, pages->at + pages->hot + 1, (pages->n - pages->hot) * sizeof *pages->at);
 }
@@ -254,4 +265,5 @@ void palmi_pages_free(palmi_pages *pages)
     for (uint32_t i = 0; i < pages->n; i++)
         free(pages->at[i]);
     free(pages->at);
+    free(pages->spare);
 }

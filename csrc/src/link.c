@@ -365,10 +365,13 @@ static palm_err send_head(palm_node *node, palmi_link *link, const palm_envelope
     return by_ring ? PALM_OK : send_by_socket(link, e, head, size, more);
 }
 
+enum { FEW_BLOCKS = 4 }; /* whose list is not worth an allocation */
+
 /* By descriptor: the peer reads our memory; each block stays ours too until the peer has taken it (ARENA rule c). */
 static palm_err transmit_blocks(palm_node *node, palmi_link *link, palm_envelope *e, const palm_batch *batch)
 {
-    palm_block *blocks = calloc(batch->lent.n ? batch->lent.n : 1, sizeof *blocks);
+    palm_block few[FEW_BLOCKS] = {0};
+    palm_block *blocks = batch->lent.n <= FEW_BLOCKS ? few : calloc(batch->lent.n, sizeof *blocks);
     if (!blocks)
         return PALM_ENOMEM;
     palm_err err = flight_room(link, batch->lent.n);
@@ -385,7 +388,8 @@ static palm_err transmit_blocks(palm_node *node, palmi_link *link, palm_envelope
             palm_block_hold(lent->arena, lent->index);
             link->flight.at[link->flight.n++] = (palmi_flight){lent->arena, e->seq, lent->index};
         }
-    free(blocks);
+    if (blocks != few)
+        free(blocks);
     return err;
 }
 

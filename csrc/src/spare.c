@@ -4,9 +4,8 @@
 #include <pthread.h>
 
 enum {
-    LEAST = 1 << 13,   /* bytes of body: less is made as quickly as found */
-    LISTS = 1 << 16,   /* bytes of all else, at most */
-    SPARES = 32,       /* 12 MiB at most; a client lets go of some ten at a time */
+    LISTS = 1 << 16, /* bytes of all else, at most */
+    SPARES = 32,     /* 12 MiB at most; a client lets go of some ten at a time */
 };
 
 /* Whoever finds it locked does without, so that it does no harm in a child that was forked meanwhile. */
@@ -34,7 +33,7 @@ palm_batch *palmi_spare_take(void)
 
 bool palmi_spare_keep(palm_batch *empty)
 {
-    if (empty->body_room < LEAST || empty->body_room > PALMI_SPARE_ROOM || lists(empty) > LISTS)
+    if (empty->body_room > PALMI_SPARE_ROOM || lists(empty) > LISTS)
         return false;
     if (pthread_mutex_trylock(&lock))
         return false;

@@ -10,7 +10,7 @@ enum { PALMI_SPARE_ROOM = 5 << 16 }; /* bytes of body, at most: of a full envelo
 
 /* An empty one, or NULL. */
 palm_batch *palmi_spare_take(void);
-/* False: it is not kept, being too small, too large, or one too many. */
+/* False: it is not kept, being too large, or one too many. */
 bool palmi_spare_keep(palm_batch *empty);
 
 #endif
