@@ -59,7 +59,7 @@ uint8_t *palmi_ring_begin(palmi_out *out, uint64_t size)
     uint64_t needed = room_for(size), left = PALMI_RING_BYTES - out->head % PALMI_RING_BYTES;
     if (size > PALMI_RING_MOST)
         return NULL;
-    bool is_far = PALMI_RING_BYTES - left > PALMI_RING_FRONT && needed + left <= PALMI_RING_BYTES;
+    bool is_far = PALMI_RING_BYTES - left > PALMI_RING_FRONT && needed <= PALMI_RING_LITTLE;
     bool skip = needed > left || (is_far && is_empty(out));
     if (!has_room(out, needed + (skip ? left : 0)))
         return NULL;

@@ -15,6 +15,7 @@ enum {
     PALMI_RING_MOST = 448 << 10,   /* of an envelope; larger ones take the socket */
     PALMI_RING_FRONT = 64 << 10,  /* beyond it, an empty ring begins anew at the front, where memory is warm; until that has been
                                    * read, there is as much room as has been left behind */
+    PALMI_RING_LITTLE = 4 << 10,  /* of an envelope that is not one of a stream: with that room those behind it would not do */
     PALMI_RINGS = 512,            /* that a node reads from: the words in which they are marked are one cache line */
     PALMI_RING_WORDS = PALMI_RINGS / 64,
 };

@@ -101,14 +101,46 @@ static void test_too_large(void)
     pair_free(&p);
 }
 
-/* What goes to and fro stays in the first few KiB, so that no more memory gets warm. */
+static void put_sized(pair *p, uint64_t size, uint64_t n)
+{
+    uint8_t *at = palmi_ring_begin(&p->out, size);
+    CHECK(at);
+    memset(at, 0, size);
+    palmi_ring_end(&p->out, size, n);
+}
+
+static void take(pair *p)
+{
+    palmi_letter letter;
+    CHECK_OK(palmi_ring_peek(&p->in, &letter));
+    palmi_ring_take(&p->in, &letter);
+}
+
+/* What is little and goes to and fro stays in the first few KiB, so that no more memory gets warm. */
 static void test_the_front(void)
 {
+    enum { LITTLE = PALMI_RING_LITTLE / 2 };
     pair p = pair_new();
-    for (uint64_t n = 0; n < 2000; n++) {
-        CHECK(put(&p, n));
-        CHECK(p.out.head % PALMI_RING_BYTES <= PALMI_RING_FRONT + 2 * (PALMI_RING_MOST + 32));
-        CHECK(get(&p, n));
+    for (uint64_t n = 0; n < 4 * PALMI_RING_BYTES / LITTLE; n++) {
+        put_sized(&p, LITTLE, n);
+        CHECK((p.out.head - 1) % PALMI_RING_BYTES < PALMI_RING_FRONT + 2 * LITTLE);
+        take(&p);
+    }
+    pair_free(&p);
+}
+
+/* A stream has the whole ring, wherever in it the reader has caught up: its envelopes need not wait for their reader. */
+static void test_a_stream_has_all_the_room(void)
+{
+    enum { SIZE = 64 << 10, ALL = PALMI_RING_BYTES / SIZE - 2 };
+    pair p = pair_new();
+    for (uint64_t n = 0, i; n < 50 * ALL; n += ALL + 1) {
+        put_sized(&p, SIZE, n);
+        take(&p); /* now it is empty, and somewhere in the middle */
+        for (i = 1; i <= ALL; i++)
+            put_sized(&p, SIZE, n + i);
+        while (i-- > 1)
+            take(&p);
     }
     pair_free(&p);
 }
@@ -250,6 +282,7 @@ int main(void)
     test_in_order();
     test_too_large();
     test_the_front();
+    test_a_stream_has_all_the_room();
     test_lies();
     test_lies_at_the_end();
     test_lies_to_the_sender();
