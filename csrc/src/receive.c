@@ -277,7 +277,7 @@ static bool give(palm_node *node, palm_event *event, bool by_socket)
     if (err)
         return reject(node, "dropped", err);
     count_received(node, &event->envelope);
-    node->door.spin.lone = event->envelope.n_records <= 1;
+    node->door.spin.lone = !by_socket && event->envelope.n_records <= 1;
     event->kind = PALM_EVENT_MESSAGE;
     return true;
 }
@@ -368,6 +368,7 @@ static palm_err receive_by_ring(palm_node *node, palm_event *event, bool is_dry,
         return err;
     node->ring_was_last = true;
     *given = letter.bytes ? decode_letter(node, &letter, sender, event) : give(node, event, false);
+    node->door.spin.lone &= letter.bytes != NULL; /* else it came by the socket, of which no bell tells */
     return PALM_OK;
 }
 

@@ -1,7 +1,9 @@
 /* SPDX-License-Identifier: BSD-3-Clause
- * When it spins: if the last wait was short, so a peer answers at once, and if no more threads want to run on this host than
- * there are cores for this process, as the kernel counts them. A count of our own, in a page that all share, would be
- * wrong after each death, and would not know of others' processes. */
+ * When it waits awake: if the last wait was short, so a peer answers at once. If no more threads want to run on this host than
+ * this process has cores, as the kernel counts them, it spins. If some more do, it lets all others have its core between any
+ * two looks, as long as they have it for moments only: those who wait for each other, and the one at work. Whoever has it for
+ * longer computes: then it sleeps, and does not try again soon. (A count of our own, in a page that all share, would be wrong
+ * after each death, and would not know of others' processes.) */
 #include "spin.h"
 
 #include <fcntl.h>
@@ -12,12 +14,19 @@
 #include <unistd.h>
 
 enum {
-    SPIN_NS = 50000,        /* what a sleep costs: to spin for as long at most doubles what a wait costs at worst */
-    SHORT_NS = 2 * SPIN_NS, /* a sleep of so long would have been that of a spin: half of it was falling asleep and waking */
-    GLANCES = 64,           /* at the bell between two looks at the clock, which let others run: some 3 us */
-    LAPS = 4,               /* of glances for each look at the load, which takes 2 us; the first one after half of them */
-    PASSES = 32,            /* waits after one in which it has spun in vain: what that costs is little among so many */
+    SPIN_NS = 150000,   /* the time in which a message passes through some processes that share two cores */
+    SHORT_NS = 250000,  /* a sleep of so long would have been that of a spin: some 50 us was falling asleep and waking */
+    GLANCES = 256,      /* at the bell between two moments in which others may run: some 12 us, in which most answers come */
+    FEW = 16,           /* where others want our core */
+    LOOK_EVERY = 256,   /* glances between two looks at the load, which takes 2 us; half of them before the first one */
+    THREADS_A_CORE = 3, /* that want to run: with more, who is at work waits too long for those that let it */
+    TURN_NS = 500000,   /* who has our core for longer computes: a time slice is some ms, a message takes microseconds */
+    PASSES = 4,         /* waits after one in which it has spun in vain */
+    HITS = 256,         /* waits that have paid for a time slice: each saves some 10 us */
+    MAX_DOUBLED = 10,   /* times that these are doubled where somebody computes: so a time slice is lost once in 4096 waits */
 };
+
+typedef enum load { FREE, SHARED, CROWDED } load;
 
 static uint64_t now_ns(void)
 {
@@ -48,19 +57,21 @@ void palmi_spin_close(palmi_spin *spin)
 }
 
 /* "0.20 0.18 0.12 RUNNING/ALL LAST", of which RUNNING has us in it. */
-static bool is_core_free(const palmi_spin *spin)
+static load look_at_load(const palmi_spin *spin)
 {
     char text[64];
     cpu_set_t mine;
     ssize_t got = pread(spin->load, text, sizeof text - 1, 0);
-    if (got <= 0)
-        return false;
+    if (got <= 0 || sched_getaffinity(0, sizeof mine, &mine))
+        return CROWDED;
     text[got] = '\0';
     const char *slash = strchr(text, '/');
     while (slash && slash > text && slash[-1] >= '0' && slash[-1] <= '9')
         slash--;
-    long running = slash ? strtol(slash, NULL, 10) : 0;
-    return running > 0 && !sched_getaffinity(0, sizeof mine, &mine) && running <= CPU_COUNT(&mine);
+    long running = slash ? strtol(slash, NULL, 10) : 0, cores = CPU_COUNT(&mine);
+    if (running <= 0)
+        return CROWDED;
+    return running <= cores ? FREE : running <= THREADS_A_CORE * cores ? SHARED : CROWDED;
 }
 
 static bool is_marked(const palmi_bell *bell)
@@ -71,13 +82,46 @@ static bool is_marked(const palmi_bell *bell)
     return any;
 }
 
-static bool glance(const palmi_bell *bell, const atomic_bool *woken)
+static bool glance(const palmi_bell *bell, const atomic_bool *woken, int n)
 {
-    for (int i = 0; i < GLANCES; i++) {
+    for (int i = 0; i < n; i++) {
         if (is_marked(bell) || atomic_load_explicit(woken, memory_order_relaxed))
             return true;
         pause_cpu();
     }
+    return false;
+}
+
+/* How long others have had our core. */
+static uint64_t give_way(void)
+{
+    uint64_t began = now_ns();
+    sched_yield();
+    return now_ns() - began;
+}
+
+static bool spin_until(palmi_spin *spin, const palmi_bell *bell, const atomic_bool *woken, uint64_t end)
+{
+    int n = spin->shares ? FEW : GLANCES, since_look = LOOK_EVERY / 2;
+    load load = FREE;
+    do {
+        spin->shares = load == SHARED;
+        if (glance(bell, woken, n))
+            return true;
+        since_look += n;
+        if (since_look >= LOOK_EVERY) {
+            since_look = 0;
+            load = look_at_load(spin);
+        }
+        if (load == CROWDED)
+            return false;
+        if (load == SHARED)
+            n = FEW;
+        spin->hogged = give_way() > TURN_NS;
+        spin->shares = true;
+        if (glance(bell, woken, 1))
+            return true;
+    } while (!spin->hogged && now_ns() < end);
     return false;
 }
 
@@ -89,17 +133,18 @@ bool palmi_spin_wait(palmi_spin *spin, const palmi_bell *bell, const atomic_bool
         spin->passes--;
         return false;
     }
-    uint64_t end = now_ns() + SPIN_NS;
-    int lap = 0;
-    do {
-        if (lap++ % LAPS == LAPS / 2 && !is_core_free(spin)) /* most answers come before it pays to ask */
-            break;
-        if (glance(bell, woken))
-            return true;
-        sched_yield(); /* whoever is to answer may wait for this very core */
-    } while (now_ns() < end);
-    spin->passes = PASSES;
-    return false;
+    spin->hogged = false;
+    bool seen = spin_until(spin, bell, woken, now_ns() + SPIN_NS);
+    if (spin->hogged) {
+        spin->hits = 0;
+        spin->doubled += spin->doubled < MAX_DOUBLED;
+        spin->passes = (uint32_t)PASSES << spin->doubled;
+    } else if (!seen) {
+        spin->passes = PASSES;
+    } else if (++spin->hits >= HITS) {
+        spin->doubled = 0;
+    }
+    return seen;
 }
 
 void palmi_spin_slept(palmi_spin *spin, uint64_t slept_ns)

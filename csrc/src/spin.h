@@ -10,6 +10,10 @@ typedef struct palmi_spin { /* a node's; who receives alone uses it */
     int load;               /* /proc/loadavg; -1: it does not spin */
     bool pays;              /* the last wait was short enough */
     bool lone;              /* what came last was a message alone */
+    bool shares;            /* others want our core: who answered last had waited for it, or the load says so */
+    bool hogged;            /* when it let others have our core last, somebody computed */
+    uint8_t doubled;        /* how often that has been so, without many waits between that paid */
+    uint16_t hits;          /* waits that have paid since then */
     uint32_t passes;        /* so many waits before it tries again */
 } palmi_spin;
 

@@ -1,10 +1,11 @@
 /* SPDX-License-Identifier: BSD-3-Clause
- * Waiting awake: what is marked meanwhile is seen, nothing is waited for where that does not pay or no core is free, and a wait
- * in vain is not repeated at once. */
+ * Waiting awake: what is marked meanwhile is seen, nothing is waited for where that does not pay or too many want to run, a wait
+ * in vain is not repeated at once, and one beside somebody who computes for longer and longer not. */
 #include "../src/spin.h"
 #include "check.h"
 
 #include <pthread.h>
+#include <sched.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -125,6 +126,44 @@ static void test_in_vain_is_not_repeated_at_once(void)
     }
 }
 
+static atomic_bool computes;
+
+static void *compute(void *arg)
+{
+    (void)arg;
+    while (atomic_load_explicit(&computes, memory_order_relaxed))
+        continue;
+    return NULL;
+}
+
+/* Who has our core for a whole time slice is not let have it for nothing again and again. */
+static void test_who_computes_is_left_alone(void)
+{
+    cpu_set_t all, one;
+    pthread_t other;
+    CHECK(!sched_getaffinity(0, sizeof all, &all));
+    CPU_ZERO(&one);
+    for (int i = 0; i < CPU_SETSIZE && !CPU_COUNT(&one); i++)
+        if (CPU_ISSET(i, &all))
+            CPU_SET(i, &one);
+    CHECK(!sched_setaffinity(0, sizeof one, &one)); /* of this thread, and of those it starts */
+    atomic_store(&computes, true);
+    CHECK(!pthread_create(&other, NULL, compute, NULL));
+    palmi_spin spin = with_load("0.00 0.00 0.00 2/100 1\n");
+    palmi_spin_slept(&spin, SHORT_NS);
+    int first = 0, passed = 0;
+    for (int i = 0; i < 1000 && passed < 2 * first + 1; i++) {
+        wait_in_vain(&spin);
+        passed = passes(&spin);
+        first = first ? first : passed;
+    }
+    CHECK(passed > 2 * first);
+    atomic_store(&computes, false);
+    CHECK(!pthread_join(other, NULL));
+    CHECK(!sched_setaffinity(0, sizeof all, &all));
+    palmi_spin_close(&spin);
+}
+
 static void test_the_real_load(void)
 {
     palmi_spin spin;
@@ -143,6 +182,7 @@ int main(void)
     test_long_waits_are_slept();
     test_streams_are_slept_for();
     test_in_vain_is_not_repeated_at_once();
+    test_who_computes_is_left_alone();
     test_the_real_load();
     return 0;
 }
