@@ -178,7 +178,7 @@ class Fragile(palm.Server):
     @palm.function(batch=True)
     def until_cancelled(self, x):
         self.note(x)
-        seen, given_up = 0, self._host._assignment.job.given_up
+        seen, given_up = 0, self._host.place.assignment.job.given_up
         while (x < 0).any() and not (is_over := self.cancelled and len(given_up) == seen):
             if len(given_up) > seen:
                 seen = len(given_up)

@@ -56,7 +56,7 @@ class A(palm.Server):
     @palm.function
     def is_as_written(self):
         """Nothing is between the loop and this function."""
-        return self._host._assignment.function == self.is_as_written
+        return self._host.place.assignment.function == self.is_as_written
 
 
 class B(palm.Server):

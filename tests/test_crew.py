@@ -8,7 +8,7 @@ import random
 
 import pytest
 
-from palm.assignment import Tally
+from palm._core.lane import Tally
 from palm.crew import MOST, Crew, Load, Worker
 
 HANDOVER = 100e-6  # seconds from when a worker has done something until it has more

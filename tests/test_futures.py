@@ -9,7 +9,6 @@ import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from types import SimpleNamespace
 
 import pytest
 from conftest import eventually
@@ -113,15 +112,22 @@ def test_futures_that_are_cancelled_at_any_moment(client):
 # ---------------------------------------------------------------------------------------------------------- waiting
 
 
+class Impatient:
+    """A connection whose longest waits end after 10 ms."""
+
+    def __init__(self, connection: object) -> None:
+        self._connection = connection
+
+    def __getattr__(self, name: str) -> object:
+        return getattr(self._connection, name)
+
+    def wait(self, condition: object, timeout: float | None = None) -> bool:
+        return self._connection.wait(condition, 0.01 if timeout is None or timeout > 60 else timeout)
+
+
 def test_futures_are_waited_for_however_long(client, monkeypatch, tmp_path):
     """A wait that ends, as one of an hour does some time, is not the end of waiting."""
-    wait = client._connection.wait
-    monkeypatch.setattr(
-        client._connection,
-        "wait",
-        lambda condition, timeout=None: wait(condition, 0.01 if timeout is None or timeout > 60 else timeout),
-        raising=False,
-    )
+    monkeypatch.setattr(client._background, "_connection", Impatient(client._connection))
     there = tmp_path / "there"
     future = client.submit("busy.until", str(there))
     eventually(Path(f"{there}.running").exists)
@@ -283,7 +289,7 @@ def test_a_call_whose_server_is_lost_while_it_is_made_is_made_again(client, monk
             with calls.connection.changed:
                 calls._retire()
 
-    monkeypatch.setattr("palm.calls.core", SimpleNamespace(**vars(core) | {"Batch": Batch}))
+    monkeypatch.setattr("palm.calls.Batch", Batch)
     future = palm.futures.CallFuture(client)
     with pytest.raises(palm.calls.Retired):
         calls.send((1,), future, None)

@@ -10,6 +10,7 @@ import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -657,7 +658,9 @@ def test_what_receiving_raises_ends_the_job_it_belongs_to(client):
         list(job)
     works = [w for w in client._connection.works.values() if isinstance(w, Calls)]
     [calls] = [w for w in works if w.route.steps[0].server != REGISTRY]
-    calls.receive = receive
+    broken = SimpleNamespace(receive=receive, broken=calls.broken, key=calls.key)
+    incoming = client._connection._incoming
+    incoming.update({place: broken for place, work in incoming.items() if work is calls})
     with pytest.raises(palm.PalmError, match="on purpose"):
         client.call("work.same", 1)
     assert client.call("work.same", 1) == 1, "by other calls"

@@ -126,6 +126,13 @@ def test_a_window_that_is_asked_for_stays(slots):
         assert window.slots == slots
 
 
+@pytest.mark.parametrize(("slots", "enough"), [(1, 1), (16, 1), (64, 1), (128, 2), (4096, 64)])
+def test_inputs_that_had_to_wait_go_together_where_many_are_under_way(slots, enough):
+    window = Window(Ledger(), slots)
+    assert not window.has_room(-1)
+    assert window.has_room(enough) and not window.has_room(enough - 1)
+
+
 def test_bytes_are_bounded_whatever_the_rate():
     for slots in (None, SLOTS):
         window = Window(Ledger(), slots)

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from palm._core import loop
 from palm._core import node as core
+from palm._core.lane import Tally
 from palm.errors import Crashed, PalmError, PayloadError
 from palm.pace import Pace
 from palm.step import Step
@@ -62,28 +63,6 @@ class JobHere:
     given_up: set[int] = field(default_factory=set)  # inputs that may still be in the backlog
     downstream: set[int] = field(default_factory=set)  # links on which this job was handed on
     asked: set[int] = field(default_factory=set)  # of a leader: links to workers that give their results back
-
-
-@dataclass
-class Tally:
-    """What a worker has done."""
-
-    done: int = 0
-    busy: int = 0  # ns
-    _counted: int = 0  # of the envelope at work
-    _since: int = 0
-
-    def begin(self, now: int) -> None:
-        """An envelope, at `now` ns."""
-        self._counted, self._since = 0, now
-
-    def end(self, n: int, now: int) -> bool:
-        """`n` of its messages are done; False: that has been said."""
-        if n == self._counted:
-            return False
-        self.done, self.busy = self.done + n - self._counted, self.busy + now - self._since
-        self._counted, self._since = n, now
-        return True
 
 
 @dataclass

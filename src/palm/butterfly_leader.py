@@ -84,7 +84,8 @@ class ButterflyLeader(Leader):
         """So many of these messages, the first in the line."""
         a = w.assignment
         outlet, load = self._to_worker(a, worker)
-        self._event, self._assignment, first = w.event, a, w.first
+        first = w.first
+        self.place.begin(w.event, a)
         try:
             end = loop.forward(w.event, first, most, outlet.batch, self, a.refused, a.job.given_up)
             load.sent += len(outlet.batch)
@@ -93,7 +94,7 @@ class ButterflyLeader(Leader):
             self._outlets.flush(outlet)
             self._outlets.flush(a.job.report)
         finally:
-            self._event = self._assignment = None
+            self.place.end()
         if a.tells:  # the sender has no more under way than it is told of
             a.begun += end - first
             self._outlets.tell_begun(w.event.link, w.event.handle, a.begun)

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import contextlib
+import operator
 import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
@@ -11,8 +12,8 @@ from typing import TYPE_CHECKING, Any
 from palm._core import node as core
 from palm._core.book import CONTRADICTION, NEW
 from palm._core.decode import NOTHING, BlockLost
-from palm._core.node import ASIDE, ASK, CLOSE, DROP, ERROR, LOST
-from palm.connection import Connection
+from palm._core.node import ASIDE, ASK, CLOSE, DROP, ERROR, LOST, Batch
+from palm.connection import Answer, Connection
 from palm.delivery import Delivery, Path
 from palm.errors import Disconnected, PalmError, RemoteError, Timeout
 from palm.remote import Route, contradiction, error_of
@@ -27,17 +28,6 @@ GRANT_OF_A_CALL = 4096  # children granted at a time: the caller wants a list of
 
 class Retired(Exception):
     """These calls have lost their server: make others."""
-
-
-class Answer:
-    """What a thread waits for that has nothing else to do: a future costs more than all the rest of a call."""
-
-    __slots__ = ("done", "error", "value")
-
-    def __init__(self) -> None:
-        self.done = False
-        self.value: Any = None
-        self.error: BaseException | None = None
 
 
 class Calls:
@@ -67,33 +57,43 @@ class Calls:
     def send(self, values: tuple[Any, ...], future: CallFuture | Answer, timeout: float | None) -> int:
         """One call; no value: an empty message, several: a tuple. After `timeout` seconds it is not begun any more.
         Returns its number, to give it up; Retired if others have to be made."""
-        batch = core.Batch()
+        batch = Batch()
         deadline = 0 if timeout is None else time.time_ns() + int(timeout * 1e9)
         delivery = self.delivery
         self.connection.check()  # before any lock: in a forked child they may be locked for ever
-        with delivery.lock:
+        delivery.lock.acquire()
+        try:
             number = delivery.sent
             batch.put(NOTHING if not values else values[0] if len(values) == 1 else values, number, None, deadline)
-            with self.connection.changed:
-                if self.retired:  # with the lock: once it is among them, a loss has it repeated
-                    raise Retired
-                self.futures[number] = future
-                if deadline:
-                    self._deadlines[number] = deadline
-                self.connection.awaited += type(future) is not Answer
+            self._expect(number, future, deadline)
             try:
                 delivery.send(batch)
             except BaseException:
                 self.give_up(number)
                 raise
+        finally:
+            delivery.lock.release()
         return number
+
+    def _expect(self, number: int, future: CallFuture | Answer, deadline: int) -> None:
+        self.connection.changed.acquire()
+        try:
+            if self.retired:  # with the lock: once it is among them, a loss has it repeated
+                raise Retired
+            self.futures[number] = future
+            if deadline:
+                self._deadlines[number] = deadline
+            if type(future) is not Answer:
+                self.connection.awaited += 1
+        finally:
+            self.connection.changed.release()
 
     def wait(self, values: tuple[Any, ...], timeout: float | None) -> Any:
         """One call, and what it returns or raises; Timeout after `timeout` seconds."""
         answer = Answer()
         number = self.send(values, answer, timeout)
         try:
-            self.connection.wait(lambda: answer.done, timeout)
+            self.connection.wait_for(answer, timeout)
         except BaseException:  # of a signal handler
             self.cancel(number)
             raise
@@ -124,7 +124,8 @@ class Calls:
     def _out(self, number: int) -> CallFuture | Answer | None:
         future = self.futures.pop(number, None)
         self._deadlines.pop(number, None)
-        self.connection.awaited -= future is not None and type(future) is not Answer
+        if future is not None and type(future) is not Answer:
+            self.connection.awaited -= 1
         return future
 
     def timed_out(self, timeout: float | None) -> Timeout:
@@ -162,7 +163,7 @@ class Calls:
                 self.delivery.grant(number, path, GRANT_OF_A_CALL)
         elif form == ERROR:
             self._failed(number, error_of(value, number))
-        elif isinstance(value, BlockLost):
+        elif type(value) is BlockLost:
             self._lost(number, path, self.delivery.epoch, str(value))
         elif form == CLOSE:
             self._fanned.add(number)
@@ -171,6 +172,9 @@ class Calls:
                 self._failed(number, contradiction(number, self.route))
         else:
             verdict = self.book.settle(number, path)
+            if not path and verdict & (NEW | CONTRADICTION) == NEW:  # there is no more to come
+                self._finish(number, None if form == DROP else value, None)
+                return
             if verdict & NEW and form != DROP:
                 self._results.setdefault(number, []).append((path, value))
             if verdict & CONTRADICTION:
@@ -187,14 +191,17 @@ class Calls:
         self.resolve(number, error)
 
     def resolve(self, number: int, error: BaseException | None) -> None:
+        self._finish(number, self._value(number), error)
+
+    def _finish(self, number: int, value: Any, error: BaseException | None) -> None:
         self.delivery.done(number)
         if error is None and self._deadlines and time.time_ns() >= self._deadlines.get(number, NEVER):
             # a function that looks at `cancelled` has given up: this is no result
             error = RemoteError("its time is over", number=number, type="Timeout")
         future = self._out(number)
-        value = self._value(number)
         if isinstance(future, Answer):
-            future.value, future.error, future.done = value, error, True
+            answer = future
+            answer.value, answer.error, answer.done = value, error, True
         elif future is not None:
             self.connection.settled.append((future, value, error))
 
@@ -203,7 +210,7 @@ class Calls:
         results = self._results.pop(number, [])
         if number in self._fanned:
             self._fanned.discard(number)
-            return [value for _, value in sorted(results, key=lambda r: r[0])]
+            return [value for _, value in sorted(results, key=operator.itemgetter(0))]
         return results[0][1] if results else None
 
     def broken(self, error: BaseException) -> None:

@@ -21,15 +21,14 @@ import logging
 import os
 import sys
 import threading
-import time
 from collections.abc import Callable, Iterable
 from typing import Any, Protocol
 
 from palm import addresses, ways
 from palm._core import node as core
 from palm._core.decode import BlockLost
-from palm._core.lock import Condition, check_signals
-from palm._core.node import DATA, FORGET, GONE, LOST, MESSAGE, OPEN, READY
+from palm._core.lock import Condition, check_signals, monotonic
+from palm._core.node import FORGET, GONE, LOST, MESSAGE, OPEN, READY
 from palm.errors import Disconnected
 
 log = logging.getLogger("palm")
@@ -102,6 +101,15 @@ def _first_of(calls: collections.deque[Callable[[], None]]) -> Callable[[], None
         return None
 
 
+class Answer:
+    """What a thread waits for that has nothing else to do: a future costs more than all the rest of a call."""
+
+    def __init__(self) -> None:
+        self.done = False
+        self.value: Any = None
+        self.error: BaseException | None = None
+
+
 class Connection:
     def __init__(self, endpoint: str, name: str) -> None:
         self.node = ways.open_node(endpoint, name)
@@ -162,19 +170,18 @@ class Connection:
         self.send(link, OPEN, handle, hop, batch)
 
     def send(self, link: int, says: int, handle: int, hop: int, batch: core.Batch) -> bool:
-        sent = self.send_kept(link, says, handle, hop, batch)
+        stands = self.send_kept(link, says, handle, hop, batch)
         batch.clear()
-        return sent
+        return stands
 
     def send_kept(self, link: int, says: int, handle: int, hop: int, batch: core.Batch) -> bool:
         """The batch stays as it is, to be sent again."""
         self.check()
         try:
-            sent: bool = self.node.send_kept(link, says, handle, hop, batch)
+            return self.node.send_kept(link, says, handle, hop, batch)
         except ValueError:
             self.check()  # it has been closed meanwhile
             raise
-        return sent
 
     def say(self, link: int, says: int, handle: int) -> None:
         """An envelope without records."""
@@ -186,21 +193,32 @@ class Connection:
     def wait(self, condition: Callable[[], bool], timeout: float | None = None) -> bool:
         """Receive until `condition`, which is called with the lock; False: `timeout` seconds have passed. Signal
         handlers run in between, and may use the connection."""
-        end = None if timeout is None else time.monotonic() + timeout
+        return self._receive_until(condition, None, timeout)
+
+    def wait_for(self, answer: Answer, timeout: float | None) -> bool:
+        """As `wait`, until this answer has come."""
+        return self._receive_until(None, answer, timeout)
+
+    def _receive_until(self, condition: Any, answer: Any, timeout: float | None) -> bool:
+        """One of the two."""
+        end = None if timeout is None else monotonic() + timeout
         self._ask_idle()
         try:
             while True:
-                with self.changed:
-                    if condition():
+                self.changed.acquire()
+                try:
+                    if condition() if answer is None else answer.done:
                         return True
                     self.check()
-                    left = LONG if end is None else end - time.monotonic()
+                    left = LONG if end is None else end - monotonic()
                     if left <= 0:
                         return False
                     if self._pumping:
                         self._wait(left)
                     else:
                         self._pump(left)
+                finally:
+                    self.changed.release()
                 check_signals()
                 self.call_later()
         finally:
@@ -221,9 +239,10 @@ class Connection:
 
     def _ask_idle(self) -> None:
         """Not each time that somebody waits: what a call costs must not grow with what else is open."""
-        now = time.monotonic()
+        now = monotonic()
         if now < self._ask_at:
-            self._patience = min(self._patience, ASK_MOST)
+            if self._patience > ASK_MOST:
+                self._patience = ASK_MOST
             return
         works = list(self.works.values())
         self._ask_at = now + min(ASK_MOST, ASK_EACH * len(works))
@@ -247,7 +266,7 @@ class Connection:
         try:
             self.changed.release()
             try:
-                event = self.node.next(min(timeout, self._patience), handlers=False)
+                event = self.node.next(timeout if timeout < self._patience else self._patience, handlers=False)
                 if event is None:
                     self._ask_idle()
             finally:
@@ -273,7 +292,9 @@ class Connection:
             raise raised
 
     def _dispatch(self, event: core.Event) -> None:
-        if event.kind == MESSAGE:
+        if event.is_data():
+            self._data(event)
+        elif event.kind == MESSAGE:
             self._message(event)
         elif event.kind == READY:
             self._ready.add(event.link)
@@ -286,32 +307,36 @@ class Connection:
             for work in list(self.works.values()):
                 work.lost(event.link, event.reason)
 
-    def _message(self, event: core.Event) -> None:
-        key = (event.link, event.handle)
-        if event.says == DATA:
-            work = self._incoming.get(key)
-            if work is not None:
-                self._receive(work, event)
-            elif not event.handle and len(event) and event.form(0) == LOST:
-                for other in list(self.works.values()):
-                    other.missed(event.link)
-        elif event.says == OPEN:
-            try:
-                meaning = event.value(0)
-                work = self.works.get(meaning["job"])
-            except (BlockLost, LookupError, TypeError, ValueError) as e:
-                why = str(e)
-                self.later.append(lambda: log.warning("an OPEN that cannot be read: %s", why))
-                return
-            if work is not None:
-                self._shut(key)
-                self._incoming[key] = work
-                self._opened.setdefault(work.key, set()).add(key)
-            else:
-                self.later.append(functools.partial(self._forget, event.link, meaning["job"]))
-        elif event.says == FORGET:
-            self._shut(key)
+    def _data(self, event: core.Event) -> None:
+        work = self._incoming.get(event.origin())
+        if work is not None:
+            self._receive(work, event)
+        elif not event.handle and len(event) and event.form(0) == LOST:
+            for other in list(self.works.values()):
+                other.missed(event.link)
         event.done()
+
+    def _message(self, event: core.Event) -> None:
+        if event.says == OPEN:
+            self._open(event)
+        elif event.says == FORGET:
+            self._shut(event.origin())
+        event.done()
+
+    def _open(self, event: core.Event) -> None:
+        try:
+            meaning = event.value(0)
+            work = self.works.get(meaning["job"])
+        except (BlockLost, LookupError, TypeError, ValueError) as e:
+            self.later.append(functools.partial(log.warning, "an OPEN that cannot be read: %s", str(e)))
+            return
+        place = event.origin()
+        if work is not None:
+            self._shut(place)
+            self._incoming[place] = work
+            self._opened.setdefault(work.key, set()).add(place)
+        else:
+            self.later.append(functools.partial(self._forget, event.link, meaning["job"]))
 
     def _shut(self, place: tuple[int, int]) -> None:
         work = self._incoming.pop(place, None)

@@ -108,12 +108,15 @@ class Delivery:
         when the server is back."""
         self.connection.check()
         n = len(batch)
-        with self.connection.changed:
+        self.connection.changed.acquire()
+        try:
             self.ledger.begin(self.sent, n)
             if TRACKED:
                 self._kept[self.sent] = self.sent + n, batch
                 self._kept_bytes += batch.nbytes
             self.sent += n
+        finally:
+            self.connection.changed.release()
         self.connection.send_kept(self.route.link, DATA, self._handle, 0, batch)
 
     def skip(self, n: int) -> None:

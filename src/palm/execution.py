@@ -39,6 +39,7 @@ if TYPE_CHECKING:
     from palm.membership import Membership
 
 log = logging.getLogger("palm")
+LONG = 0.001  # seconds of work, after which it is looked whether what waits is still wanted
 COMPLAINS_EVERY = 10.0  # seconds between two lines about what peers or functions do wrong
 
 
@@ -88,9 +89,6 @@ class Execution:
         self._generators = Generators(self.node, self._outlets, self._outcomes, self._branches, self._call)
         self._retries = Retries()
         self._kept: core.Event | None = None  # for a retry: the event at work, or one below it
-        self._event: core.Event | None = None
-        self._assignment: Assignment | None = None
-        self._message_cache: tuple[int, Message] | None = None
         self.place = loop.Place()
         self.members: Sequence[int] = ()  # of the batch function that runs
         self._reporting = False  # a leader is told how far the envelope at work has got
@@ -99,23 +97,34 @@ class Execution:
         server._host = self
         server.name = post.name
 
-    def _look(self) -> None:
+    def look(self) -> None:
         """At what has come while a batch is worked on, which may end that."""
         raise NotImplementedError
 
     def _work(self, event: core.Event, a: Assignment, first: int, end: int) -> None:
         """The records `first` to `end` - 1."""
-        self._event, self._assignment = event, a
+        self.place.begin(event, a)
+        began = time.monotonic()
         try:
             if a.refusal is not None:
                 for i in range(first, end):
                     self._outcomes.failed(a, (event.number(i), event.path(i)), a.refusal)
             else:
                 self._run(event, a, first, end)
-            self._outlets.flush_all(a)
+            self._send_off(event, a, end)
         finally:
-            self._event = self._assignment = self._message_cache = None
-            self.place.at = -1
+            self.place.end()
+        if time.monotonic() - began > LONG:
+            self.look()
+
+    def _send_off(self, event: core.Event, a: Assignment, end: int) -> None:
+        """What has become of the records before that one. The leader of this worker hears of it first, since the way
+        there and back is the longer one; but not where results go to it, by which it learns what has failed."""
+        if self._reporting and not a.asks:
+            self._report_done(event, a, end)
+        self._outlets.flush_all(a)
+        if self._reporting:
+            self._report_done(event, a, end)
 
     @property
     def at(self) -> int:
@@ -150,8 +159,8 @@ class Execution:
 
     def spread(self, function: Callable[..., Any], parameters: int, value: Any) -> Any:
         """Calls a function that does not have exactly one parameter, or with an empty message."""
-        assert self._assignment is not None and self._assignment.signature is not None
-        return function(*self._assignment.signature.spread(self.name, value))
+        assert self.place.assignment is not None and self.place.assignment.signature is not None
+        return function(*self.place.assignment.signature.spread(self.name, value))
 
     def _call(self, a: Assignment, value: Any) -> Any:
         assert a.function is not None and a.signature is not None
@@ -159,18 +168,18 @@ class Execution:
 
     def flush(self) -> bool:
         """Sends what is there; False: the rest of the batch is not wanted any more."""
-        a = self._assignment
-        assert a is not None and self._event is not None
-        if self._reporting and self.at >= 0:  # first of all: the way there and back is the longer one
-            self._report_done(self._event, a, self.at + 1)
+        a = self.place.assignment
+        assert a is not None and self.place.event is not None
+        if self._reporting and not a.asks and self.at >= 0:
+            self._report_done(self.place.event, a, self.at + 1)
         self._outlets.flush_all(a)
-        self._look()
+        self.look()
         return not a.stale
 
     def _report_done(self, event: core.Event, a: Assignment, end: int) -> None:
-        """To the leader of this worker: what comes before that record."""
+        """To the leader of this worker, unless that has been said: what comes before that record."""
         if a.tally.end(end, time.monotonic_ns()):
-            self._outlets.report_done(event.link, a, event.handle)
+            a.tally.tell(self.node, event.link, event.handle)
 
     # ---------------------------------------------------------------------- what `run` leaves to us, about record i
 
@@ -188,9 +197,9 @@ class Execution:
             self._outcomes.lost(a.job, name)
         elif a.signature is not None and a.tries_again(name, error):
             tried = a.tried[name]
-            assert self._event is not None
-            self._kept = self._event
-            self._retries.add(time.monotonic() + pause(tried), Retry(self._event, i, a))
+            assert self.place.event is not None
+            self._kept = self.place.event
+            self._retries.add(time.monotonic() + pause(tried), Retry(self.place.event, i, a))
             self._complain(f"{a.steps[0][1]}, input {name[0]}: {error!r}; it is run again, attempt {tried + 1}")
         else:
             self._outcomes.failed(a, name, error, capsule=self._capsule(i, error))
@@ -210,22 +219,22 @@ class Execution:
     def make(self, i: int, result: Any) -> None:
         """A function has returned a generator, or `palm.to`."""
         a, name = self._record(i)
-        assert self._event is not None
+        assert self.place.event is not None
         if a.asks:
             error = TypeError(f"{self.name}.{a.steps[0][1]} has to return one value: no generator, no palm.to")
             self._outcomes.failed(a, name, error, capsule=self._capsule(i, error))
         elif isinstance(result, To):
-            self._send_to(a, name, result, self._event.deadline(i))
+            self._send_to(a, name, result, self.place.event.deadline(i))
         elif len(name[1]) >= core.MAX_PATH:
             self._outcomes.failed(a, name, PalmError(f"more than {core.MAX_PATH} fan-outs on one way"))
         else:
             assert a.signature is not None
             try:
-                value = self._event.value(i) if self._outcomes.keeps_inputs or a.signature.retry_on else None
+                value = self.place.event.value(i) if self._outcomes.keeps_inputs or a.signature.retry_on else None
             except BlockLost as e:
                 self.fail(i, e)
                 return
-            made = Making(result, a, *name, self._event.deadline(i), self.message(), value, owed=a.owed)
+            made = Making(result, a, *name, self.place.event.deadline(i), self.message(), value, owed=a.owed)
             self._generators.add(made)
 
     def again(self, i: int) -> bool:
@@ -238,8 +247,8 @@ class Execution:
         return True
 
     def _record(self, i: int) -> tuple[Assignment, Name]:
-        assert self._assignment is not None and self._event is not None
-        return self._assignment, (self._event.number(i), self._event.path(i))
+        assert self.place.assignment is not None and self.place.event is not None
+        return self.place.assignment, (self.place.event.number(i), self.place.event.path(i))
 
     def _names_at_work(self) -> list[Name]:
         m = self._generators.running  # its function is called once more
@@ -261,15 +270,15 @@ class Execution:
 
     def _capsule(self, i: int, error: Exception) -> str | None:
         """The file in which record i is kept for `palm replay` (B7)."""
-        assert self._assignment is not None and self._event is not None
+        assert self.place.assignment is not None and self.place.event is not None
         if not self._outcomes.keeps_inputs:
             return None
         try:
-            value = self._event.value(i)
+            value = self.place.event.value(i)
         except (BlockLost, MemoryError):
             return None
-        message = self._describe(self._event, self._assignment, i)
-        return self._outcomes.capsule(self._assignment, value, message, error)
+        message = self._describe(self.place.event, self.place.assignment, i)
+        return self._outcomes.capsule(self.place.assignment, value, message, error)
 
     def _complain(self, what: str) -> None:
         """A line in the log, but no flood."""
@@ -284,17 +293,20 @@ class Execution:
             return self._generators.running.message
         if self.members:
             raise RuntimeError(NO_ONE_MESSAGE)
-        if self._event is None or self._assignment is None or self.at < 0:
+        if self.place.event is None or self.place.assignment is None or self.at < 0:
             raise RuntimeError("there is a message in functions alone, while they work on one")
-        if self._message_cache is None or self._message_cache[0] != self.at:
-            self._message_cache = self.at, self._describe(self._event, self._assignment, self.at)
-        return self._message_cache[1]
+        if self.place.message is None or self.place.message[0] != self.at:
+            self.place.message = self.at, self._describe(self.place.event, self.place.assignment, self.at)
+        described: Message = self.place.message[1]
+        return described
 
     def message_at_work(self) -> tuple[str, tuple[int, ...]]:
         """Its job's id and its path, for the log. Both empty: there is none; the path alone: there are several."""
         if self._generators.running is None and self.members:
-            return (self._assignment.job.key.hex() if self._assignment else ""), ()
-        if self._generators.running is None and (self._event is None or self._assignment is None or self.at < 0):
+            return (self.place.assignment.job.key.hex() if self.place.assignment else ""), ()
+        if self._generators.running is None and (
+            self.place.event is None or self.place.assignment is None or self.at < 0
+        ):
             return "", ()
         message = self.message()
         return message.job, message.path
@@ -319,10 +331,10 @@ class Execution:
         )
 
     def cancelled(self) -> bool:
-        a = self._generators.running.assignment if self._generators.running else self._assignment
+        a = self._generators.running.assignment if self._generators.running else self.place.assignment
         if a is None:
             return False
-        self._look()
+        self.look()
         at_work = self._at_work()
         if a.job.cancelled or all(number in a.job.given_up for number, _ in at_work):
             self.node.give_up()
@@ -334,5 +346,5 @@ class Execution:
         if not self.members:
             message = self.message()
             return [(message.number, message.deadline)]
-        assert self._event is not None
-        return [(self._event.number(i), self._event.deadline(i) / 1e9) for i in self.members]
+        assert self.place.event is not None
+        return [(self.place.event.number(i), self.place.event.deadline(i) / 1e9) for i in self.members]

@@ -2,7 +2,8 @@
 """A running server: takes events from its node, and does what each is about.
 
 The loop is `serve`. A message's way through here: `_message` finds what its handle means (`Assignment`), and
-`palm.execution` runs the function.
+`palm.execution` runs the function. One that comes alone under a handle of which nothing is to be asked any more goes
+through `palm._core.lane` instead, and is not seen here.
 """
 
 from __future__ import annotations
@@ -19,12 +20,14 @@ from palm._core import loop
 from palm._core import node as core
 from palm._core import space as core_space
 from palm._core.decode import BlockLost
+from palm._core.lane import Lane, Way
 from palm.assignment import Assignment, JobHere, Name
 from palm.cache import Cache
 from palm.errors import NotFound, PayloadError
 from palm.execution import Execution, Post
 from palm.pace import Pace
 from palm.remote import NO_MESSAGE, check_meaning, pid_of
+from palm.step import To
 from palm.suspects import Blame, of_job, together_of
 from palm.template import Server
 
@@ -58,6 +61,7 @@ class Host(Execution):
         self._reports: dict[int, JobHere] = {}  # by the handle under which its client hears from here
         self._backlog: collections.deque[core.Event] = collections.deque()
         self._in_backlog = 0  # messages
+        self._lane = Lane(self.node, self.place, self, To, self._backlog)
         self._waits = False  # for room, as the page shows
         self._cancelled_early: set[bytes] = set()  # jobs whose OPEN may still be in the backlog
         self._given_up_in: list[JobHere] = []
@@ -97,22 +101,25 @@ class Host(Execution):
         self._generators.make_more(others)
 
     def _next_event(self) -> core.Event | None:
-        if self._backlog:
-            event = self._backlog.popleft()
-            self._count_backlog(-len(event))
-            return event
-        self._forget_what_was_early()
-        patience = self._patience()
-        self._show_wait(self._generators.waits_for() if patience else None)
-        return self.node.next(patience)
+        patience = 0.0
+        if not self._backlog:
+            self._forget_what_was_early()
+            patience = self._patience()
+            self._show_wait(self._generators.waits_for() if patience else None)
+        if self.stopping or self._due() != math.inf:
+            self._lane.shut()
+        return self._lane.next(patience, self._rejected)
 
     def _patience(self) -> float:
         """Seconds until there is something to do, if nothing comes."""
         most = 0.0 if self.stopping and not self._holds_out() else IDLE
-        due = self._generators.due()
-        if self._retries:
-            due = min(due, self._retries.due())
+        due = self._due()
         return most if due == math.inf else min(most, max(0.0, due - time.monotonic()))
+
+    def _due(self) -> float:
+        """When there is something to do here, monotonic; never, if nothing is."""
+        due = self._generators.due()
+        return min(due, self._retries.due()) if self._retries else due
 
     def _forget_what_was_early(self) -> None:
         """All that had come before it has been worked on."""
@@ -133,6 +140,8 @@ class Host(Execution):
         self._waits = full is not None
 
     def _dispatch(self, event: core.Event) -> None:
+        if event.kind and not event.is_data():
+            self._lane.shut()  # a handle may mean something else, or nothing, after it
         if event.kind == core.MESSAGE:
             self._message(event)
         elif event.kind == core.GONE:
@@ -153,10 +162,21 @@ class Host(Execution):
             self._over(event)
         elif event.says == core.CANCEL:
             self._cancel(event)
+        self._let_go(event)
+
+    def _let_go(self, event: core.Event) -> None:
+        """Unless somebody has kept it."""
         if self._kept is event:
             self._kept = None
         else:
             event.done()
+
+    def complete(self, event: core.Event, a: Assignment) -> None:
+        """What came by the lane has not simply given a result, and what there was instead goes now."""
+        self._reporting = a.reports
+        self._send_off(event, a, len(event))
+        self._reporting = False
+        self._let_go(event)
 
     def _report_rejected(self) -> None:
         if time.monotonic() - self._rejected_said > REJECTED_EVERY:
@@ -333,7 +353,7 @@ class Host(Execution):
     def _data(self, event: core.Event) -> None:
         a = self._assignments.get((event.link, event.handle))
         if len(event) > 1:
-            self._look()  # it may have been cancelled while it lay in the queue
+            self.look()  # it may have been cancelled while it lay in the queue
         if a is None and not event.handle:
             self._missed(event)
         if a is not None and not a.stale:
@@ -341,12 +361,19 @@ class Host(Execution):
                 a.begun += len(event)
                 self._outlets.tell_begun(event.link, event.handle, a.begun)
             if a.reports:
-                self._reporting = not a.asks  # else it learns by the results, and is to have them first
                 a.tally.begin(time.monotonic_ns())
+            self._reporting = a.reports
             self._work(event, a, 0, len(event))
-            if a.reports:
-                self._reporting = False
-                self._report_done(event, a, len(event))
+            self._reporting = False
+            if len(event) == 1:
+                self._open_way(event, a)
+
+    def _open_way(self, event: core.Event, a: Assignment) -> None:
+        """What comes alone under this handle need not be seen here from now on, if nothing is to be asked of it."""
+        if a.function is None or a.signature is None or a.signature.batch or a.onward is None:
+            return
+        if not (a.stale or a.tells or a.refusal is not None or a.refused is not None or self._due() != math.inf):
+            self._lane.open(event.link, event.handle, Way(a, a.onward))
 
     def _found(self) -> None:
         """Servers to which messages wait to be sent."""
@@ -355,9 +382,11 @@ class Host(Execution):
             self._outlets.flush(a.job.report)
         self._branches.found()
 
-    def _look(self) -> None:
+    def look(self) -> None:
         """At what has come while a batch is worked on: what ends work is done at once, the rest waits its turn."""
         while len(self._backlog) < LOOK_AHEAD and (event := self.node.next(0.0)) is not None:
+            if not event.is_data():
+                self._lane.shut()
             if event.kind == core.STOP:
                 self.stopping = True
             elif event.kind == core.GONE:
@@ -371,9 +400,9 @@ class Host(Execution):
                 if event.kind == core.MESSAGE and event.says == core.FORGET:
                     self._cancel(event)  # and all is forgotten when what came before it has had its turn
                 self._backlog.append(event)
-                self._count_backlog(len(event))
+                self.count_backlog(len(event))
 
-    def _count_backlog(self, n: int) -> None:
+    def count_backlog(self, n: int) -> None:
         self._in_backlog += n
         self.node.count("backlog", self._in_backlog)
 

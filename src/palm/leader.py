@@ -195,6 +195,9 @@ class Leader(Host):
             self.node.count("in_flight", self._crew.outstanding())
         return super()._next_event()
 
+    def _open_way(self, event: core.Event, a: Assignment) -> None:
+        """None: who leads looks at each message."""
+
     def _n_waiting(self) -> int:
         """How many messages wait here for a worker."""
         return 0

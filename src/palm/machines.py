@@ -14,8 +14,8 @@ from typing import Any, NamedTuple
 
 from palm import addresses
 from palm._core.space import CoreError
-from palm.calls import Answer, Calls, Retired
-from palm.connection import Connection
+from palm.calls import Calls, Retired
+from palm.connection import Answer, Connection
 from palm.directory import pid_here
 from palm.remote import Route
 from palm.step import Step

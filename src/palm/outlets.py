@@ -219,10 +219,6 @@ class Outlets:
         """To who sends along a branch that holds up nobody: how many messages under its handle have been begun."""
         self._node.tell(link, handle, 0, count & 0xFFFFFFFF)
 
-    def report_done(self, link: int, a: Assignment, handle: int) -> None:
-        """To the leader: how many messages under its handle are done, and the time that they took."""
-        self._node.tell(link, handle, a.tally.busy, a.tally.done & 0xFFFFFFFF)
-
     def forget(self, job: JobHere) -> None:
         """Tells those to whom the job was handed on that it is over; each does so once."""
         over = core.Batch()

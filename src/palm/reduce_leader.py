@@ -207,7 +207,7 @@ class ReduceLeader(TaskLeader):
         )
 
     def spread(self, function: Any, parameters: int, value: Any) -> Any:
-        if self._assignment is not None and not self._is_own(self._assignment):
+        if self.place.assignment is not None and not self._is_own(self.place.assignment):
             raise PayloadError(f"{self.name} got an empty message: there is nothing to combine")
         return super().spread(function, parameters, value)
 

@@ -49,7 +49,7 @@ class Folder(Host):
 
     def _combined(self, a: Assignment, function: Callable[..., Any], left: Any, right: Any, name: list[int]) -> Any:
         assert a.work is not None
-        self._name, self._operands, self._message_cache = name, (left, right), None
+        self._name, self._operands, self.place.message = name, (left, right), None
         a.work.begin(self.node, name[0], tuple(name[1:]))
         result = function(left, right)
         self._operands = None
@@ -63,20 +63,21 @@ class Folder(Host):
 
     def message(self) -> Message:
         """Of the message that is the right operand, or the first of those that went into it: no other one has this."""
-        if self._name is None or self._assignment is None:
+        if self._name is None or self.place.assignment is None:
             return super().message()
-        if self._message_cache is None:
+        if self.place.message is None:
             number, *path = self._name  # as users see them
-            message = self._described(self._assignment, (number, ()), 0, 1)
-            self._message_cache = self.at, replace(message, number=number, path=(number, *places(tuple(path))))
-        return self._message_cache[1]
+            message = self._described(self.place.assignment, (number, ()), 0, 1)
+            self.place.message = self.at, replace(message, number=number, path=(number, *places(tuple(path))))
+        described: Message = self.place.message[1]
+        return described
 
     def _capsule(self, i: int, error: Exception) -> str | None:
         """With the two operands that failed."""
-        a, operands, self._operands = self._assignment, self._operands, None
-        if a is None or operands is None or self._event is None:
+        a, operands, self._operands = self.place.assignment, self._operands, None
+        if a is None or operands is None or self.place.event is None:
             return None
-        return self._outcomes.capsule(a, operands, self._describe(self._event, a, i), error)
+        return self._outcomes.capsule(a, operands, self._describe(self.place.event, a, i), error)
 
 
 def _copied(value: Any) -> Any:

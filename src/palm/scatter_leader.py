@@ -129,11 +129,11 @@ class ScatterLeader(TaskLeader):
 
     def _scattered(self, a: Assignment, values: tuple[Any, ...], constants: dict[str, Any]) -> Gathering:
         """Called with the message: it is scattered, and its parts can be sent."""
-        assert self._event is not None
+        assert self.place.event is not None
         _, name = self._record(self.at)
         if len(name[1]) >= core.MAX_PATH:
             raise PalmError(f"more than {core.MAX_PATH} fan-outs on one way")
-        g = Gathering(self._event, self.at, a, name)
+        g = Gathering(self.place.event, self.at, a, name)
         what = f"{type(self._user).__qualname__}.scatter"
         box = Box()  # what is in no variable nobody else has, unless `scatter` has kept it
         for box.value in parts_of(self._user.scatter(*values, **constants), what):
@@ -214,18 +214,18 @@ class ScatterLeader(TaskLeader):
 
     def _capsule(self, i: int, error: Exception) -> str | None:
         """Of the method that has failed, which is what is replayed."""
-        assert self._assignment is not None and self._event is not None
-        a, g = self._assignment, self._now
+        assert self.place.assignment is not None and self.place.event is not None
+        a, g = self.place.assignment, self._now
         if self._is_own(a) or not self._outcomes.keeps_inputs:
             return None
         try:
-            value = self._event.value(i)
+            value = self.place.event.value(i)
         except BlockLost:
             return None
         hook = self._scatter
         if g is not None:
             hook, value = self._gather, (g.values, value) if self._gather.wants_message else g.values
-        message = self._describe(self._event, a, i)
+        message = self._describe(self.place.event, a, i)
         return self._outcomes.capsule(a, value, message, error, hook.name, hook.own)
 
     # ------------------------------------------------------------------------------------------------ the end

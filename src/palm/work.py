@@ -186,7 +186,7 @@ class JobWork:
         return len(self.results) + len(self._early)
 
     def _room(self) -> bool:
-        return self.over or self.stopping or self._slots() > 0
+        return self.over or self.stopping or self._window.has_room(self._slots())
 
     def _wait_for_room(self) -> bool:
         """False: no more inputs are wanted."""

@@ -44,7 +44,7 @@ cdef class Batch:
         """It should be sent before more is added."""
         return palm_batch_full(self.batch)
 
-    def clear(self):
+    cpdef clear(self):
         palm_batch_clear(self.batch)
 
     def take(self):
@@ -53,7 +53,7 @@ cdef class Batch:
         taken.batch, self.batch = self.batch, taken.batch
         return taken
 
-    def put(self, value, uint64_t number, path=None, uint64_t deadline=0, Py_ssize_t others=-1):
+    cpdef put(self, value, uint64_t number, path=None, uint64_t deadline=0, Py_ssize_t others=-1):
         """Add a message. others: references to `value` that the caller itself has, beside the argument; -1: treat its
         arrays as kept by somebody.
 

@@ -71,7 +71,7 @@ cdef class Book:
         cdef uint64_t n = palm_book_unsettled(self.book, number, components, n_path)
         return -1 if n == <uint64_t> -1 else n
 
-    def any_open(self, uint64_t first, uint64_t end):
+    cpdef bint any_open(self, uint64_t first, uint64_t end) except -1:
         """True if an input of first, ..., end - 1 is open."""
         cdef uint64_t number = 0
         return palm_book_next(self.book, first, &number) and number < end
@@ -86,7 +86,7 @@ cdef class Book:
             more = palm_book_next(self.book, number + 1, &number)
         return found
 
-    def begin(self, uint64_t first, uint64_t n=1):
+    cpdef begin(self, uint64_t first, uint64_t n=1):
         """The inputs first, ..., first + n - 1 are on their way.
 
         Raises
@@ -106,7 +106,7 @@ cdef class Book:
         """
         check(palm_book_skip(self.book, next))
 
-    def settle(self, uint64_t number, path=()):
+    cpdef uint32_t settle(self, uint64_t number, path=()) except? 0xFFFFFFFF:
         """A message has ended without children: it has a result, or the function returned None."""
         cdef uint64_t components[PALM_MAX_PATH]
         cdef uint32_t verdict = 0, n = unpack(path, components)
@@ -127,7 +127,7 @@ cdef class Book:
         check(palm_book_prune(self.book, number, components, n, &verdict))
         return verdict
 
-    def forget(self, uint64_t number):
+    cpdef forget(self, uint64_t number):
         """Gives an input up: what still comes of it is unknown."""
         palm_book_forget(self.book, number)
 

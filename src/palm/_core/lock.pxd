@@ -6,6 +6,10 @@ cdef extern from "<pthread.h>" nogil:
         pass
 
 
+cpdef double monotonic() noexcept
+cpdef check_signals()
+
+
 cdef class Lock:
     cdef pthread_mutex_t mutex
 

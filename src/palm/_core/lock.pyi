@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: BSD-3-Clause
 from typing import Self
 
+def monotonic() -> float: ...
 def check_signals() -> None: ...
 
 class Lock:

@@ -2,6 +2,7 @@
 # cython: language_level=3
 from libc.stdint cimport uint32_t, uint64_t
 
+from palm._core.batch cimport Batch
 from palm._core.cpalm cimport palm_counters
 from palm._core.node cimport Event
 
@@ -12,6 +13,10 @@ cdef bint is_to_run(Event event, uint32_t i, host, dict kept, dict refused, set 
 
 cdef class Place:
     cdef public Py_ssize_t at
+    cdef public object event, assignment, message
+
+    cpdef begin(self, event, assignment)
+    cpdef end(self)
 
 
 cdef class Work:
@@ -22,3 +27,7 @@ cdef class Work:
     cdef uint64_t limit_ns
 
     cdef void on(self, palm_counters *c, uint32_t together=*) noexcept
+
+
+cpdef bint run(Event event, uint32_t first, uint32_t end, function, int parameters, Work work, Batch out, host, special, dict kept,
+               dict refused, dict tried, set given_up) except -1

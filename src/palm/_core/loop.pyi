@@ -6,6 +6,11 @@ from palm._core.node import Batch, Event, Node
 
 class Place:
     at: int
+    event: Event | None
+    assignment: Any
+    message: tuple[int, Any] | None
+    def begin(self, event: Event, assignment: Any) -> None: ...
+    def end(self) -> None: ...
 
 class Work:
     def __new__(cls, job: bytes, hop: int, index: int, client: int = 0, limit: float = 0) -> Self: ...
@@ -36,7 +41,7 @@ def run(
     refused: dict[tuple[int, tuple[int, ...]], Any] | None,
     tried: dict[tuple[int, tuple[int, ...]], int] | None,
     given_up: set[int],
-) -> None: ...
+) -> bool: ...
 def forward(
     event: Event,
     first: int,

@@ -32,7 +32,7 @@ cdef enum:
 # The kernel's tick, some ms long, costs a fifth of that: it tells when one of them took long.
 cdef enum:
     QUICK_NS = 1000
-    TOGETHER = 4
+    TOGETHER = 16
 
 cdef struct Watch:
     palm_counters *c
@@ -97,9 +97,28 @@ cdef bint is_late(uint64_t deadline) noexcept nogil:
 
 
 cdef class Place:
-    """Which record a host's function works on; -1: none."""
+    """What a host's function works on.
+
+    Attributes
+    ----------
+    at : int
+        The record; -1: none.
+    event : Event or None
+        It is one of this.
+    assignment : object
+        What the event's handle means; None: nothing is at work.
+    message : object
+        What the host has found out of the record; None: nothing yet.
+    """
 
     def __cinit__(self):
+        self.at = -1
+
+    cpdef begin(self, event, assignment):
+        self.event, self.assignment = event, assignment
+
+    cpdef end(self):
+        self.event = self.assignment = self.message = None
         self.at = -1
 
 
@@ -157,9 +176,10 @@ cdef bint is_to_run(Event event, uint32_t i, host, dict kept, dict refused, set 
     return True
 
 
-def run(Event event not None, uint32_t first, uint32_t end, function, int parameters, Work work not None,
-        Batch out not None, host, special, dict kept, dict refused, dict tried, set given_up):
-    """Call `function` with the messages `first` to `end` - 1 of the event and put what it returns into `out`.
+cpdef bint run(Event event, uint32_t first, uint32_t end, function, int parameters, Work work, Batch out, host, special, dict kept,
+               dict refused, dict tried, set given_up) except -1:
+    """Call `function` with the messages `first` to `end` - 1 of the event and put what it returns into `out`. True: each
+    has given a result, and the host had nothing to do but to `spread`.
 
     What is not simple is the host's: ``host.make(i, generator or instance of special)``, ``host.drop(i)``,
     ``host.fail(i, exception)``, ``host.late(i)`` where the deadline has passed before it was begun; the host's `place` has
@@ -172,12 +192,15 @@ def run(Event event not None, uint32_t first, uint32_t end, function, int parame
     While a message is at work, its name stands in the page of counters: job, hop, number and path. It stays there
     when the process dies of it, by an exception too that is none of Exception.
     """
+    if event is None or work is None or out is None:
+        raise TypeError("no event, work or batch")
     cdef palm_counters *c = event.node.c
     cdef const palm_record *r
     cdef uint32_t i, attempt, attempt_before = 0
     cdef uint64_t began, put, over = now_ns(), flushed = over, deadline_before = 0
     cdef bint fine, completed, look
     cdef bint goes_on = True  # since the last one ended, next to nothing was done
+    cdef bint plain = True
     cdef Watch watch
     cdef Place place = host.place
     if end > event.event.envelope.n_records:
@@ -191,7 +214,7 @@ def run(Event event not None, uint32_t first, uint32_t end, function, int parame
         place.at = i
         if r.form > PALM_TREE or r.deadline or given_up or kept or refused is not None:
             if not is_to_run(event, i, host, kept, refused, given_up):
-                goes_on = False
+                goes_on = plain = False
                 continue
         attempt = 1 + tried.get((r.number, path_of(&event.event, r)), 0) if tried else 1
         if attempt != attempt_before or r.deadline != deadline_before:
@@ -212,7 +235,7 @@ def run(Event event not None, uint32_t first, uint32_t end, function, int parame
                 result = host.spread(function, parameters, value)
             fine = True
         except Exception as e:
-            over = ended(&watch, True)
+            over, plain = ended(&watch, True), False
             host.fail(i, e)
         value = None
         if fine:
@@ -221,9 +244,10 @@ def run(Event event not None, uint32_t first, uint32_t end, function, int parame
             if not look and not r.path_count and extend(out.batch, result, r.number, r.deadline):
                 goes_on = True
             elif result is None:
+                plain = False
                 host.drop(i)
             elif look and (type(result) is Generator or type(result) is special):
-                completed = type(result) is not Generator  # nothing of it has run yet
+                completed, plain = type(result) is not Generator, False  # nothing of it has run yet
                 host.make(i, result)
             else:
                 put = palm_batch_bytes(out.batch)
@@ -233,16 +257,19 @@ def run(Event event not None, uint32_t first, uint32_t end, function, int parame
                     goes_on = palm_batch_bytes(out.batch) - put < LITTLE
                 except Exception as e:
                     settle(&watch)
+                    plain = False
                     host.fail(i, e)
         result = None
         palm_work_end(&c.at_work, completed)
-        if over - flushed > FLUSH_NS or palm_batch_full(out.batch):
+        if i + 1 < end and (over - flushed > FLUSH_NS or palm_batch_full(out.batch)):  # after the last one it goes anyway
             settle(&watch)
+            plain = False
             if not host.flush():
                 break
             flushed, goes_on = over, False
     settle(&watch)
     place.at = -1
+    return plain
 
 
 def forward(Event event not None, uint32_t first, uint32_t most, Batch out not None, host, dict refused, set given_up):

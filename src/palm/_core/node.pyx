@@ -6,14 +6,13 @@ import os
 import struct
 import sys
 import threading
-from threading import get_ident
 
 from cpython.exc cimport PyErr_CheckSignals
+from cpython.pythread cimport PyThread_get_thread_ident
 from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
 from libc.string cimport memcpy, memset, strncpy
 from posix.time cimport nanosleep, timespec
 
-from palm._core cimport batch as sent
 from palm._core.book cimport Book
 from palm._core.clock cimport now_ns
 from palm._core.cpalm cimport *
@@ -43,7 +42,11 @@ cdef enum:
     SLICE_MS = 50
     LONG_SLICE_MS = 5000
 
-cdef object main_ident = threading.main_thread().ident
+# Bytes that are sent in less time than it takes to let go of the GIL and take it again.
+cdef enum:
+    LITTLE = 4096
+
+cdef unsigned long main_ident = threading.main_thread().ident
 
 
 cdef void sleep_ms() noexcept nogil:
@@ -184,19 +187,24 @@ cdef class Node:
         """False when the peer is gone, or known to be dead."""
         return palm_node_link_state(self.live(), link, NULL) != PALM_LINK_GONE
 
-    def send(self, uint32_t link, int kind, uint32_t handle, uint16_t hop, sent.Batch batch not None):
+    cpdef bint send(self, uint32_t link, int kind, uint32_t handle, uint16_t hop, sent.Batch batch) except -1:
         """Send the batch, which is empty afterwards, gone or not. False: the link is gone."""
-        sent = self.send_kept(link, kind, handle, hop, batch)
+        cdef bint stands = self.send_kept(link, kind, handle, hop, batch)
         palm_batch_clear(batch.batch)
-        return sent
+        return stands
 
-    def send_kept(self, uint32_t link, int kind, uint32_t handle, uint16_t hop, sent.Batch batch not None):
+    cpdef bint send_kept(self, uint32_t link, int kind, uint32_t handle, uint16_t hop, sent.Batch batch) except -1:
         """Send the batch, which stays as it is, to be sent again if need be. False: the link is gone."""
         cdef palm_node *node = self.live()
         cdef palm_err err
+        if batch is None:
+            raise TypeError("nothing to send")
         self.inside += 1
-        with nogil:
+        if palm_batch_bytes(batch.batch) < LITTLE:
             err = palm_node_send(node, link, <palm_kind> kind, handle, hop, batch.batch)
+        else:
+            with nogil:
+                err = palm_node_send(node, link, <palm_kind> kind, handle, hop, batch.batch)
         self.inside -= 1
         if err == PALM_ECLOSED:
             self.live()
@@ -204,7 +212,7 @@ cdef class Node:
         check(err)
         return True
 
-    def tell(self, uint32_t link, uint32_t handle, uint64_t number, uint32_t count):
+    cpdef bint tell(self, uint32_t link, uint32_t handle, uint64_t number, uint32_t count) except -1:
         """Send a RELEASE of no ranges, which says `number` and `count`; in one call, since a worker does so after each
         message. False: the link is gone."""
         cdef sent.Batch told = sent.Batch.__new__(sent.Batch)
@@ -213,7 +221,7 @@ cdef class Node:
         r.count = count
         return self.send(link, PALM_RELEASE, handle, 0, told)
 
-    def next(self, double timeout, bint handlers=True):
+    cpdef Event next(self, double timeout, bint handlers=True):
         """The next event, or None after `timeout` seconds. Signal handlers run in between, in the main thread; with
         `handlers` false they do not, and None is returned sooner, so that the caller may run them."""
         cdef Event event = Event.__new__(Event)
@@ -222,7 +230,7 @@ cdef class Node:
         cdef uint64_t now = now_ns()
         cdef uint64_t end = now + <uint64_t> (timeout * 1e9)
         cdef int ms
-        cdef uint64_t slice_ms = LONG_SLICE_MS if self.hears_signals or get_ident() != main_ident else SLICE_MS
+        cdef uint64_t slice_ms = LONG_SLICE_MS if self.hears_signals or PyThread_get_thread_ident() != main_ident else SLICE_MS
         event.node = self
         while True:
             ms = <int> slice_ms if end > now + slice_ms * 1000000 else 0 if end <= now else <int> ((end - now + 999999) // 1000000)
@@ -243,7 +251,7 @@ cdef class Node:
             PyErr_CheckSignals()
             node = self.live()  # a handler may have closed it
             now = now_ns()
-            if now >= end:
+            if now >= end and err != PALM_EINTR:  # else it has not looked
                 return None
 
     def hear_signals(self):
@@ -320,7 +328,7 @@ cdef class Event:
     def __dealloc__(self):
         palm_event_done(NULL, &self.event)
 
-    def done(self):
+    cpdef done(self):
         """Let go of the message: what is still held are the values that were made of it."""
         self.holders = None
         palm_event_done(NULL, &self.event)
@@ -355,6 +363,14 @@ cdef class Event:
     @property
     def handle(self):
         return self.event.envelope.handle
+
+    cpdef bint is_data(self) noexcept:
+        """It brings messages."""
+        return self.event.kind == PALM_EVENT_MESSAGE and self.event.envelope.kind == PALM_DATA
+
+    cpdef tuple origin(self):
+        """Link and handle: of whom it is, and what it means there."""
+        return self.event.link, self.event.envelope.handle
 
     @property
     def hop(self):
@@ -516,7 +532,7 @@ cdef class Event:
             value = e
         return r.form, r.number, path_of(&self.event, r), value, r.count
 
-    def outcomes(self):
+    cpdef list outcomes(self):
         """All records: a list of (form, number, path, value, count); for a payload that cannot be read, value is the
         BlockLost."""
         return [self.outcome(i) for i in range(self.event.envelope.n_records)]

@@ -1,0 +1,42 @@
+# SPDX-License-Identifier: BSD-3-Clause
+# cython: language_level=3
+from libc.stdint cimport uint16_t, uint32_t, uint64_t
+
+from palm._core.batch cimport Batch
+from palm._core.loop cimport Place, Work
+from palm._core.node cimport Event, Node
+
+
+cdef class Tally:
+    cdef readonly uint64_t done, busy
+    cdef uint64_t counted, since
+
+    cpdef begin(self, uint64_t now)
+    cpdef bint end(self, uint64_t n, uint64_t now) noexcept
+    cpdef tell(self, Node node, uint32_t link, uint32_t handle)
+
+
+cdef class Way:
+    cdef object assignment, function
+    cdef int parameters
+    cdef Work work
+    cdef Batch out
+    cdef uint32_t link, handle
+    cdef uint16_t hop
+    cdef dict making, tried
+    cdef set given_up
+    cdef Tally tally
+    cdef bint tells_first
+
+    cdef tell(self, Event event, Node node)
+    cdef bint run(self, Event event, Node node, Place place, host, special) except -1
+
+
+cdef class Lane:
+    cdef Node node
+    cdef Place place
+    cdef object host, special, backlog
+    cdef dict ways
+
+    cdef Event first_of_backlog(self)
+    cdef Way way_of(self, Event event)
