@@ -79,6 +79,7 @@ static void note_refused(palm_node *node, uint16_t event)
     palm_count(&node->counters->rejected, 1);
     snprintf(node->rejected, sizeof node->rejected, "a connection %s",
              who[0] ? who : "without a key, or with another one for us than ours");
+    atomic_store(&node->woken, true); /* whoever serves is to say so now, not after the next one */
 }
 
 void palmi_monitor_refused(palm_node *node)
