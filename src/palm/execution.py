@@ -115,6 +115,7 @@ class Execution:
         finally:
             self.place.end()
         if time.monotonic() - began > LONG:
+            memory_limit.settle()  # what comes needs memory too
             self.look()
 
     def _send_off(self, event: core.Event, a: Assignment, end: int) -> None:

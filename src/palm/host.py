@@ -177,6 +177,7 @@ class Host(Execution):
         self._send_off(event, a, len(event))
         self._reporting = False
         self._let_go(event)
+        memory_limit.settle()
 
     def _report_rejected(self) -> None:
         if time.monotonic() - self._rejected_said > REJECTED_EVERY:
