@@ -75,6 +75,74 @@ static size_t aligned(size_t n)
     return (n + PALM_ALIGN - 1) & ~(size_t)(PALM_ALIGN - 1);
 }
 
+// ------------------------------------------------------------------------------------------------------- plain heads
+
+// The head of an envelope with one record, and nothing that this record would have to name, differs from the next such one
+// in numbers alone. So both who writes and who reads keep the last one, and what FlatBuffers need not be asked again.
+
+namespace {
+
+enum Number { KIND, HOP, HANDLE, SENDER, SEQ, BODY_SIZE, N_NUMBERS };
+const flatbuffers::voffset_t FIELD[N_NUMBERS] = {wire::Envelope::VT_KIND,   wire::Envelope::VT_HOP, wire::Envelope::VT_HANDLE,
+                                                 wire::Envelope::VT_SENDER, wire::Envelope::VT_SEQ, wire::Envelope::VT_BODY_SIZE};
+const size_t WIDTH[N_NUMBERS] = {2, 2, 4, 8, 8, 8};
+
+struct PlainHead {
+    enum { ROOM = 256 };
+    uint8_t bytes[ROOM];          // its padding included
+    uint8_t rest[ROOM];           // ones where any plain head has the same as this one
+    size_t size;                  // 0: there is none
+    size_t at[N_NUMBERS], record; // where they are
+
+    void keep(const uint8_t *head, size_t n);
+    bool is_like(const uint8_t *head, size_t n) const;
+};
+
+// Of what was verified. Not if a number has been left out, which is 0 then, or the head is large.
+void PlainHead::keep(const uint8_t *head, size_t n)
+{
+    const wire::Envelope *root = wire::GetSizePrefixedEnvelope(head);
+    auto table = reinterpret_cast<const flatbuffers::Table *>(root);
+    size = 0;
+    if (n > ROOM)
+        return;
+    memset(rest, 0xff, n);
+    for (int i = 0; i < N_NUMBERS; i++) {
+        const uint8_t *field = table->GetAddressOf(FIELD[i]);
+        if (!field)
+            return;
+        at[i] = static_cast<size_t>(field - head);
+        memset(rest + at[i], 0, WIDTH[i]);
+    }
+    record = static_cast<size_t>(root->records()->Data() - head);
+    memset(rest + record, 0, sizeof(palm_record));
+    memcpy(bytes, head, n);
+    size = n;
+}
+
+// Then its numbers and its record are where they are in this one. A stranger may have laid them over one another, or over
+// the rest: but nothing is read of a head that is like this one, except from these places.
+bool PlainHead::is_like(const uint8_t *head, size_t n) const
+{
+    uint64_t differs = 0, ours, theirs, same;
+    if (!size || n < size)
+        return false;
+    for (size_t i = 0; i < size; i += sizeof ours) {
+        memcpy(&ours, bytes + i, sizeof ours);
+        memcpy(&theirs, head + i, sizeof theirs);
+        memcpy(&same, rest + i, sizeof same);
+        differs |= (ours ^ theirs) & same;
+    }
+    return !differs;
+}
+
+bool is_plain(const palm_envelope *e)
+{
+    return e->n_records == 1 && !(e->n_paths | e->n_arrays | e->n_dims | e->n_blocks | e->n_dtypes | e->n_parts) && !e->hello;
+}
+
+} // namespace
+
 // ---------------------------------------------------------------------------------------------------------- writing
 
 namespace {
@@ -117,6 +185,7 @@ struct palm_writer {
     FlatBufferBuilder builder{0, &memory};
     Offset<String> *texts = nullptr;
     uint32_t texts_room = 0;
+    PlainHead plain{};
 
     ~palm_writer() { free(texts); }
 };
@@ -241,6 +310,17 @@ static void build(palm_writer *w, const palm_envelope *e)
     wire::FinishSizePrefixedEnvelopeBuffer(b, root);
 }
 
+static void write_plain(PlainHead *h, const palm_envelope *e)
+{
+    memcpy(h->bytes + h->at[KIND], &e->kind, sizeof e->kind);
+    memcpy(h->bytes + h->at[HOP], &e->hop, sizeof e->hop);
+    memcpy(h->bytes + h->at[HANDLE], &e->handle, sizeof e->handle);
+    memcpy(h->bytes + h->at[SENDER], &e->sender, sizeof e->sender);
+    memcpy(h->bytes + h->at[SEQ], &e->seq, sizeof e->seq);
+    memcpy(h->bytes + h->at[BODY_SIZE], &e->body_size, sizeof e->body_size);
+    memcpy(h->bytes + h->record, e->records, sizeof *e->records);
+}
+
 palm_err palm_writer_head(palm_writer *w, const palm_envelope *e, const uint8_t **head, size_t *size)
 {
     if (pointers_missing(e))
@@ -248,14 +328,24 @@ palm_err palm_writer_head(palm_writer *w, const palm_envelope *e, const uint8_t 
     palm_err err = palmi_envelope_check(e);
     if (err)
         return err == PALM_EMALFORMED ? PALM_EINVAL : err;
+    bool plain = is_plain(e);
+    if (plain && w->plain.size) {
+        write_plain(&w->plain, e);
+        *head = w->plain.bytes;
+        *size = w->plain.size;
+        return PALM_OK;
+    }
     err = reserve(w, e);
     if (err)
         return err;
+    w->builder.ForceDefaults(plain); // so that no number is left out
     build(w, e);
     if (w->builder.GetSize() > PALM_MAX_HEAD)
         return PALM_ELIMIT;
     *head = w->builder.GetBufferPointer();
     *size = aligned(w->builder.GetSize());
+    if (plain)
+        w->plain.keep(*head, *size);
     return PALM_OK;
 }
 
@@ -265,6 +355,7 @@ struct palm_reader {
     palm_text *dtypes;
     uint32_t dtypes_room;
     palm_hello hello;
+    PlainHead plain;
 };
 
 palm_err palm_reader_new(palm_reader **out)
@@ -420,25 +511,52 @@ static bool parts_arrived(const palm_envelope *e, const uint64_t *parts, uint32_
     return e->n_parts == n_parts && (!n_parts || !memcmp(e->parts, parts, n_parts * sizeof *parts));
 }
 
+static void read_plain(const PlainHead *h, const uint8_t *head, palm_envelope *e)
+{
+    *e = palm_envelope();
+    memcpy(&e->kind, head + h->at[KIND], sizeof e->kind);
+    memcpy(&e->hop, head + h->at[HOP], sizeof e->hop);
+    memcpy(&e->handle, head + h->at[HANDLE], sizeof e->handle);
+    memcpy(&e->sender, head + h->at[SENDER], sizeof e->sender);
+    memcpy(&e->seq, head + h->at[SEQ], sizeof e->seq);
+    memcpy(&e->body_size, head + h->at[BODY_SIZE], sizeof e->body_size);
+    e->records = reinterpret_cast<const palm_record *>(head + h->record);
+    e->n_records = 1;
+}
+
+// *body: where the body begins.
+static palm_err read_any(palm_reader *r, const uint8_t *frame, size_t size, palm_envelope *e, size_t *body)
+{
+    size_t end;
+    palm_err err = find_end(frame, size, &end, body);
+    if (!err)
+        err = check_version(frame, end);
+    if (err)
+        return err;
+    Verifier v = verifier(frame, end);
+    if (!wire::VerifySizePrefixedEnvelopeBuffer(v))
+        return PALM_EMALFORMED;
+    err = read_root(r, wire::GetSizePrefixedEnvelope(frame), e);
+    if (!err && is_plain(e))
+        r->plain.keep(frame, *body);
+    return err;
+}
+
 palm_err palm_reader_read(palm_reader *r, const void *frame, size_t size, const uint64_t *parts, uint32_t n_parts,
                           palm_envelope *out)
 {
     const uint8_t *bytes = static_cast<const uint8_t *>(frame);
-    size_t end, body;
+    size_t body = r->plain.size;
     palm_envelope e;
+    palm_err err = PALM_OK;
     if (!frame || reinterpret_cast<uintptr_t>(frame) % PALM_ALIGN || (n_parts && !parts))
         return PALM_EINVAL;
     if (n_parts > PALM_MAX_PARTS)
         return PALM_ELIMIT;
-    palm_err err = find_end(bytes, size, &end, &body);
-    if (!err)
-        err = check_version(bytes, end);
-    if (err)
-        return err;
-    Verifier v = verifier(bytes, end);
-    if (!wire::VerifySizePrefixedEnvelopeBuffer(v))
-        return PALM_EMALFORMED;
-    err = read_root(r, wire::GetSizePrefixedEnvelope(bytes), &e);
+    if (r->plain.is_like(bytes, size))
+        read_plain(&r->plain, bytes, &e);
+    else
+        err = read_any(r, bytes, size, &e, &body);
     if (err)
         return err;
     if (e.body_size != size - body || !parts_arrived(&e, parts, n_parts))

@@ -453,7 +453,8 @@ palm_err palmi_link_transmit(palm_node *node, palmi_link *link, palm_kind kind, 
     if (err)
         return err;
     link->seq++;
-    palmi_link_settle(node, link);
+    if (link->flight_first < link->flight.n) /* else it gains nothing, and the word is in the peer's cache */
+        palmi_link_settle(node, link);
     return PALM_OK;
 }
 

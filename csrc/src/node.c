@@ -337,7 +337,7 @@ static bool next_note(palm_node *node, palm_event *event)
         event->kind = PALM_EVENT_STOP;
         return true;
     }
-    if (atomic_exchange(&node->woken, false)) {
+    if (atomic_load(&node->woken) && atomic_exchange(&node->woken, false)) {
         event->kind = PALM_EVENT_WAKE;
         return true;
     }

@@ -7,6 +7,7 @@ import struct
 import sys
 import threading
 
+cimport cython
 from cpython.exc cimport PyErr_CheckSignals
 from cpython.pythread cimport PyThread_get_thread_ident
 from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
@@ -239,7 +240,7 @@ cdef class Node:
                 err = palm_node_next(node, ms, &event.event)
             self.inside -= 1
             if err == PALM_OK:
-                if event.event.kind == PALM_EVENT_MESSAGE:
+                if event.event.envelope.n_arrays:
                     event.holders = [None] * (event.event.envelope.n_blocks + 1)
                 return event
             if err == PALM_ECLOSED:
@@ -319,6 +320,8 @@ cdef class Node:
             raise ValueError(counter)
 
 
+@cython.freelist(8)  # one for each envelope: it holds nothing that could hold it
+@cython.no_gc
 cdef class Event:
     """What has come. Use `done` when its values are no longer read out of it; values themselves may be kept."""
 
@@ -326,7 +329,8 @@ cdef class Event:
         memset(&self.event, 0, sizeof(self.event))
 
     def __dealloc__(self):
-        palm_event_done(NULL, &self.event)
+        if self.event.frames != NULL:  # else it has nothing
+            palm_event_done(NULL, &self.event)
 
     cpdef done(self):
         """Let go of the message: what is still held are the values that were made of it."""
