@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import multiprocessing
 import platform
 import statistics
@@ -42,10 +43,11 @@ def roundtrip() -> Iterator[rounds.Measure]:
 
 
 @contextlib.contextmanager
-def tasks() -> Iterator[rounds.Measure]:
+def tasks(size: int | None = None) -> Iterator[rounds.Measure]:
+    """`size`: tasks of a chunk; None: as many as the pool chooses, an eighth of all."""
     with spawn.Pool(2) as pool:
         pool.map(same, range(64))
-        yield lambda request: rounds.rate_of(lambda n: pool.map(same, range(n)), request["n"])
+        yield lambda request: rounds.rate_of(lambda n: pool.map(same, range(n), size), request["n"])
 
 
 @contextlib.contextmanager
@@ -64,4 +66,5 @@ def makespan() -> Iterator[rounds.Measure]:
 
 if __name__ == "__main__":
     setups = {"roundtrip": roundtrip, "tasks": tasks, "makespan": makespan}
+    setups["tasks, 64 a chunk"] = functools.partial(tasks, 64)
     rounds.main(setups, lambda: {"python": platform.python_version()})

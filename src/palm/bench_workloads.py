@@ -57,6 +57,7 @@ MPI, MPI_REDUCE, MPI_SENT, MPI_FUTURES = "MPI", "MPI_Reduce", "MPI, from the cli
 POOL, IMAP, LOKY, DASK, RAY = "Pool.map, chunks", "Pool.imap_unordered", "loky, chunks", "Dask", "Ray"
 RING, MEMCPY = "C ring, spinning", "one memcpy"
 SOCKETS = "PALM by libzmq alone"
+POOL_64 = "Pool.map, 64 a chunk"
 PIPE, PUSH_PULL, CREDIT = "multiprocessing.Pipe", "pyzmq PUSH/PULL", "pyzmq, credit 2"
 _ROUNDTRIP = tuple(
     Peer(name, f"{program}.py", "roundtrip")
@@ -162,9 +163,10 @@ WORKLOADS = (
         "tasks",
         "tasks that do nothing, on two workers, results at the client",
         "tasks",
-        (Case("no-op", "/s", 500_000, 2000, targets={POOL: 1.0}),),
+        (Case("no-op", "/s", 500_000, 2000, targets={POOL: 1.0, POOL_64: 1.0}),),
         (
             Peer(POOL, "multiprocessing_peer.py", "tasks"),
+            Peer(POOL_64, "multiprocessing_peer.py", "tasks, 64 a chunk"),
             Peer(PUSH_PULL, "by_hand_tasks.py", "tasks"),
             Peer(LOKY, "loky_peer.py", "tasks"),
             Peer(MPI_FUTURES, "mpi_futures.py", "tasks"),
