@@ -8,7 +8,6 @@ through `palm._core.lane` instead, and is not seen here.
 
 from __future__ import annotations
 
-import collections
 import logging
 import math
 import time
@@ -36,7 +35,6 @@ if TYPE_CHECKING:
     from palm.template import Signature
 
 log = logging.getLogger("palm")
-LOOK_AHEAD = 64  # envelopes taken off the queue while a batch is worked on
 IDLE = 2.0  # seconds between two looks at what no event announces
 REJECTED_EVERY = 10.0  # seconds between two lines about rejected messages
 
@@ -59,9 +57,7 @@ class Host(Execution):
         self._assignments: dict[tuple[int, int], Assignment] = {}
         self._jobs: dict[bytes, JobHere] = {}
         self._reports: dict[int, JobHere] = {}  # by the handle under which its client hears from here
-        self._backlog: collections.deque[core.Event] = collections.deque()
-        self._in_backlog = 0  # messages
-        self._lane = Lane(self.node, self.place, self, To, self._backlog)
+        self._lane = Lane(self.node, self.place, self, To)
         self._waits = False  # for room, as the page shows
         self._cancelled_early: set[bytes] = set()  # jobs whose OPEN may still be in the backlog
         self._given_up_in: list[JobHere] = []
@@ -102,7 +98,7 @@ class Host(Execution):
 
     def _next_event(self) -> core.Event | None:
         patience = 0.0
-        if not self._backlog:
+        if not self._lane.has_backlog:
             self._forget_what_was_early()
             patience = self._patience()
             self._show_wait(self._generators.waits_for() if patience else None)
@@ -292,7 +288,7 @@ class Host(Execution):
         if key is None:
             return
         job, number, softly = self._jobs.get(key), event.number(0), event.children(0)
-        if job is None and self._backlog and number == NO_MESSAGE:
+        if job is None and self._lane.has_backlog and number == NO_MESSAGE:
             (self._stopped_early if softly else self._cancelled_early).add(key)
         if job is None:
             return
@@ -384,28 +380,23 @@ class Host(Execution):
         self._branches.found()
 
     def look(self) -> None:
-        """At what has come while a batch is worked on: what ends work is done at once, the rest waits its turn."""
-        while len(self._backlog) < LOOK_AHEAD and (event := self.node.next(0.0)) is not None:
-            if not event.is_data():
-                self._lane.shut()
-            if event.kind == core.STOP:
-                self.stopping = True
-            elif event.kind == core.GONE:
-                self._gone(event.link)
-            elif event.kind == core.MESSAGE and event.says == core.CANCEL:
-                self._cancel(event)
-                event.done()
-            elif event.kind == core.MESSAGE and event.says == core.RELEASE and event.handle in self._branches:
-                self._message(event)  # somebody has nothing to do until it is dealt with
-            else:
-                if event.kind == core.MESSAGE and event.says == core.FORGET:
-                    self._cancel(event)  # and all is forgotten when what came before it has had its turn
-                self._backlog.append(event)
-                self.count_backlog(len(event))
+        self._lane.look()
 
-    def count_backlog(self, n: int) -> None:
-        self._in_backlog += n
-        self.node.count("backlog", self._in_backlog)
+    def notice(self, event: core.Event) -> None:
+        """It is no message, and has come while there is work, which it may end; else it waits its turn."""
+        if event.kind == core.STOP:
+            self.stopping = True
+        elif event.kind == core.GONE:
+            self._gone(event.link)
+        elif event.kind == core.MESSAGE and event.says == core.CANCEL:
+            self._cancel(event)
+            event.done()
+        elif event.kind == core.MESSAGE and event.says == core.RELEASE and event.handle in self._branches:
+            self._message(event)  # somebody has nothing to do until it is dealt with
+        else:
+            if event.kind == core.MESSAGE and event.says == core.FORGET:
+                self._cancel(event)  # and all is forgotten when what came before it has had its turn
+            self._lane.keep(event)
 
     # ------------------------------------------------------------------------------ what functions ask the template
 

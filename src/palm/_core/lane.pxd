@@ -1,10 +1,13 @@
 # SPDX-License-Identifier: BSD-3-Clause
 # cython: language_level=3
-from libc.stdint cimport uint16_t, uint32_t, uint64_t
+from libc.stdint cimport int64_t, uint16_t, uint32_t, uint64_t
 
 from palm._core.batch cimport Batch
 from palm._core.loop cimport Place, Work
 from palm._core.node cimport Event, Node
+
+
+cdef class Lane
 
 
 cdef class Tally:
@@ -29,14 +32,19 @@ cdef class Way:
     cdef bint tells_first
 
     cdef tell(self, Event event, Node node)
-    cdef bint run(self, Event event, Node node, Place place, host, special) except -1
+    cdef bint run(self, Event event, Lane lane) except -1
 
 
 cdef class Lane:
     cdef Node node
     cdef Place place
     cdef object host, special, backlog
+    cdef int64_t in_backlog  # messages
     cdef dict ways
 
+    cpdef look(self)
+    cpdef keep(self, Event event)
+    cpdef shut(self)
+    cdef void count_backlog(self, int64_t more) noexcept
     cdef Event first_of_backlog(self)
     cdef Way way_of(self, Event event)

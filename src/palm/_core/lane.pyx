@@ -1,18 +1,23 @@
 # SPDX-License-Identifier: BSD-3-Clause
 # cython: language_level=3, embedsignature=True, boundscheck=False, wraparound=False
 """The short way through a server: a message that comes alone, of whose handle all is known, is received, run and sent on with
-no line of Python but its function's.
+no line of Python but its function's; and what has come meanwhile waits its turn here.
 
 It does what `palm.host` and `palm.execution` do with such a message, and nothing else: what is not simple goes there.
 """
 
+import collections
+
 from cpython.exc cimport PyErr_CheckSignals
-from libc.stdint cimport uint16_t, uint32_t, uint64_t
+from libc.stdint cimport int64_t, uint16_t, uint32_t, uint64_t
 
 from palm._core.clock cimport now_ns
 from palm._core.cpalm cimport *
 from palm._core.loop cimport run
 from palm._core.node cimport FLUSH_NS
+
+cdef enum:
+    LOOK_AHEAD = 64  # envelopes taken off the queue while messages are worked on
 
 
 cdef class Tally:
@@ -64,16 +69,18 @@ cdef class Way:
         self.tally = assignment.tally if assignment.reports else None
         self.tells_first = not assignment.asks
 
-    cdef bint run(self, Event event, Node node, Place place, host, special) except -1:
+    cdef bint run(self, Event event, Lane lane) except -1:
         """One event. False: it has not simply given a result, and the rest is the host's."""
         cdef bint plain
+        cdef Node node = lane.node
+        cdef Place place = lane.place
         cdef uint64_t began = now_ns()
         place.begin(event, self.assignment)
         if self.tally is not None:
             self.tally.begin(began)
         try:
-            plain = run(event, 0, event.event.envelope.n_records, self.function, self.parameters, self.work, self.out, host,
-                        special, self.making, None, self.tried, self.given_up)
+            plain = run(event, 0, event.event.envelope.n_records, self.function, self.parameters, self.work, self.out, lane.host,
+                        lane.special, self.making, None, self.tried, self.given_up)
             if plain:
                 if self.tells_first:
                     self.tell(event, node)
@@ -82,11 +89,11 @@ cdef class Way:
                     self.tell(event, node)
                 event.done()
             else:
-                host.complete(event, self.assignment)
+                lane.host.complete(event, self.assignment)
         finally:
             place.end()
         if now_ns() - began > FLUSH_NS:
-            host.look()
+            lane.look()
         return plain
 
     cdef tell(self, Event event, Node node):
@@ -103,23 +110,47 @@ cdef class Lane:
     place : Place
     host, special : object
         As `palm._core.loop.run` has them. ``host.complete(event, assignment)`` is called when a message has not simply
-        given a result, ``host.look()`` after one that took long: what has come meanwhile may end what waits, which is in
-        `backlog` then; ``host.count_backlog(-n)`` when n messages are no longer.
-    backlog : collections.deque
-        Events that come before those that the node has.
+        given a result, ``host.notice(event)`` with what has come meanwhile, and is no message: it may end what waits.
     """
 
-    def __cinit__(self, Node node not None, Place place not None, host, special, backlog):
+    def __cinit__(self, Node node not None, Place place not None, host, special):
         self.node, self.place, self.host, self.special, self.ways = node, place, host, special, {}
-        self.backlog = backlog
+        self.backlog = collections.deque()
+
+    @property
+    def has_backlog(self):
+        """Something has come before what the node has."""
+        return bool(self.backlog)
 
     def open(self, uint32_t link, uint32_t handle, Way way not None):
         """What comes alone under this handle goes this way from now on."""
         self.ways[<uint64_t> link << 32 | handle] = way
 
-    def shut(self):
+    cpdef shut(self):
         """No handle's messages go this way: something has changed."""
         self.ways.clear()
+
+    cpdef look(self):
+        """At what has come while messages are worked on: what ends work is done at once, the rest waits its turn."""
+        cdef Event event
+        while len(self.backlog) < LOOK_AHEAD:
+            event = self.node.next(0.0)
+            if event is None:
+                break
+            if event.is_data():
+                self.keep(event)
+            else:
+                self.shut()
+                self.host.notice(event)
+
+    cpdef keep(self, Event event):
+        """It waits its turn."""
+        self.backlog.append(event)
+        self.count_backlog(event.event.envelope.n_records)
+
+    cdef void count_backlog(self, int64_t more) noexcept:
+        self.in_backlog += more
+        palm_gauge(&self.node.c.backlog, <uint64_t> self.in_backlog)
 
     def next(self, double patience, uint64_t rejected):
         """As `Node.next`, but for messages that go this way. An event of no kind: the host has to look what there is to do
@@ -131,7 +162,7 @@ cdef class Lane:
             way = self.way_of(event) if event is not None else None
             if way is None:
                 return event
-            if not way.run(event, self.node, self.place, self.host, self.special):
+            if not way.run(event, self):
                 break
             if not self.ways or self.node.c.rejected != rejected:
                 break
@@ -140,7 +171,7 @@ cdef class Lane:
 
     cdef Event first_of_backlog(self):
         cdef Event event = self.backlog.popleft()
-        self.host.count_backlog(-len(event))
+        self.count_backlog(-<int64_t> event.event.envelope.n_records)
         return event
 
     cdef Way way_of(self, Event event):

@@ -312,8 +312,6 @@ cdef class Node:
             palm_count(&self.c.dropped, n)
         elif counter == "in_flight":
             palm_gauge(&self.c.in_flight, n)
-        elif counter == "backlog":
-            palm_gauge(&self.c.backlog, n)
         elif counter == "queue_depth":
             palm_gauge(&self.c.queue_depth, n)
         else:
