@@ -4,7 +4,6 @@ one does not fit."""
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -55,8 +54,8 @@ class Fitting:
         self._where, self._hints, self._sender = where, contract.takes, sender
         self._bound: Sizes = {}
         given = {name: hint for name, hint in contract.constants.items() if name in constants}
-        count = Counter(names_in([*contract.takes.values(), *given.values()]))
-        shared = {name for name, times in count.items() if times > 1}
+        names = names_in([*contract.takes.values(), *given.values()])
+        shared = {name for name in names if names.count(name) > 1}
         for name, hint in given.items():
             before = dict(self._bound)
             if not _test(hint, shared)(constants[name], self._bound):

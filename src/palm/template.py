@@ -178,9 +178,13 @@ class Signature:
             found = dataclasses.replace(found, takes=dict.fromkeys(found.takes, ()), gives=())
         return found
 
+    @functools.cached_property
+    def _abridged(self) -> str:
+        return abridged(self.text)
+
     def fitting(self, server: str, constants: Mapping[str, Any], sender: str) -> Fitting:
         """The tests for what comes at one step; PayloadError if a constant does not fit."""
-        return Fitting(f"{server}.{self.name}{abridged(self.text)}", self.contract, constants, sender)
+        return Fitting(f"{server}.{self.name}{self._abridged}", self.contract, constants, sender)
 
     def spread(self, server: str, value: Any) -> tuple[Any, ...]:
         """The positional arguments that a message is (rule 2); PayloadError if it does not fit."""
