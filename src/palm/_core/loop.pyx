@@ -34,6 +34,10 @@ cdef enum:
     QUICK_NS = 1000
     TOGETHER = 16
 
+# Whose fault it is if something is raised: a message's that has failed, or PALM's own.
+ctypedef enum Whose:
+    HOST, FUNCTION, RESULT
+
 cdef struct Watch:
     palm_counters *c
     palm_function_counters *f
@@ -196,11 +200,12 @@ cpdef bint run(Event event, uint32_t first, uint32_t end, function, int paramete
         raise TypeError("no event, work or batch")
     cdef palm_counters *c = event.node.c
     cdef const palm_record *r
-    cdef uint32_t i, attempt, attempt_before = 0
-    cdef uint64_t began, put, over = now_ns(), flushed = over, deadline_before = 0
-    cdef bint fine, completed, look
+    cdef uint32_t i = first, attempt, attempt_before = 0
+    cdef uint64_t put, over = now_ns(), flushed = over, deadline_before = 0
+    cdef bint completed, look
     cdef bint goes_on = True  # since the last one ended, next to nothing was done
     cdef bint plain = True
+    cdef Whose whose = HOST
     cdef Watch watch
     cdef Place place = host.place
     if end > event.event.envelope.n_records:
@@ -209,64 +214,69 @@ cpdef bint run(Event event, uint32_t first, uint32_t end, function, int paramete
     watch.read, watch.tick, watch.unread, watch.usual = over, tick(), 0, QUICK_NS
     watch.alone = work.limit_ns != 0  # whoever sees to the limit wants to know when it began
     work.on(c)
-    for i in range(first, end):
-        r = &event.event.envelope.records[i]
-        place.at = i
-        if r.form > PALM_TREE or r.deadline or given_up or kept or refused is not None:
-            if not is_to_run(event, i, host, kept, refused, given_up):
-                goes_on = plain = False
-                continue
-        attempt = 1 + tried.get((r.number, path_of(&event.event, r)), 0) if tried else 1
-        if attempt != attempt_before or r.deadline != deadline_before:
-            palm_work_terms(&c.at_work, attempt, work.limit_ns, 0, r.deadline)
-            attempt_before, deadline_before = attempt, r.deadline
-        began = begun(&watch, goes_on)
-        palm_work_begin(&c.at_work, r.number, event.event.envelope.paths + r.path_at if r.path_count else NULL,
-                        r.path_count, began)
-        if not watch.unread:
-            palm_gauge(&c.queue_depth, end - i - 1)
-        value = result = None
-        fine, completed, goes_on = False, True, False
-        try:
-            value = get_value(&event.event, i, event.holders)
-            if parameters == 1 and value is not NOTHING:
-                result = function(value)
-            else:
-                result = host.spread(function, parameters, value)
-            fine = True
-        except Exception as e:
-            over, plain = ended(&watch, True), False
-            host.fail(i, e)
-        value = None
-        if fine:
-            look = not is_little(result)
-            over = ended(&watch, look)
-            if not look and not r.path_count and extend(out.batch, result, r.number, r.deadline):
-                goes_on = True
-            elif result is None:
-                plain = False
-                host.drop(i)
-            elif look and (type(result) is Generator or type(result) is special):
-                completed, plain = type(result) is not Generator, False  # nothing of it has run yet
-                host.make(i, result)
-            else:
-                put = palm_batch_bytes(out.batch)
-                try:
+    while i < end:
+        try:  # around all of them: to enter it takes as long as to receive a message
+            while i < end:
+                if over - flushed > FLUSH_NS or palm_batch_full(out.batch):  # after the last one it goes anyway
+                    settle(&watch)
+                    plain = goes_on = False
+                    if not host.flush():
+                        end = i
+                        break
+                    flushed = over
+                r = &event.event.envelope.records[i]
+                place.at = i
+                if r.form > PALM_TREE or r.deadline or given_up or kept or refused is not None:
+                    if not is_to_run(event, i, host, kept, refused, given_up):
+                        goes_on = plain = False
+                        i += 1
+                        continue
+                attempt = 1 + tried.get((r.number, path_of(&event.event, r)), 0) if tried else 1
+                if attempt != attempt_before or r.deadline != deadline_before:
+                    palm_work_terms(&c.at_work, attempt, work.limit_ns, 0, r.deadline)
+                    attempt_before, deadline_before = attempt, r.deadline
+                palm_work_begin(&c.at_work, r.number, event.event.envelope.paths + r.path_at if r.path_count else NULL,
+                                r.path_count, begun(&watch, goes_on))
+                if not watch.unread:
+                    palm_gauge(&c.queue_depth, end - i - 1)
+                completed, goes_on = True, False
+                whose = FUNCTION
+                if parameters == 1 and r.form != PALM_NOTHING:
+                    result = function(get_value(&event.event, i, event.holders))
+                else:
+                    result = host.spread(function, parameters, get_value(&event.event, i, event.holders))
+                whose = HOST
+                look = not is_little(result)
+                over = ended(&watch, look)
+                if not look and not r.path_count and extend(out.batch, result, r.number, r.deadline):
+                    goes_on = True
+                elif result is None:
+                    plain = False
+                    host.drop(i)
+                elif look and (type(result) is Generator or type(result) is special):
+                    completed, plain = type(result) is not Generator, False  # nothing of it has run yet
+                    host.make(i, result)
+                else:
+                    put = palm_batch_bytes(out.batch)
+                    whose = RESULT
                     put_value(out.batch, result, 1, r.number, r.deadline,
                               path_of(&event.event, r) if r.path_count else None, 0)
+                    whose = HOST
                     goes_on = palm_batch_bytes(out.batch) - put < LITTLE
-                except Exception as e:
-                    settle(&watch)
-                    plain = False
-                    host.fail(i, e)
-        result = None
-        palm_work_end(&c.at_work, completed)
-        if i + 1 < end and (over - flushed > FLUSH_NS or palm_batch_full(out.batch)):  # after the last one it goes anyway
-            settle(&watch)
-            plain = False
-            if not host.flush():
-                break
-            flushed, goes_on = over, False
+                result = None
+                palm_work_end(&c.at_work, completed)
+                i += 1
+        except Exception as e:
+            if whose == HOST:
+                raise
+            if whose == FUNCTION:
+                over = ended(&watch, True)
+            else:
+                settle(&watch)
+            whose, plain, result = HOST, False, None
+            host.fail(i, e)
+            palm_work_end(&c.at_work, True)
+            i += 1
     settle(&watch)
     place.at = -1
     return plain
