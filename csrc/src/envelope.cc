@@ -85,7 +85,8 @@ namespace {
 enum Number { KIND, HOP, HANDLE, SENDER, SEQ, BODY_SIZE, N_NUMBERS };
 const flatbuffers::voffset_t FIELD[N_NUMBERS] = {wire::Envelope::VT_KIND,   wire::Envelope::VT_HOP, wire::Envelope::VT_HANDLE,
                                                  wire::Envelope::VT_SENDER, wire::Envelope::VT_SEQ, wire::Envelope::VT_BODY_SIZE};
-const size_t WIDTH[N_NUMBERS] = {2, 2, 4, 8, 8, 8};
+const size_t WIDTH[N_NUMBERS] = {sizeof palm_envelope::kind,   sizeof palm_envelope::hop, sizeof palm_envelope::handle,
+                                 sizeof palm_envelope::sender, sizeof palm_envelope::seq, sizeof palm_envelope::body_size};
 
 struct PlainHead {
     enum { ROOM = 256 };
@@ -98,30 +99,32 @@ struct PlainHead {
     bool is_like(const uint8_t *head, size_t n) const;
 };
 
-// Of what was verified. Not if a number has been left out, which is 0 then, or the head is large.
+// Of what was verified; the one before stays if this one is large, has left out a number that is 0, or has its vtable behind
+// its table. For a stranger may lay fields over one another, and over all that lies behind the table, but not before it: so
+// of a head that is like this one the vtable is the same, and its numbers and its record are where they are here.
 void PlainHead::keep(const uint8_t *head, size_t n)
 {
     const wire::Envelope *root = wire::GetSizePrefixedEnvelope(head);
     auto table = reinterpret_cast<const flatbuffers::Table *>(root);
-    size = 0;
-    if (n > ROOM)
+    size_t found[N_NUMBERS];
+    if (n > ROOM || table->GetVTable() > reinterpret_cast<const uint8_t *>(table))
         return;
-    memset(rest, 0xff, n);
     for (int i = 0; i < N_NUMBERS; i++) {
         const uint8_t *field = table->GetAddressOf(FIELD[i]);
         if (!field)
             return;
-        at[i] = static_cast<size_t>(field - head);
-        memset(rest + at[i], 0, WIDTH[i]);
+        found[i] = static_cast<size_t>(field - head);
     }
+    memcpy(at, found, sizeof at);
     record = static_cast<size_t>(root->records()->Data() - head);
+    memset(rest, 0xff, n);
+    for (int i = 0; i < N_NUMBERS; i++)
+        memset(rest + at[i], 0, WIDTH[i]);
     memset(rest + record, 0, sizeof(palm_record));
     memcpy(bytes, head, n);
     size = n;
 }
 
-// Then its numbers and its record are where they are in this one. A stranger may have laid them over one another, or over
-// the rest: but nothing is read of a head that is like this one, except from these places.
 bool PlainHead::is_like(const uint8_t *head, size_t n) const
 {
     uint64_t differs = 0, ours, theirs, same;
@@ -536,10 +539,7 @@ static palm_err read_any(palm_reader *r, const uint8_t *frame, size_t size, palm
     Verifier v = verifier(frame, end);
     if (!wire::VerifySizePrefixedEnvelopeBuffer(v))
         return PALM_EMALFORMED;
-    err = read_root(r, wire::GetSizePrefixedEnvelope(frame), e);
-    if (!err && is_plain(e))
-        r->plain.keep(frame, *body);
-    return err;
+    return read_root(r, wire::GetSizePrefixedEnvelope(frame), e);
 }
 
 palm_err palm_reader_read(palm_reader *r, const void *frame, size_t size, const uint64_t *parts, uint32_t n_parts,
@@ -553,7 +553,8 @@ palm_err palm_reader_read(palm_reader *r, const void *frame, size_t size, const 
         return PALM_EINVAL;
     if (n_parts > PALM_MAX_PARTS)
         return PALM_ELIMIT;
-    if (r->plain.is_like(bytes, size))
+    bool known = r->plain.is_like(bytes, size);
+    if (known)
         read_plain(&r->plain, bytes, &e);
     else
         err = read_any(r, bytes, size, &e, &body);
@@ -563,7 +564,10 @@ palm_err palm_reader_read(palm_reader *r, const void *frame, size_t size, const 
         return PALM_EMALFORMED;
     e.body = e.body_size ? bytes + body : nullptr;
     err = palmi_envelope_check(&e);
-    if (!err)
-        *out = e;
-    return err;
+    if (err)
+        return err;
+    if (!known && is_plain(&e))
+        r->plain.keep(bytes, body);
+    *out = e;
+    return PALM_OK;
 }

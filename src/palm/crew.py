@@ -60,8 +60,8 @@ class Worker:
         """Seconds of work that it has; infinite if it is at something that is long, or of which nobody knows."""
         seconds = 0.0
         for load in self.loads.values():  # asked for each envelope: `sum` over a generator takes twice as long
-            if load.sent != load.done:
-                seconds += load.outstanding * self._service(load.function)
+            if outstanding := load.outstanding:
+                seconds += outstanding * self._service(load.function)
         return seconds
 
     def _service(self, function: str) -> float:
@@ -153,6 +153,6 @@ class Crew:
         for worker in self._workers.values():
             backlog = worker.backlog()
             n = 0 if worker.is_leaving else worker.room(function, most, backlog)
-            if n and (found is None or (backlog, -n) < least):
+            if n and (backlog, -n) < least:
                 found, least = (worker, n), (backlog, -n)
         return found

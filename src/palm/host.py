@@ -383,7 +383,7 @@ class Host(Execution):
         self._lane.look()
 
     def notice(self, event: core.Event) -> None:
-        """It is no message, and has come while there is work, which it may end; else it waits its turn."""
+        """It brings no messages, and has come while there is work, which it may end; else it waits its turn."""
         if event.kind == core.STOP:
             self.stopping = True
         elif event.kind == core.GONE:

@@ -110,7 +110,7 @@ cdef class Lane:
     place : Place
     host, special : object
         As `palm._core.loop.run` has them. ``host.complete(event, assignment)`` is called when a message has not simply
-        given a result, ``host.notice(event)`` with what has come meanwhile, and is no message: it may end what waits.
+        given a result, ``host.notice(event)`` with what has come meanwhile, and brings no messages: it may end what waits.
     """
 
     def __cinit__(self, Node node not None, Place place not None, host, special):
@@ -145,6 +145,8 @@ cdef class Lane:
 
     cpdef keep(self, Event event):
         """It waits its turn."""
+        if event is None:
+            raise TypeError("no event")
         self.backlog.append(event)
         self.count_backlog(event.event.envelope.n_records)
 

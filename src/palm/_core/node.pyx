@@ -318,6 +318,7 @@ cdef class Node:
             raise ValueError(counter)
 
 
+@cython.final
 @cython.freelist(8)  # one for each envelope: it holds nothing that could hold it
 @cython.no_gc
 cdef class Event:
