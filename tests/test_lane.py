@@ -6,7 +6,6 @@ from __future__ import annotations
 import contextlib
 import os
 import signal
-import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -16,14 +15,9 @@ from typing import Any
 import numpy as np
 import pytest
 from conftest import eventually
+from helpers_lane import BY_HOST, BY_LANE, who_calls
 
 import palm
-
-BY_LANE, BY_HOST = "Host._next_event", "Execution._run"  # what of PALM's Python calls a function
-
-
-def who_calls() -> str:
-    return sys._getframe(2).f_code.co_qualname
 
 
 class Lone(palm.Server):

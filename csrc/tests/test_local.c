@@ -221,6 +221,57 @@ static void test_rings_hide_no_socket(void)
     peer_close(&c);
 }
 
+static bool is_lone(const peer *p) { return p->node->door.spin.lone; }
+
+static void send_two(peer *from, uint32_t link)
+{
+    palm_batch *batch;
+    CHECK_OK(palm_batch_new(&batch));
+    put_bytes(batch, 0, "one");
+    put_bytes(batch, 1, "two");
+    send_all(from->node, link, 1, 0, batch);
+    palm_batch_free(batch);
+}
+
+/* Who is answered through the socket, or with many messages together, does not wait awake: no bell tells of that, and more come. */
+static void test_what_is_waited_for_awake(void)
+{
+    peer a = peer_open("a", false), b = peer_open("b", false), c;
+    sockets = true;
+    c = peer_open("c", false);
+    sockets = false;
+    uint32_t from_a = connect_to(&a, &b), from_c = connect_to(&c, &b);
+    for (int i = 0; i < 3; i++) {
+        send_numbers(&a, from_a, 0, 1);
+        expect_numbers(&b, NULL, 0, 1);
+        CHECK(is_lone(&b));
+        send_numbers(&c, from_c, 0, 1);
+        expect_numbers(&b, NULL, 0, 1);
+        CHECK(!is_lone(&b));
+    }
+    send_numbers(&a, from_a, 0, 1);
+    expect_numbers(&b, NULL, 0, 1);
+    CHECK(is_lone(&b));
+    send_by_socket(&a, from_a, 0, 1); /* in its order: after what is in the ring, from where it has been kept */
+    expect_numbers(&b, NULL, 0, 1);
+    CHECK(!is_lone(&b));
+    send_numbers(&a, from_a, 0, 1);
+    send_by_socket(&a, from_a, 1, 1);
+    usleep(100000); /* it is there, before who reads comes to it */
+    expect_numbers(&b, NULL, 0, 2);
+    CHECK(!is_lone(&b));
+    send_numbers(&a, from_a, 0, 1);
+    expect_numbers(&b, NULL, 0, 1);
+    CHECK(is_lone(&b));
+    send_two(&a, from_a);
+    palm_event event = next_message(&b, NULL);
+    CHECK(event.envelope.n_records == 2 && !is_lone(&b));
+    palm_event_done(b.node, &event);
+    peer_close(&a);
+    peer_close(&b);
+    peer_close(&c);
+}
+
 /* ------------------------------------------------------------------------------------------------------------- death */
 
 /* A process of its own, that connects to b, sends, and is killed; before anything is open here. */
@@ -434,6 +485,7 @@ int main(int argc, char **argv)
     test_a_look();
     test_two_by_socket();
     test_rings_hide_no_socket();
+    test_what_is_waited_for_awake();
     test_nonsense_in_a_ring();
     test_another_s_envelope();
     test_numbers_that_fall();
