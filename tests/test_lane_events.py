@@ -66,13 +66,18 @@ class Lone(palm.Server):
         Path(path).touch()
         return who_calls()
 
+
+class Slow(palm.Server):
+    def setup(self, path: str) -> None:
+        self.path = path
+
+    def teardown(self) -> None:
+        Path(self.path).write_text("torn down")
+
     @palm.function
-    def wait(self, path: Any) -> Any:
-        """Ends when it is given up, or its job is."""
-        Path(f"{path}.begun").touch()
-        while not self.cancelled:
-            time.sleep(0.001)
-        return None
+    def nap(self, seconds: Any) -> Any:
+        time.sleep(seconds)
+        return who_calls()
 
 
 class Next(palm.Server):
@@ -278,10 +283,43 @@ def test_a_job_is_cancelled(client, servers, tmp_path):
         before = counters(servers, "lone")["messages_in"], len(others)
         eventually(lambda: len(others) > before[1] + 100)
         assert client.call("lone.way", 1)
-    job = client.job("lone.wait", [str(tmp_path / "a"), str(tmp_path / "b")], window=1)
-    eventually((tmp_path / "a.begun").exists)
-    job.cancel()
-    assert client.call("lone.way", 1) and not (tmp_path / "b.begun").exists()
+
+
+def test_what_waits_of_a_client_that_ends_is_not_run(client, tmp_path):
+    """It is told of while another message is at work: what else is there is of nobody."""
+    other = palm.Client(client.address)
+    assert [other.call("lone.note", str(tmp_path / "before")) for _ in range(3)][2] == BY_LANE
+    at_work = client.submit("lone.until", str(tmp_path / "end"))
+    eventually((tmp_path / "end.begun").exists)
+    for i in range(3):
+        other.submit("lone.note", str(tmp_path / f"{i}"))
+    other.close()
+    (tmp_path / "end").touch()
+    assert at_work.result(20) and client.call("lone.way", 1)
+    assert not [i for i in range(3) if (tmp_path / f"{i}").exists()]
+
+
+def test_it_stops_while_it_is_busy(cluster, tmp_path):
+    """Of which it hears when it looks behind a message that has taken long."""
+    cluster.start(Slow, setup={"path": str(tmp_path / "end")})
+    over = []
+
+    def call() -> None:
+        with cluster.client() as client:
+            try:
+                while True:
+                    over.append(client.call("slow.nap", 0.005))
+            except palm.PalmError as e:
+                over.append(e)
+
+    threads = [threading.Thread(target=call) for _ in range(3)]
+    for t in threads:
+        t.start()
+    eventually(lambda: over[10:].count(BY_LANE) > 10)
+    cluster.stop("slow")
+    assert (tmp_path / "end").read_text() == "torn down"
+    for t in threads:
+        t.join()
 
 
 # ---------------------------------------------------------------------------------------------------- chaos, strangers
