@@ -62,6 +62,8 @@ class Host(Execution):
         self._cancelled_early: set[bytes] = set()  # jobs whose OPEN may still be in the backlog
         self._given_up_in: list[JobHere] = []
         self._stopped_early: set[bytes] = set()  # likewise
+        self._has_the_rest = False  # all that had come when it was to stop: what comes later is not worked on
+        self._is_of_backlog = False  # the event that is dispatched, if no lane is open
         self._rejected = 0
         self._rejected_said = -REJECTED_EVERY
         self.on_gone: Callable[[list[str]], None] | None = None  # called when a peer has gone, with clients that it was
@@ -97,6 +99,10 @@ class Host(Execution):
         self._generators.make_more(others)
 
     def _next_event(self) -> core.Event | None:
+        if self.stopping:
+            self._take_the_rest()
+            if not (self._lane.has_backlog or self._holds_out()):
+                return None
         patience = 0.0
         if not self._lane.has_backlog:
             self._forget_what_was_early()
@@ -104,7 +110,14 @@ class Host(Execution):
             self._show_wait(self._generators.waits_for() if patience else None)
         if self.stopping or self._due() != math.inf:
             self._lane.shut()
+        self._is_of_backlog = self._lane.has_backlog
         return self._lane.next(patience, self._rejected)
+
+    def _take_the_rest(self) -> None:
+        """Of what has come: whoever is sent something all the time would never end."""
+        if not self._has_the_rest:
+            self._lane.look(bounded=False)
+            self._has_the_rest = True
 
     def _patience(self) -> float:
         """Seconds until there is something to do, if nothing comes."""
@@ -135,10 +148,16 @@ class Host(Execution):
             waits.end(self)
         self._waits = full is not None
 
+    def _is_late(self, event: core.Event) -> bool:
+        """It brings messages that have come when there was enough to be done before the end."""
+        return self._has_the_rest and not self._is_of_backlog and event.is_data()
+
     def _dispatch(self, event: core.Event) -> None:
         if event.kind and not event.is_data():
             self._lane.shut()  # a handle may mean something else, or nothing, after it
-        if event.kind == core.MESSAGE:
+        if self._is_late(event):
+            event.done()
+        elif event.kind == core.MESSAGE:
             self._message(event)
         elif event.kind == core.GONE:
             self._gone(event.link)
@@ -380,7 +399,8 @@ class Host(Execution):
         self._branches.found()
 
     def look(self) -> None:
-        self._lane.look()
+        if not self._has_the_rest:
+            self._lane.look()
 
     def notice(self, event: core.Event) -> None:
         """It brings no messages, and has come while there is work, which it may end; else it waits its turn."""

@@ -42,7 +42,7 @@ cdef class Lane:
     cdef int64_t in_backlog  # messages
     cdef dict ways
 
-    cpdef look(self)
+    cpdef look(self, bint bounded=*)
     cpdef keep(self, Event event)
     cpdef shut(self)
     cdef void count_backlog(self, int64_t more) noexcept

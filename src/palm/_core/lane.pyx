@@ -130,10 +130,11 @@ cdef class Lane:
         """No handle's messages go this way: something has changed."""
         self.ways.clear()
 
-    cpdef look(self):
-        """At what has come while messages are worked on: what ends work is done at once, the rest waits its turn."""
+    cpdef look(self, bint bounded=True):
+        """At what has come while messages are worked on: what ends work is done at once, the rest waits its turn. bounded:
+        as long as that is not more than `LOOK_AHEAD` envelopes."""
         cdef Event event
-        while len(self.backlog) < LOOK_AHEAD:
+        while not bounded or len(self.backlog) < LOOK_AHEAD:
             event = self.node.next(0.0)
             if event is None:
                 break
