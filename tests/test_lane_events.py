@@ -66,6 +66,11 @@ class Lone(palm.Server):
         Path(path).touch()
         return who_calls()
 
+    @palm.function
+    def first(self, path: Any) -> Any:
+        """In one test alone, which is the first to call it."""
+        return self.note(path)
+
 
 class Slow(palm.Server):
     @palm.function
@@ -270,6 +275,17 @@ def test_what_is_given_up_while_it_waits_is_not_run(client, tmp_path):
     assert futures[1].result(20) and futures[3].result(20)
     assert [Path(path).exists() for path in paths] == [False, True, False, True]
     assert [client.call("lone.note", paths[0]) for _ in range(2)][1] == BY_LANE
+
+
+def test_what_is_given_up_before_its_step_is_known_is_not_run(client, tmp_path):
+    """What tells of the step waits behind what is at work, as the message does; that it is given up is seen sooner."""
+    at_work = client.submit("lone.until", str(tmp_path / "end"))
+    eventually((tmp_path / "end.begun").exists)
+    futures = [client.submit("lone.first", str(tmp_path / f"{i}")) for i in range(2)]
+    assert futures[0].cancel()
+    (tmp_path / "end").touch()
+    assert at_work.result(20) and futures[1].result(20)
+    assert [(tmp_path / f"{i}").exists() for i in range(2)] == [False, True]
 
 
 def test_a_job_is_cancelled(client, servers, tmp_path):

@@ -60,6 +60,7 @@ class Host(Execution):
         self._lane = Lane(self.node, self.place, self, To)
         self._waits = False  # for room, as the page shows
         self._cancelled_early: set[bytes] = set()  # jobs whose OPEN may still be in the backlog
+        self._given_up_early: dict[bytes, set[int]] = {}  # inputs, by such a job
         self._given_up_in: list[JobHere] = []
         self._stopped_early: set[bytes] = set()  # likewise
         self._has_the_rest = False  # all that had come when it was to stop: what comes later is not worked on
@@ -132,8 +133,9 @@ class Host(Execution):
 
     def _forget_what_was_early(self) -> None:
         """All that had come before it has been worked on."""
-        if not (self._given_up_in or self._cancelled_early or self._stopped_early):
+        if not (self._given_up_in or self._given_up_early or self._cancelled_early or self._stopped_early):
             return
+        self._given_up_early.clear()
         self._cancelled_early.clear()
         self._stopped_early.clear()
         for job in self._given_up_in:
@@ -230,6 +232,8 @@ class Host(Execution):
         job.cancelled |= job.key in self._cancelled_early
         job.stopped |= meaning["stopped"] or job.key in self._stopped_early
         self._assignments[event.link, event.handle] = a
+        for number in self._given_up_early.pop(job.key, ()):
+            self._give_up(job, number)
         if job.stopped:
             self._generators.stop(job)
 
@@ -309,6 +313,8 @@ class Host(Execution):
         job, number, softly = self._jobs.get(key), event.number(0), event.children(0)
         if job is None and self._lane.has_backlog and number == NO_MESSAGE:
             (self._stopped_early if softly else self._cancelled_early).add(key)
+        elif job is None and self._lane.has_backlog:
+            self._given_up_early.setdefault(key, set()).add(number)
         if job is None:
             return
         if softly:
