@@ -228,3 +228,20 @@ def test_the_cluster_ends_however_busy_it_is():
             t.join(20)
             assert not t.is_alive()
     assert ways.count(BY_LANE) > 50
+
+
+def test_what_waits_meanwhile_is_counted(client, tmp_path):
+    def waiting() -> int:
+        (lone,) = (s for s in client.status()["servers"] if s["name"] == "lone")
+        return lone["counters"]["backlog"]
+
+    path = tmp_path / "go"
+    running = client.submit("lone.until", str(path))
+    try:
+        eventually(Path(f"{path}.begun").exists)
+        others = [client.submit("lone.same", i) for i in range(3)]
+        eventually(lambda: waiting() >= 3)
+    finally:
+        path.touch()
+    assert [future.result(10) for future in [running, *others]][1:] == [0, 1, 2]
+    eventually(lambda: waiting() == 0)
