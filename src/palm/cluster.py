@@ -284,7 +284,8 @@ class Cluster:
         return Child(order, {**os.environ, **threads, **env}, timeout, attempts, births, policy, self._logs)
 
     def stop(self, name: str, *, timeout: float = 10.0) -> None:
-        """Stop a server in good order: what it has received is worked on first. Its cache ends with it."""
+        """Stop a server in good order: what it has received is worked on first; what comes more than a second later is
+        not. Its cache ends with it."""
         self._check()
         self._stop(name, timeout)
         self._forget_cache(name)

@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from palm.template import Signature
 
 log = logging.getLogger("palm")
+LAST = 1.0  # seconds for which a server that is to stop takes what still comes
 IDLE = 2.0  # seconds between two looks at what no event announces
 REJECTED_EVERY = 10.0  # seconds between two lines about rejected messages
 
@@ -63,8 +64,8 @@ class Host(Execution):
         self._given_up_early: dict[bytes, set[int]] = {}  # inputs, by such a job
         self._given_up_in: list[JobHere] = []
         self._stopped_early: set[bytes] = set()  # likewise
-        self._has_the_rest = False  # all that had come when it was to stop: what comes later is not worked on
-        self._is_of_backlog = False  # the event that is dispatched, if no lane is open
+        self._taken_until = math.inf  # monotonic, while it stops: what comes later is not worked on
+        self._has_the_rest = False  # all that had come by then
         self._rejected = 0
         self._rejected_said = -REJECTED_EVERY
         self.on_gone: Callable[[list[str]], None] | None = None  # called when a peer has gone, with clients that it was
@@ -100,25 +101,39 @@ class Host(Execution):
         self._generators.make_more(others)
 
     def _next_event(self) -> core.Event | None:
-        if self.stopping:
-            self._take_the_rest()
-            if not (self._lane.has_backlog or self._holds_out()):
-                return None
         patience = 0.0
         if not self._lane.has_backlog:
             self._forget_what_was_early()
             patience = self._patience()
             self._show_wait(self._generators.waits_for() if patience else None)
-        if self.stopping or self._due() != math.inf:
+        if self.stopping:
+            return self._next_before_the_end(patience)
+        if self._due() != math.inf:
             self._lane.shut()
-        self._is_of_backlog = self._lane.has_backlog
         return self._lane.next(patience, self._rejected)
 
-    def _take_the_rest(self) -> None:
-        """Of what has come: whoever is sent something all the time would never end."""
-        if not self._has_the_rest:
+    def _next_before_the_end(self, patience: float) -> core.Event | None:
+        """After a while what has come by then is all that is worked on: who is called all the time would never end."""
+        self._lane.shut()
+        if not self._has_the_rest and time.monotonic() > self._taken_until:
             self._lane.look(bounded=False)
             self._has_the_rest = True
+        comes_late = self._has_the_rest and not self._lane.has_backlog
+        if comes_late and not self._holds_out():
+            return None
+        event = self._lane.next(patience, self._rejected)
+        if comes_late and event is not None and self._is_of_others(event):
+            event.done()
+        return event
+
+    def _is_of_others(self, event: core.Event) -> bool:
+        """It brings messages that nobody here waits for."""
+        return event.is_data()
+
+    def _stop(self) -> None:
+        if not self.stopping:
+            self._taken_until = time.monotonic() + LAST
+        self.stopping = True
 
     def _patience(self) -> float:
         """Seconds until there is something to do, if nothing comes."""
@@ -150,23 +165,17 @@ class Host(Execution):
             waits.end(self)
         self._waits = full is not None
 
-    def _is_late(self, event: core.Event) -> bool:
-        """It brings messages that have come when there was enough to be done before the end."""
-        return self._has_the_rest and not self._is_of_backlog and event.is_data()
-
     def _dispatch(self, event: core.Event) -> None:
         if event.kind and not event.is_data():
             self._lane.shut()  # a handle may mean something else, or nothing, after it
-        if self._is_late(event):
-            event.done()
-        elif event.kind == core.MESSAGE:
+        if event.kind == core.MESSAGE:
             self._message(event)
         elif event.kind == core.GONE:
             self._gone(event.link)
         elif event.kind == core.WAKE:
             self._found()
         elif event.kind == core.STOP:
-            self.stopping = True
+            self._stop()
 
     def _message(self, event: core.Event) -> None:
         if event.says == core.DATA:
@@ -411,7 +420,7 @@ class Host(Execution):
     def notice(self, event: core.Event) -> None:
         """It brings no messages, and has come while there is work, which it may end; else it waits its turn."""
         if event.kind == core.STOP:
-            self.stopping = True
+            self._stop()
         elif event.kind == core.GONE:
             self._gone(event.link)
         elif event.kind == core.MESSAGE and event.says == core.CANCEL:

@@ -195,8 +195,8 @@ class Leader(Host):
             self.node.count("in_flight", self._crew.outstanding())
         return super()._next_event()
 
-    def _is_late(self, event: core.Event) -> bool:
-        return super()._is_late(event) and event.link not in self._crew
+    def _is_of_others(self, event: core.Event) -> bool:
+        return super()._is_of_others(event) and event.link not in self._crew
 
     def _open_way(self, event: core.Event, a: Assignment) -> None:
         """None: who leads looks at each message."""

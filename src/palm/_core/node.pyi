@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: BSD-3-Clause
 from collections.abc import Sequence
-from typing import Any, Final, Self
+from typing import Any, Final, Self, final
 
 from palm._core.batch import Batch as Batch
 from palm._core.book import Book
@@ -70,6 +70,7 @@ class Node:
     def name_functions(self, names: Sequence[str]) -> None: ...
     def count(self, counter: str, n: int = 1) -> None: ...
 
+@final
 class Event:
     def is_data(self) -> bool: ...
     def origin(self) -> tuple[int, int]: ...
