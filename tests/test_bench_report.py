@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import ast
 import importlib
+import json
 import sys
 from pathlib import Path
 
@@ -58,6 +59,14 @@ def test_makespan_has_targets_of_its_own() -> None:
     workload = next(w for w in WORKLOADS if w.name == "makespan")
     results = {"adversarial": {"palm": Result([1.03])}, "random": {"palm": Result([1.04])}}
     assert [c.held for c in checks(Run(workload, results, {}))] == [False, True]
+
+
+def test_quick_figures_are_held_against_nothing(capsys: pytest.CaptureFixture[str]) -> None:
+    assert bench.main(["import", "--quick", "--peers", "/nowhere", "--json"]) == 0
+    [workload] = json.loads(capsys.readouterr().out)["workloads"]
+    assert workload["cases"][0]["palm"]["median"] > 0 and workload["checks"] == []
+    for workload in (w.unjudged() for w in WORKLOADS):
+        assert not any(case.targets for case in workload.cases)
 
 
 def test_peers_sleep_as_long_as_palm(monkeypatch: pytest.MonkeyPatch) -> None:

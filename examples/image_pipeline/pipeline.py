@@ -7,7 +7,7 @@ from numpy.typing import NDArray
 import palm
 
 
-class Noise(palm.Server):
+class Noise(palm.Butterfly):
     """Spoils images, to see what the next server can mend."""
 
     def setup(self, bright: float = 1.0) -> None:

@@ -34,7 +34,7 @@ class Check:
 
 
 def checks(run: Run) -> list[Check]:
-    return _CHECKS.get(run.workload.name, lambda _: [])(run)
+    return _CHECKS.get(run.workload.name, lambda _: [])(run) if run.workload.judged else []
 
 
 def _pipeline_checks(run: Run) -> list[Check]:

@@ -9,14 +9,14 @@ from __future__ import annotations
 import importlib
 import itertools
 from collections.abc import Iterator
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 import palm
 
-Image = NDArray[np.float64]
+Image = Annotated[NDArray[np.float64], "rows columns"]
 
 PIPELINE = ("denoise.median", "spectrum.power", "features.radial")
 # Those that the wheel of scikit-image carries: all others are downloaded.
