@@ -214,9 +214,10 @@ def test_a_part_whose_worker_dies_is_computed_again(client, tmp_path):
     assert [part[0] for [part] in found][2:5] == [BY_LANE] * 3
 
 
-def test_a_worker_is_killed(client, servers):
+@pytest.mark.parametrize("step", ["crew.pid", "lone.numbered"])
+def test_a_worker_or_a_server_is_killed(client, servers, step):
     """Nothing is missing, and nothing comes twice."""
-    with client.job("crew.pid", range(2000), window=1) as job:
+    with client.job(step, range(2000), window=1) as job:
         found = [next(job) for _ in range(50)]
         assert found[-1][0] == BY_LANE
         os.kill(found[-1][2], signal.SIGKILL)
@@ -236,16 +237,6 @@ def test_the_next_server_is_killed(client, servers):
         n = len(others)
         eventually(lambda: len(others) > n + 20)
     assert sorted(x for _, x, *_ in found) == list(range(2000))
-    assert len({pid for *_, pid in found}) == 2 and not job.errors
-
-
-def test_the_server_itself_is_killed(client, servers):
-    with client.job("lone.numbered", range(2000), window=1) as job:
-        found = [next(job) for _ in range(50)]
-        assert found[-1][0] == BY_LANE
-        os.kill(found[-1][2], signal.SIGKILL)
-        found += list(job)
-    assert sorted(x for _, x, _ in found) == list(range(2000))
     assert len({pid for *_, pid in found}) == 2 and not job.errors
 
 

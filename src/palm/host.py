@@ -65,7 +65,6 @@ class Host(Execution):
         self._given_up_in: list[JobHere] = []
         self._stopped_early: set[bytes] = set()  # likewise
         self._taken_until = math.inf  # monotonic, while it stops: what comes later is not worked on
-        self._has_the_rest = False  # all that had come by then
         self._rejected = 0
         self._rejected_said = -REJECTED_EVERY
         self.on_gone: Callable[[list[str]], None] | None = None  # called when a peer has gone, with clients that it was
@@ -115,10 +114,9 @@ class Host(Execution):
     def _next_before_the_end(self, patience: float) -> core.Event | None:
         """After a while what has come by then is all that is worked on: who is called all the time would never end."""
         self._lane.shut()
-        if not self._has_the_rest and time.monotonic() > self._taken_until:
-            self._lane.look(bounded=False)
-            self._has_the_rest = True
-        comes_late = self._has_the_rest and not self._lane.has_backlog
+        if not self._lane.has_the_rest and time.monotonic() > self._taken_until:
+            self._lane.take_the_rest()
+        comes_late = self._lane.has_the_rest and not self._lane.has_backlog
         if comes_late and not self._holds_out():
             return None
         event = self._lane.next(patience, self._rejected)
@@ -414,8 +412,7 @@ class Host(Execution):
         self._branches.found()
 
     def look(self) -> None:
-        if not self._has_the_rest:
-            self._lane.look()
+        self._lane.look()
 
     def notice(self, event: core.Event) -> None:
         """It brings no messages, and has come while there is work, which it may end; else it waits its turn."""

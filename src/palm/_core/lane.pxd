@@ -41,8 +41,10 @@ cdef class Lane:
     cdef object host, special, backlog
     cdef int64_t in_backlog  # messages
     cdef dict ways
+    cdef readonly bint has_the_rest
 
-    cpdef look(self, bint bounded=*)
+    cpdef look(self)
+    cdef bint take(self) except -1
     cpdef keep(self, Event event)
     cpdef shut(self)
     cdef void count_backlog(self, int64_t more) noexcept

@@ -111,6 +111,11 @@ cdef class Lane:
     host, special : object
         As `palm._core.loop.run` has them. ``host.complete(event, assignment)`` is called when a message has not simply
         given a result, ``host.notice(event)`` with what has come meanwhile, and brings no messages: it may end what waits.
+
+    Attributes
+    ----------
+    has_the_rest : bool
+        `take_the_rest` has been called.
     """
 
     def __cinit__(self, Node node not None, Place place not None, host, special):
@@ -130,19 +135,28 @@ cdef class Lane:
         """No handle's messages go this way: something has changed."""
         self.ways.clear()
 
-    cpdef look(self, bint bounded=True):
-        """At what has come while messages are worked on: what ends work is done at once, the rest waits its turn. bounded:
-        as long as that is not more than `LOOK_AHEAD` envelopes."""
-        cdef Event event
-        while not bounded or len(self.backlog) < LOOK_AHEAD:
-            event = self.node.next(0.0)
-            if event is None:
-                break
-            if event.is_data():
-                self.keep(event)
-            else:
-                self.shut()
-                self.host.notice(event)
+    cpdef look(self):
+        """At what has come while messages are worked on: what ends work is done at once, the rest waits its turn, as long
+        as that is not more than `LOOK_AHEAD` envelopes. Not after `take_the_rest`."""
+        while not self.has_the_rest and len(self.backlog) < LOOK_AHEAD and self.take():
+            pass
+
+    def take_the_rest(self):
+        """All that has come, as `look` does; what comes from now on is not looked at."""
+        while self.take():
+            pass
+        self.has_the_rest = True
+
+    cdef bint take(self) except -1:
+        cdef Event event = self.node.next(0.0)
+        if event is None:
+            return False
+        if event.is_data():
+            self.keep(event)
+        else:
+            self.shut()
+            self.host.notice(event)
+        return True
 
     cpdef keep(self, Event event):
         """It waits its turn."""

@@ -19,8 +19,6 @@ from palm._core.node cimport FLUSH_NS, Event, Node, path_of
 from palm._core.decode cimport get_value
 from palm._core.encode cimport extend, put_value
 
-from palm._core.decode import NOTHING
-
 cdef object Generator = types.GeneratorType
 
 # Bytes of a result that are put so quickly that it need not be known how quickly.
