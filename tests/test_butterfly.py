@@ -137,20 +137,6 @@ def test_all_workers_work(client, servers):
     assert {pid for _, pid in client.job("work.who", range(2000))} == set(pids(servers))
 
 
-def test_short_ones_that_wait_for_room_stay_together(client, servers):
-    """Else one result lets one input go, which comes out alone, and so on: more envelopes than a leader can take."""
-
-    def leader() -> dict[str, int]:
-        return next(s["counters"] for s in servers.status()["servers"] if s["name"] == "work")
-
-    before = leader()
-    for _ in range(8):
-        assert sum(client.job("work.up", range(50_000), window=4096)) == sum(range(50_001))
-    after = leader()
-    messages, envelopes = (after[name] - before[name] for name in ("messages_in", "batches"))
-    assert messages == 400_000 and messages / envelopes > 16
-
-
 def test_arrays_go_through_the_leader_without_a_copy(client, servers):
     with palm.arena():
         x = np.ones(1 << 18)
