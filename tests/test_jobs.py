@@ -17,24 +17,15 @@ import pytest
 from conftest import eventually
 
 import palm
-from palm import work
 from palm._core import node as core
 from palm.calls import Calls
 from palm.own_names import REGISTRY
-
-
-class Numbers(list):
-    """Whose iteration may be anybody's code."""
 
 
 class Work(palm.Server):
     @palm.function
     def same(self, x):
         return x
-
-    @palm.function
-    def first_two(self):
-        yield from range(2)
 
     @palm.function
     def double(self, x):
@@ -279,36 +270,6 @@ def test_inputs_that_cannot_be_sent(client):
     with pytest.raises(palm.PayloadError, match=r"input 2.*object"):
         list(client.job("work.same", [1, 2, object(), 4]))
     assert list(client.job("work.same", [1])) == [1]
-
-
-@pytest.mark.parametrize(
-    ("inputs", "begun_at"),
-    [([], None), ([1, 2, 3], None), ((1,), None), (range(3), None), (np.arange(4), None), (None, None)]
-    + [(iter([1]), 0), ({1: 2}.values(), 0), (Numbers([1, 2]), 0), (list(range(1000)), 64), (range(100_000), 64)],
-)
-def test_what_is_at_hand_is_sent_without_a_thread(client, monkeypatch, inputs, begun_at):
-    """As far as there is room at the beginning."""
-    began = []
-    start = work.start_thread
-
-    def noted(target, name, *args):
-        began.append(args[1])
-        start(target, name, *args)
-
-    expected = [0, 1] if inputs is None else [*inputs] if not isinstance(inputs, Iterator) else [1]
-    client.call("work.same", 0)  # the hand-shake is over
-    monkeypatch.setattr(work, "start_thread", noted)
-    job = client.job("work.first_two" if inputs is None else "work.same", inputs, ordered=True)
-    assert began == ([] if begun_at is None else [begun_at])
-    assert list(job) == expected
-    assert job.progress.total == len(expected)
-
-
-def test_what_is_at_hand_goes_as_far_as_the_window(client):
-    client.call("second.same", 1)
-    job = client.job("second.wait_for", ["/nowhere"] * 10, window=3)
-    assert job.progress.sent == 3
-    job.cancel()
 
 
 def test_a_generator_of_inputs_is_closed_in_its_own_thread(client):

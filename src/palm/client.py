@@ -188,8 +188,7 @@ class Client(concurrent.futures.Executor):
         steps : str or sequence of str
             The route: ``"server.function"`` or `palm.step`.
         inputs : iterable, async iterable or None
-            Read lazily, at most `window` messages ahead, by a thread of the job's; the first of a list, tuple, range or
-            array are sent before this returns. None: one empty message, for a pipeline that
+            Read lazily by one thread, at most `window` messages ahead. None: one empty message, for a pipeline that
             begins with a function that yields. Of an array, its items, as iterating over it gives them; small ones go
             many at a time, and are copied once, unless the array was made under `palm.arena`.
         ordered : bool

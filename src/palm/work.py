@@ -1,8 +1,7 @@
 # SPDX-License-Identifier: BSD-3-Clause
 """The inside of a job: reads and sends the inputs, keeps the book, collects what comes. `palm.job.Job` is its face.
 
-One thread reads the inputs, lazily (R18): an input is read when there is room in the window for what becomes of it. The
-first ones that are at hand are sent by who makes the job.
+One thread reads the inputs, lazily (R18): an input is read when there is room in the window for what becomes of it.
 What comes is handed in by whoever pumps the connection, with the lock of the connection.
 """
 
@@ -10,13 +9,10 @@ from __future__ import annotations
 
 import heapq
 import itertools
-import sys
 import time
 from collections.abc import AsyncIterable, Callable, Generator, Iterable, Iterator, Sized
 from dataclasses import dataclass
 from typing import Any
-
-import numpy as np
 
 from palm import waits
 from palm._core import node as core
@@ -38,8 +34,6 @@ from palm.window import Window
 HOLD = 0.002  # seconds that a message waits for company while the next input does not come
 FOR_LONG = 0.25  # seconds: whoever receives need not look at this job sooner
 LOOK = 0.02  # seconds: while an input may be waited for with others held
-AT_ONCE = 64  # inputs that are sent before `Client.job` returns
-AT_HAND = (list, tuple, range, np.ndarray, type(None))  # inputs of which none is waited for, and that are nobody's code
 
 Result = tuple[int, Path, Any]  # number of the input, path, value
 INPUT_DONE = object()  # with a journal, the value of a result that stands behind all others of an input
@@ -100,7 +94,7 @@ class JobWork:
         connection.add(self)
         try:
             self.delivery.open()
-            self._begin_feeding(inputs)
+            start_thread(self._feed, "palm-inputs", inputs)
         except BaseException as e:
             self.stop_with(e)
             connection.call_later()
@@ -132,66 +126,46 @@ class JobWork:
 
     # ------------------------------------------------------------------------------------------------- inputs
 
-    def _begin_feeding(self, inputs: Iterable[Any] | AsyncIterable[Any] | None) -> None:
-        """What is at hand is sent here and now, if it is not much: a thread takes longer to begin than a message to
-        come back."""
-        source, number = _iterator(inputs), 0
-        if type(inputs) in AT_HAND and self.journal is None and self._is_ready():
-            source, ended = iter(source), True
-            try:
-                number, ended = self._feed(source, 0, AT_ONCE, self._has_room)
-            except Exception as e:
-                self.stop_with(e)
-            if ended or self.over:
-                self._end_feeding()
-                return
-        start_thread(self._feed_the_rest, "palm-inputs", source, number)
-
-    def _feed_the_rest(self, source: Iterable[Any], number: int) -> None:
+    def _feed(self, inputs: Iterable[Any] | AsyncIterable[Any] | None) -> None:
+        source = _iterator(inputs)
         try:
-            # the hand-shake needs somebody who receives; it may take as long as the server is busy
-            self.connection.wait(lambda: self.over or self._is_ready())
-            self._feed(iter(source), number, sys.maxsize, self._wait_for_room)
+            with core_space.arena(shared=False):
+                self._send_all(iter(source))
         except BaseException as e:  # whatever the user's iterable has raised is the user's to see
             self.stop_with(e)
         finally:
             if isinstance(source, Generator):
                 source.close()
-            self._end_feeding()
+            with self.connection.changed:
+                self._fed = True
+                self.total = self.sent
+                self._check_end()
+            self.connection.nudge()
 
-    def _end_feeding(self) -> None:
-        with self.connection.changed:
-            self._fed = True
-            self.total = self.sent
-            self._check_end()
-        self.connection.nudge()
-
-    def _feed(self, source: Iterator[Any], number: int, end: int, is_room: Callable[[], bool]) -> tuple[int, bool]:
-        """Sends inputs from this number on, before `end`, while `is_room`; returns the next one's, and whether there is
-        none."""
-        ended = False
-        with core_space.arena(shared=False):
-            while not ended and number < end and (self._is_start(number) or is_room()):
-                number, ended = self._feed_some(source, number, end)
-        return number, ended
-
-    def _feed_some(self, source: Iterator[Any], number: int, end: int) -> tuple[int, bool]:
-        known = self.journal.next_done(number) if self.journal is not None else None
-        if known is not None and known[0] <= number:
-            skipped = self._skip(source, known[1] - number)
-            return number + skipped, number + skipped < known[1]
-        most = min(self._slots(), (end if known is None else known[0]) - number)
-        self._held_since = time.monotonic()
-        try:
-            added, ended = self._batch.fill(source, number, most, self.options.deadline, self.book, self.delivery.lock)
-        except PayloadError as e:
-            raise PayloadError(f"input {self.sent + len(self._batch)}: {e}") from None
-        self._flush()
-        return number + added, ended
-
-    def _is_ready(self) -> bool:
-        ready: bool = self.connection.node.ready(self.route.link)
-        return ready
+    def _send_all(self, source: Iterator[Any]) -> None:
+        # the hand-shake needs somebody who receives; it may take as long as the server is busy
+        self.connection.wait(lambda: self.over or self.connection.node.ready(self.route.link))
+        number, ended = 0, False
+        while not ended and (self._is_start(number) or self._wait_for_room()):
+            known = self.journal.next_done(number) if self.journal is not None else None
+            if known is not None and known[0] <= number:
+                skipped = self._skip(source, known[1] - number)
+                number, ended = number + skipped, number + skipped < known[1]
+                continue
+            self._held_since = time.monotonic()
+            try:
+                added, ended = self._batch.fill(
+                    source,
+                    number,
+                    self._slots() if known is None else min(self._slots(), known[0] - number),
+                    self.options.deadline,
+                    self.book,
+                    self.delivery.lock,
+                )
+            except PayloadError as e:
+                raise PayloadError(f"input {self.sent + len(self._batch)}: {e}") from None
+            number += added
+            self._flush()
 
     def _is_start(self, number: int) -> bool:
         """What begins a job without inputs is sent though the job be stopped already: its function hears of that."""
@@ -213,10 +187,6 @@ class JobWork:
 
     def _room(self) -> bool:
         return self.over or self.stopping or self._window.has_room(self._slots())
-
-    def _has_room(self) -> bool:
-        """Another input is wanted now."""
-        return not (self.over or self.stopping) and self._window.has_room(self._slots())
 
     def _wait_for_room(self) -> bool:
         """False: no more inputs are wanted."""
