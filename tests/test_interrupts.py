@@ -259,6 +259,7 @@ def test_a_handler_may_use_the_client_that_it_interrupts(client):
     """It runs where nothing is locked and nobody receives: what it waits for comes."""
     answers: list[object] = []
     enough = False
+    keys = {f"it's {i}": i for i in range(500)}  # their names in errors have to be quoted
 
     def ask(*_: object) -> None:  # not again before it has ended: on a slow machine that would go ever deeper
         answers.append(client.call("echo.same", len(answers), timeout=20))
@@ -271,6 +272,8 @@ def test_a_handler_may_use_the_client_that_it_interrupts(client):
         while len(answers) < 50:
             assert sorted(client.job("echo.same", range(2000), timeout=60)) == list(range(2000))
             assert client.call("echo.same", 5, timeout=60) == 5
+            for _ in range(20):
+                assert client.call("echo.same", keys, timeout=60) == keys
     finally:
         enough = True
         signal.setitimer(signal.ITIMER_REAL, 0)

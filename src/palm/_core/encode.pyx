@@ -371,10 +371,10 @@ cdef class _Tree:
 
 
 cdef str quoted(object key):
-    # `repr` runs signal handlers, and takes longer
+    # `repr` runs signal handlers, and takes longer: those of its types do not
     if type(key) is str and key.isascii() and key.isprintable() and "'" not in key and "\\" not in key:
         return f"'{<str> key}'"
-    return repr(key)
+    return str.__repr__(key) if type(key) is str else int.__repr__(key)
 
 
 cdef bytes scalar_bytes(object value):
