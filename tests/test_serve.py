@@ -425,6 +425,17 @@ def test_numbers_and_claims():
     assert vacancies.claim("a", two, CLAIM) and vacancies.reserve("a", 1, two, {"a/0"}) == [1]
 
 
+def test_who_has_waited_for_a_worker_in_vain_is_not_waited_for_again():
+    """Nobody has asked since the last one died, until the leader says that it has waited."""
+    registry = Registry()
+    registry.setup("cluster", "address", "log")
+    dead = places.this_process() | {"began": 0}
+    registry.known["a/0"] = dead | {"name": "a/0", "worker": 0, "supervised": False, "leads": False}
+    registry.left("a", 1, "it has had no worker", "failed")
+    found = registry.lookup(["a"])
+    assert (found["states"]["a"], found["ends"]["a"]) == ("failed", "it has had no worker")
+
+
 def test_a_registry_that_knows_nobody_yet_gives_no_numbers(monkeypatch):
     now = time.monotonic()
     monkeypatch.setattr(time, "monotonic", lambda: now)

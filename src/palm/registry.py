@@ -102,6 +102,7 @@ class Registry(MachineServer):
     @function
     def left(self, name: str, pid: int, reason: str, state: str) -> bool:
         """A server is gone; `state`: "removed", or, if it is still shown, "restarting", "failed" or "stopped"."""
+        self._alive()  # its workers that have died are not found later, and waited for anew
         self._note(name, pid, reason)
         if name in self.known and self.known[name]["pid"] == pid:
             del self.known[name]

@@ -34,5 +34,5 @@ class Tenure:
         if now - self._since < LINGER and (jobs or not self._has_left):
             return False
         if waiting or not self._has_left:
-            self.reason = f"it has had no worker for {LINGER:g} s; {self._last}"
+            self.reason = f"it has had no worker for {LINGER:g} s; {self._last}: start another one (palm.serve)"
         return True
