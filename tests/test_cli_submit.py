@@ -8,6 +8,7 @@ import signal
 import time
 
 import numpy as np
+import pytest
 from conftest import eventually
 
 import palm
@@ -38,6 +39,17 @@ def test_submit_of_many_kinds(shop):
     assert json.loads((shop.directory / "json/x1.json").read_text()) == {"type": "ndarray", "keys": []}
     shop.run("submit", "tasks.drop", "--input", "x?.npy", "--output", "none")
     assert not list((shop.directory / "none").iterdir())
+
+
+@pytest.mark.parametrize("output", [".", "../{}", "link"])
+def test_submit_does_not_write_over_its_inputs(shop, output):
+    before = (shop.directory / "x1.npy").read_bytes()
+    if output == "link":
+        (shop.directory / "link").symlink_to(".")
+    output = output.format(shop.directory.name)
+    _, err = shop.run("submit", "tasks.rows", "--input", "x?.npy", "--output", output, code=2)
+    assert f"--output {output} is where the input x0.npy lies" in err
+    assert (shop.directory / "x1.npy").read_bytes() == before
 
 
 def test_submit_goes_on_after_failures_and_resumes(shop):

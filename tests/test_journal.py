@@ -8,6 +8,7 @@ import os
 import signal
 import subprocess
 import sys
+import warnings
 from pathlib import Path
 
 import numpy as np
@@ -130,7 +131,7 @@ def test_a_line_that_was_cut_off_counts_for_nothing(tmp_path, cut):
     ("steps", "seed", "says"),
     [
         ([step("work.noise")], None, "with steps"),
-        ([step("work.same", gain=np.ones(3))], None, "with steps"),
+        ([step("work.same", gain=np.ones(3))], None, r"with other constants of its steps \['work.same"),
         (STEPS, 2, "with seed 1, while this one has 2"),
     ],
 )
@@ -240,6 +241,17 @@ def test_a_dropped_job_lets_go_of_its_journal(place):
     for _ in place.job():
         break
     assert len(list(place.job())) == 10
+
+
+def test_rows_that_are_left_out_are_told_of(place, tmp_path):
+    """They are in the memmap that was `out` the last time, and in nothing else."""
+    rows = np.lib.format.open_memmap(tmp_path / "rows.npy", "w+", "f8", (10,))
+    place.job().into(rows)
+    with pytest.warns(RuntimeWarning, match=r"10 inputs were done before"):
+        place.job().into(np.zeros(10))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        place.job().into(rows)
 
 
 def test_another_function(place):

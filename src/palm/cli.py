@@ -330,12 +330,11 @@ def submit(
     from palm import cli_files, cli_submit
 
     try:
-        paths = cli_files.inputs_of(pattern)
+        submission = cli_submit.Submission(_steps(steps), cli_files.inputs_of(pattern), output)
     except ValueError as e:
         raise click.UsageError(str(e)) from None
     if report is not None and not report.absolute().parent.is_dir():
         raise click.UsageError(f"--report {report}: there is no directory {report.absolute().parent}")
-    submission = cli_submit.Submission(_steps(steps), paths, output)
     if resume and (done := submission.skip_done()):
         click.echo(f"{done} inputs are done already, {submission.total} are left", err=True)
     with _client(cluster) as client:

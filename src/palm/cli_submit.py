@@ -43,9 +43,12 @@ class Files:
 
 
 class Submission:
-    """One run of ``palm submit``."""
+    """One run of ``palm submit``; ValueError if a result could be written over an input."""
 
     def __init__(self, steps: list[Step], paths: dict[str, Path], output: Path) -> None:
+        for path in paths.values():
+            if path.resolve().parent == output.resolve():
+                raise ValueError(f"--output {output} is where the input {path} lies: its result may be written over it")
         self._steps, self._paths, self._output = steps, paths, output
         self._files = Files(paths)
         self._job: Job | None = None

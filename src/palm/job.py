@@ -7,6 +7,7 @@ import functools
 import math
 import threading
 import time
+import warnings
 from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -186,8 +187,8 @@ class Job(ResultIterator):
         Parameters
         ----------
         out : (N, ...) ndarray
-            A memmap too. Results have the shape ``out.shape[1:]`` and a dtype that casts to its own (``same_kind``).
-            Rows of inputs without a result stay as they are.
+            A memmap too; with a journal the same one again. Results have the shape ``out.shape[1:]`` and a dtype that
+            casts to its own (``same_kind``). Rows of inputs without a result stay as they are.
 
         Raises
         ------
@@ -197,6 +198,12 @@ class Job(ResultIterator):
         """
         if self._groups is not None and isinstance(out, np.memmap):
             self._groups.journal.sync = out.flush
+        elif self._groups is not None and (done := sum(end - first for first, end in self._groups.journal.done)):
+            warnings.warn(
+                f"{done} inputs were done before, by the journal: their rows of `out`, no memmap, stay as they are",
+                RuntimeWarning,
+                stacklevel=2,
+            )
         written = np.zeros(len(out), bool)
         try:
             self._write(out, written)

@@ -131,15 +131,21 @@ class Journal:
     def _compare(self, mine: dict[str, Any], found: dict[str, Any]) -> None:
         for what in ("steps", "seed"):
             if mine[what] != found[what]:
-                raise ValueError(
-                    f"the journal {self.path} is of another job, with {what} {found[what]}, while this one has "
-                    f"{mine[what]}; name another file, or remove it"
-                )
+                there, here = _names_of(found[what]), _names_of(mine[what])
+                they = f"with {what} {there}, while this one has {here}"
+                if there == here:
+                    they = f"with other constants of its steps {there}"
+                raise ValueError(f"the journal {self.path} is of another job, {they}; name another file, or remove it")
 
     def _append(self, line: Any) -> None:
         self._file.write(json.dumps(line).encode() + b"\n")
         self._file.flush()
         os.fdatasync(self._file.fileno())
+
+
+def _names_of(found: Any) -> Any:
+    """Steps without what stands for their constants; else what it is."""
+    return [str(step).partition(":")[0] for step in found] if isinstance(found, list) else found
 
 
 def ranges_of(numbers: Sequence[int]) -> Ranges:
