@@ -322,7 +322,7 @@ def test_what_is_no_template(servers, template, error, says):
 
 
 def test_setup_for_who_has_none(servers):
-    with pytest.raises(TypeError, match=r"Dull has no `setup` method that could take setup=\['size'\]"):
+    with pytest.raises(TypeError, match=r"Dull has no `setup` method that could take setup=\{'size': ...\}"):
         servers.start(Dull, setup={"size": 3})
 
 

@@ -203,7 +203,7 @@ def test_as_a_cluster(servers, name):
         (palm.step("numbers.scale", gian=1), palm.PayloadError, "no constant 'gian'"),
         (palm.step("numbers.scale", gain=[1, {2}]), palm.PayloadError, r"constant 'gain': payload\[1\]: set"),
         ("numbers.add", palm.PayloadError, "2 positional parameters, but the message is one int"),
-        ("numbers.three", palm.PayloadError, "0 positional parameters, but the message is one int"),
+        ("numbers.three", palm.PayloadError, "0 positional parameters, but the message is one int; it begins"),
         (["numbers.same", "other.bad"], palm.PayloadError, r"^other.bad: payload\['a'\]\[1\]: object"),
         ("other.bad_route", palm.NotFound, "no function 'nothing'"),
         ("other.bad_value", palm.PayloadError, r"^other.bad_value, palm.to: payload\[0\]: object"),
@@ -274,6 +274,8 @@ def test_objects_are_plain_again():
 
 
 def test_wrong_objects():
+    with pytest.raises(TypeError, match='objects by name, {"spectrum": spectrum}, not list'):
+        palm.testing.run([Other()], "other.twice", [1])  # type: ignore[arg-type]
     with pytest.raises(TypeError, match="object of a template"):
         palm.testing.run({"other": Other}, "other.twice", [1])  # type: ignore[dict-item]
     one = Other()

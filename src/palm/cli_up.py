@@ -167,6 +167,10 @@ def applied(configuration: Configuration) -> bool:
     configuration.check()  # what its modules raise is seen here
     done = control.apply(places.find(name), configuration.path)
     click.echo(f"cluster {name} is up: {', '.join(done) or 'nothing had to be changed'}")
+    if not done:
+        click.echo(
+            "(the code of its servers is not compared: palm down, and up again, where that has changed)", err=True
+        )
     return True
 
 

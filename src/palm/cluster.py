@@ -480,7 +480,7 @@ def _name_of(name: str | None, cls: type[Server]) -> str:
 
 def _check_workers(workers: int, is_parallel: bool) -> None:
     if not isinstance(workers, int) or isinstance(workers, bool) or workers < 1:
-        raise ValueError(f"workers={workers!r}: a server has one worker at least")
+        raise ValueError(f"workers={workers!r}: it is a whole number, and a server has one worker at least")
     if workers > 1 and not is_parallel:
         raise ValueError(
             f"workers={workers}: a palm.Server is one process; as a palm.Butterfly, with nothing else changed, it has "
@@ -496,13 +496,14 @@ def check_start(cls: type[Server], workers: int, setup: Mapping[str, Any]) -> No
 
 
 def _check_setup(cls: type[Server], setup: Mapping[str, Any]) -> None:
+    given = "{" + ", ".join(f"{name!r}: ..." for name in sorted(setup)) + "}"
     if setup and cls.setup is Server.setup:
-        raise TypeError(f"{cls.__qualname__} has no `setup` method that could take setup={sorted(setup)}")
+        raise TypeError(f"{cls.__qualname__} has no `setup` method that could take setup={given}")
     try:
         inspect.signature(cls.setup).bind(None, **setup)
     except TypeError as e:
         raise TypeError(
-            f"{cls.__qualname__}.setup{inspect.signature(cls.setup)} does not take setup={sorted(setup)}: {e}"
+            f"{cls.__qualname__}.setup{inspect.signature(cls.setup)} does not fit setup={given}: {e}"
         ) from None
 
 

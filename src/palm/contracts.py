@@ -271,7 +271,8 @@ def _conversion(given: Alternative, taken: Alternative) -> str:
     if isinstance(taken, Tuple):
         return f"return {_tuple_of(len(taken.items))}"
     if isinstance(taken, Array):
-        return "return np.asarray(x)" if isinstance(given, Scalar) else "return an array"
+        is_number = isinstance(given, Scalar) and given.name not in ("str", "bytes")
+        return "return np.asarray(x)" if is_number else "return an array"
     return f"return {taken}(x)" if isinstance(given, Scalar) and isinstance(taken, Scalar) else "return something else"
 
 

@@ -122,8 +122,12 @@ def _advice(hint: Hint, value: Any) -> str:
     wanted = hint[0]
     if len(hint) > 1 or not isinstance(wanted, Array):
         what = f"send {'one of these' if len(hint) > 1 else 'that'}"
-    elif not isinstance(value, np.ndarray):
+    elif isinstance(value, (list, int, float, complex, np.generic)):
         what = "send np.asarray(x)"
+    elif isinstance(value, tuple):
+        what = "send one value, an array"
+    elif not isinstance(value, np.ndarray):
+        what = "send an array"
     elif wanted.dtypes and value.dtype.type not in dtypes_of(wanted):
         what = as_type(wanted)
     else:

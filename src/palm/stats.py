@@ -123,5 +123,5 @@ def one_more(loads: Sequence[Load], in_use: float, cores: int) -> dict[str, Any]
     then = f"then {next_one} limits" if next_one and others[next_one] >= relieved else "it still limits"
     how = f"{most.workers + 1} workers instead of {most.workers}"
     if most.of_leader is None:
-        how = "2 workers, if it were a palm.Butterfly,"
+        how = "2 workers, if it were a palm.Butterfly"
     return {"gain": most.of_workers / after, "why": f"{name} limits; with {how}, {then}"}

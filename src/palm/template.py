@@ -194,10 +194,12 @@ class Signature:
             return values
         what = f"a tuple of {len(value)}" if type(value) is tuple else f"one {type(value).__name__}"
         advice = f"; send a tuple of {count}" if count > 1 and type(value) is not tuple else ""
-        raise PayloadError(
-            f"{self.what(server)} has {count} positional parameter{'s' * (count != 1)}, but the message is "
-            f"{'an empty message' if value is NOTHING else what}{advice}"
-        )
+        if count == 0:
+            advice = "; it begins a job without inputs, or a call without a value"
+        elif value is NOTHING:
+            what, advice = "an empty message", "; the job has no inputs, or the call no value"
+        takes = f"{count} positional parameter{'s' * (count != 1)}"
+        raise PayloadError(f"{self.what(server)} has {takes}, but the message is {what}{advice}")
 
     def own(self, constants: Mapping[str, Any]) -> dict[str, Any]:
         """Those of the constants that it names."""

@@ -70,6 +70,8 @@ def run(
     >>> palm.testing.run({"d": Double()}, palm.step("d.double", gain=3.0), [1, 2])
     [3.0, 6.0]
     """
+    if not isinstance(servers, Mapping):
+        raise TypeError(f'servers are objects by name, {{"spectrum": spectrum}}, not {type(servers).__name__}')
     return _Run(servers, seed).job(route_of(steps), inputs)
 
 
