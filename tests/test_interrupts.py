@@ -42,6 +42,10 @@ class Echo(palm.Server):
         return x
 
     @palm.function
+    def size(self, x):
+        return len(x)
+
+    @palm.function
     def several(self, n):
         yield from range(n)
 
@@ -279,6 +283,26 @@ def test_a_handler_may_use_the_client_that_it_interrupts(client):
         signal.setitimer(signal.ITIMER_REAL, 0)
         signal.signal(signal.SIGALRM, before)
     assert len(answers) >= 50 and all(0 <= a < len(answers) for a in answers)
+
+
+def test_a_handler_may_call_the_step_whose_call_it_interrupts(client):
+    """A dtype that is sent first is described by Python, in which it may run."""
+    answers: list[object] = []
+
+    def ask(*_: object) -> None:
+        answers.append(client.call("echo.size", "abc", timeout=20))
+
+    before = signal.signal(signal.SIGALRM, ask)
+    try:
+        for i in range(300):
+            x = np.zeros(3, [(f"{name}{i}", "<i4") for name in "abcdefgh"])
+            signal.setitimer(signal.ITIMER_REAL, 0.0002 + i % 10 * 5e-5)
+            assert client.call("echo.size", x, timeout=60) == 3
+            eventually(lambda n=i: len(answers) > n)
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
+    assert answers == [3] * 300
 
 
 def test_a_handler_may_cancel_the_job_that_it_interrupts(client):

@@ -29,6 +29,8 @@ bool palm_batch_full(const palm_batch *batch);
 palm_err palm_batch_record(palm_batch *batch, palm_form form, uint64_t number, palm_record **out);
 /* Says what the record begun last is, after the fact: an error is a tree in all but this. count: see palm_record. */
 void palm_batch_set_form(palm_batch *batch, palm_form form, uint32_t count);
+/* And the number of its message, where that was not known yet. */
+void palm_batch_set_number(palm_batch *batch, uint64_t number);
 /* Makes the message one more of the record begun last, a run from then on (docs/wire.md, 5), if that ends with the message
  * before it, and has pieces of the same form and size. False: it has to be a record of its own. */
 bool palm_batch_extend(palm_batch *batch, palm_form form, uint64_t number, uint64_t deadline, const void *bytes, size_t n);

@@ -182,6 +182,11 @@ void palm_batch_set_form(palm_batch *b, palm_form form, uint32_t count)
     palmi_batch_last(b)->count = count;
 }
 
+void palm_batch_set_number(palm_batch *b, uint64_t number)
+{
+    palmi_batch_last(b)->number = number;
+}
+
 palm_err palm_batch_path(palm_batch *b, const uint64_t *components, uint32_t n)
 {
     if (palmi_batch_last(b)->path_count + (uint64_t)n > PALM_MAX_PATH)

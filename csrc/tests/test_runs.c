@@ -98,6 +98,20 @@ static void test_equal_pieces_become_a_run(void)
     palm_batch_free(b);
 }
 
+static void test_a_number_that_comes_later(void)
+{
+    palm_batch *b = new_batch();
+    put_bytes(b, PALM_BYTES, 0, 0, "one", 3);
+    palm_batch_set_number(b, 7);
+    CHECK(!palm_batch_extend(b, PALM_BYTES, 1, 0, "two", 3));
+    CHECK(palm_batch_extend(b, PALM_BYTES, 8, 0, "two", 3));
+    palm_event event = event_of(b);
+    CHECK(event.envelope.n_records == 2);
+    CHECK(says(&event, 0, PALM_BYTES, 7, "one") && says(&event, 1, PALM_BYTES, 8, "two"));
+    palm_event_done(NULL, &event);
+    palm_batch_free(b);
+}
+
 static void test_what_cannot_be_part_of_a_run(void)
 {
     palm_batch *b = new_batch();
@@ -350,6 +364,7 @@ int main(void)
 {
     CHECK_OK(palm_writer_new(&writer));
     test_equal_pieces_become_a_run();
+    test_a_number_that_comes_later();
     test_what_cannot_be_part_of_a_run();
     test_equal_arrays_become_a_run();
     test_an_undone_record_leaves_the_run_before_it();

@@ -61,10 +61,12 @@ class Calls:
         deadline = 0 if timeout is None else time.time_ns() + int(timeout * 1e9)
         delivery = self.delivery
         self.connection.check()  # before any lock: in a forked child they may be locked for ever
+        # without the lock: it may take long, and a dtype that is sent first is described by Python, where handlers run
+        batch.put(NOTHING if not values else values[0] if len(values) == 1 else values, 0, None, deadline)
         delivery.lock.acquire()
         try:
             number = delivery.sent
-            batch.put(NOTHING if not values else values[0] if len(values) == 1 else values, number, None, deadline)
+            batch.set_number(number)
             self._expect(number, future, deadline)
             try:
                 delivery.send(batch)

@@ -12,6 +12,7 @@ cdef class Batch:
     cdef palm_batch *batch
 
     cpdef put(self, value, uint64_t number, path=*, uint64_t deadline=*, Py_ssize_t others=*)
+    cpdef set_number(self, uint64_t number)
     cpdef clear(self)
     cdef tuple fill_at_hand(self, iterator, uint64_t number, Py_ssize_t most, uint64_t deadline, Book book, Lock lock)
     cdef tuple fill_rows(self, Items items, uint64_t number, Py_ssize_t most, uint64_t deadline, Lock lock)

@@ -82,6 +82,12 @@ cdef class Batch:
         # the argument itself: one reference of the caller's frame or argument vector, none of ours
         put_value(self.batch, value, 0 if others < 0 else others, number, deadline, path, 0)
 
+    cpdef set_number(self, uint64_t number):
+        """Of the message added last, where it was not known yet."""
+        if not len(self):
+            raise IndexError("there is no message")
+        palm_batch_set_number(self.batch, number)
+
     def event(self, int form, uint64_t number, path=None, uint32_t count=0):
         """Add a record without payload: DROP, CLOSE, ASK, LOST, ASIDE."""
         cdef palm_record *r = NULL

@@ -178,6 +178,7 @@ cdef extern from "palm.h" nogil:
     bint palm_batch_full(const palm_batch *batch)
     palm_err palm_batch_record(palm_batch *batch, palm_form form, uint64_t number, palm_record **out)
     void palm_batch_set_form(palm_batch *batch, palm_form form, uint32_t count)
+    void palm_batch_set_number(palm_batch *batch, uint64_t number)
     bint palm_batch_extend(palm_batch *batch, palm_form form, uint64_t number, uint64_t deadline, const void *bytes_, size_t n)
     uint8_t *palm_batch_extend_array(palm_batch *batch, uint64_t number, uint64_t deadline, const char *dtype,
                                      size_t dtype_size, uint8_t ndim, const int64_t *shape, const int64_t *strides,
