@@ -67,8 +67,8 @@ class Configuration:
             data = tomllib.loads(text)
         except FileNotFoundError:
             raise FileNotFoundError(
-                f"there is no file {path}; it would name the servers of a cluster ([servers.NAME], class = "
-                '"module:Class"): docs/configuration.md has one to begin with'
+                f"there is no file {path}; it would name the servers of a cluster, each in two lines: [servers.NAME] "
+                'and class = "module:Class"; palm check --schema and docs/configuration.md have all that it can say'
             ) from None
         except (tomllib.TOMLDecodeError, UnicodeDecodeError) as e:
             raise ConfigError(f"{path}: not TOML: {e}") from None
