@@ -172,6 +172,20 @@ def test_signals_without_end(client, what):
     assert hits > 25
 
 
+def test_a_link_is_made_whatever_signals_come(client):
+    """A signal each 0.3 ms, whose handler returns: libzmq gives up what it does, and has to be asked again."""
+    before = signal.signal(signal.SIGALRM, lambda *_: None)
+    try:
+        for n in range(1500):
+            with palm.Client(client.address) as other:
+                signal.setitimer(signal.ITIMER_REAL, 0.0003, 0.0003)
+                assert other.call("waits.same", n) == n
+                signal.setitimer(signal.ITIMER_REAL, 0)
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
+
+
 def test_a_handler_that_raises(client, tmp_path):
     """Its exception comes out of the call; the client works on."""
 

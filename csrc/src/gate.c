@@ -156,7 +156,7 @@ static palm_err open_gate(void *context)
     sigset_t all, before;
     sigfillset(&all);
     pthread_sigmask(SIG_SETMASK, &all, &before);
-    palm_err err = palmi_zmq.bind_(socket, ENDPOINT) ? palmi_zmq_err() : PALM_OK;
+    palm_err err = palmi_zmq_bind(socket, ENDPOINT) ? palmi_zmq_err() : PALM_OK;
     int e = err ? 0 : pthread_create(&gate.thread, NULL, serve, socket);
     pthread_sigmask(SIG_SETMASK, &before, NULL);
     if (e)
@@ -184,7 +184,7 @@ static void close_gate(void)
     if (!last)
         return;
     palmi_zmq.setsockopt_(last, PALMI_ZMQ_LINGER, &no_linger, sizeof no_linger);
-    if (!palmi_zmq.connect_(last, ENDPOINT)) {
+    if (!palmi_zmq_connect(last, ENDPOINT)) {
         send(last, "", 0, false);
         pthread_join(gate.thread, NULL);
     }

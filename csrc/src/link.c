@@ -78,7 +78,7 @@ static palm_err open_socket(palm_node *node, palmi_link *link)
                  palmi_zmq.setsockopt_(link->socket, PALMI_ZMQ_LINGER, &no_linger, sizeof no_linger) ||
                  palmi_zmq.setsockopt_(link->socket, PALMI_ZMQ_RECONNECT_IVL, &again_ms, sizeof again_ms) ||
                  palmi_zmq.setsockopt_(link->socket, PALMI_ZMQ_RECONNECT_IVL_MAX, &most_ms, sizeof most_ms) ||
-                 palmi_zmq.connect_(link->socket, endpoint)))
+                 palmi_zmq_connect(link->socket, endpoint)))
         err = palmi_zmq_err();
     if (err)
         palmi_zmq.close_(link->socket);

@@ -38,13 +38,13 @@ palm_err palmi_monitor_open(palm_node *node, void *socket, int events, uint64_t 
     int unbounded = 0; /* else libzmq's thread would wait, and with it all sockets, until we have read what it says */
     char name[64];
     snprintf(name, sizeof name, "inproc://monitor-%p", socket);
-    if (palmi_zmq.socket_monitor_(socket, name, events))
+    if (palmi_zmq_monitor(socket, name, events))
         return palmi_zmq_err();
     void *monitor = palmi_zmq.socket_(node->context, PALMI_ZMQ_PAIR);
     if (!monitor)
         return palmi_zmq_err();
     palm_err err = PALM_OK;
-    if (palmi_zmq.setsockopt_(monitor, PALMI_ZMQ_RCVHWM, &unbounded, sizeof unbounded) || palmi_zmq.connect_(monitor, name))
+    if (palmi_zmq.setsockopt_(monitor, PALMI_ZMQ_RCVHWM, &unbounded, sizeof unbounded) || palmi_zmq_connect(monitor, name))
         err = palmi_zmq_err();
     struct epoll_event watched = {.events = EPOLLIN, .data.u64 = key};
     if (!err && epoll_ctl(node->watch, EPOLL_CTL_ADD, fd_of(monitor), &watched))

@@ -44,7 +44,7 @@ static palm_err bind_to(palm_node *node, const char *endpoint)
         err = palmi_monitor_open(node, node->pull, PALMI_ZMQ_EVENT_HANDSHAKES_FAILED, REFUSED, &node->refused);
     if (err)
         return err;
-    if (palmi_zmq.bind_(node->pull, endpoint) || palmi_zmq.getsockopt_(node->pull, PALMI_ZMQ_LAST_ENDPOINT, plain, &size))
+    if (palmi_zmq_bind(node->pull, endpoint) || palmi_zmq.getsockopt_(node->pull, PALMI_ZMQ_LAST_ENDPOINT, plain, &size))
         return palmi_zmq_err();
     if (with_keys)
         palmi_curve_name(&node->keys, plain, node->endpoint, sizeof node->endpoint);
