@@ -100,7 +100,7 @@ def test_workers_and_leaders(cluster, template):
         assert (record.worker, record.message, printed.worker) == (None, [0], None)
         return
     list(cluster.client().job("crew.say", range(40)))
-    assert {r.worker for r in said(cluster, "in setup", name)} == {0, 1}
+    eventually(lambda: {r.worker for r in said(cluster, "in setup", name)} == {0, 1})
     one = eventually(lambda: records(cluster, "crew/1"))
     assert {r.worker for r in one} == {1} and {r.worker for r in records(cluster, "crew")} == {0, 1}
 
