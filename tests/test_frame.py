@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+import tracemalloc
+
 import numpy as np
 import pytest
 from helpers_payload import exactly
@@ -49,6 +51,17 @@ def test_arrays_come_back_read_only(array, inside):
 )  # fmt: skip
 def test_types_are_kept(value):
     assert exactly(unpack(pack(value))) == exactly(value)
+
+
+def test_what_is_read_takes_its_own_memory_alone():
+    frame = pack({"x": (bytes(100 * LARGE),)})
+    tracemalloc.start()
+    try:
+        unpack(frame)
+        most = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert 100 * LARGE < most < 101 * LARGE
 
 
 def test_arrays_outlive_the_frame_and_each_other():

@@ -189,6 +189,8 @@ class Execution:
         self._outcomes.dropped(a.job, name)
 
     def fail(self, i: int, error: Exception) -> None:
+        if isinstance(error, BlockLost) and isinstance(error.__cause__, MemoryError):
+            error = error.__cause__  # there would be no more room for it the next time
         with memory_limit.room_to_tell(error):
             self._tell_failure(i, error)
 

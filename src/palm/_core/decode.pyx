@@ -6,9 +6,11 @@ docs/wire.md describes what comes in; whatever does not agree with it is a `Bloc
 
 import struct as _struct
 
+from cpython.buffer cimport PyBUF_READ
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
 from cpython.float cimport PyFloat_FromDouble
 from cpython.long cimport PyLong_FromLong, PyLong_FromLongLong, PyLong_FromUnsignedLongLong
+from cpython.memoryview cimport PyMemoryView_FromMemory
 from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
 from libc.string cimport memchr, memcmp, memcpy
 
@@ -266,6 +268,18 @@ cdef object number_of(const uint8_t *body, uint64_t size):
     return new_scalar(aligned, dtype)
 
 
+cdef enum:
+    LARGE = 65536  # bytes, from which on a copy takes longer than a memoryview
+
+
+cdef object body_of(palm_event *event, const palm_record *r):
+    """For msgspec alone. In place where it is large: what is made of it takes as much memory again."""
+    cdef char *body = <char *> event.envelope.body + r.body_at
+    if r.body_size < <uint64_t> LARGE:
+        return PyBytes_FromStringAndSize(body, r.body_size)
+    return PyMemoryView_FromMemory(body, r.body_size, PyBUF_READ)
+
+
 # A decoder takes longer to make than a small tree to read: those that are not at work wait here, two as a rule.
 cdef list _readers = []
 
@@ -283,9 +297,8 @@ cdef object get_tree(palm_event *event, const palm_record *r, list holders):
         reader = _Reader.__new__(_Reader)
         reader.decoder = msgspec.msgpack.Decoder(ext_hook=reader.ext)
     reader.event, reader.record, reader.holders, reader.depth = event, r, holders, 0
-    body = PyBytes_FromStringAndSize(<const char *> event.envelope.body + r.body_at, r.body_size)
     try:
-        return reader.decoder.decode(body)
+        return reader.decoder.decode(body_of(event, r))
     finally:
         reader.event, reader.record, reader.holders = NULL, NULL, None
         _readers.append(reader)
@@ -304,7 +317,8 @@ cdef bytes get_bytes(palm_event *event, const palm_record *r, list holders):
 cdef object get_value(palm_event *event, uint32_t i, list holders):
     """The payload of record i. holders: one place for each block and one for the frames, None at first.
 
-    Raises BlockLost if it cannot be read, for whatever reason: who has sent it is a stranger, perhaps."""
+    Raises BlockLost if it cannot be read, for whatever reason: who has sent it is a stranger, perhaps. Its cause is a
+    MemoryError where there was no room for it here."""
     cdef const palm_record *r = &event.envelope.records[i]
     try:
         if r.form == PALM_BYTES:
@@ -317,5 +331,5 @@ cdef object get_value(palm_event *event, uint32_t i, list holders):
     except BlockLost:
         raise
     except Exception as e:
-        raise BlockLost(f"the payload cannot be read: {e!r}") from None
+        raise BlockLost(f"the payload cannot be read: {e!r}") from (e if isinstance(e, MemoryError) else None)
     return NOTHING
