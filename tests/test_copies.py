@@ -374,6 +374,17 @@ def test_threshold(client: palm.Client, n: int, way: str) -> None:
     assert here["bytes_copied"] == there["bytes_copied"] == 0
 
 
+@pytest.mark.parametrize(("n", "blocks"), [(16383, 0), (16384, 1)])
+@pytest.mark.parametrize("inside", [False, True])
+def test_threshold_of_bytes(client: palm.Client, n: int, blocks: int, inside: bool) -> None:
+    value = bytes(range(256)) * (n // 256) + bytes(n % 256)
+    with moved() as here, moved(client, "work") as there:
+        got = client.call("work.same", {"a": (value,)} if inside else value)
+    assert (got["a"][0] if inside else got) == value
+    assert here["sent_arena"] == there["sent_arena"] == blocks
+    assert here["bytes_copied"] == there["bytes_copied"] == n * blocks
+
+
 @pytest.mark.parametrize(
     ("part", "way"),
     [

@@ -105,17 +105,19 @@ NO_DTYPES = [
 ]
 
 
-def say_array(stranger: Stranger, dtype: str, dims: list[int], form: int, kind: int | None = None) -> None:
-    """64 bytes as one array."""
+def say_array(
+    stranger: Stranger, dtype: str, dims: list[int], form: int, kind: int | None = None, tree: bytes = b""
+) -> None:
+    """64 bytes as one array, and what names it."""
     g = stranger.wire.golden
     stranger.say(
-        bytes(64),
+        bytes(64) + tree,
         kind=kind or g.DATA,
         handle=1,
         dtypes=[dtype],
         dims=dims,
         arrays=[g.array(size=64, ndim=len(dims) // 2)],
-        records=[g.record(form=form, array_count=1)],
+        records=[g.record(form=form, array_count=1, body_at=64, body_size=len(tree))],
     )
 
 
@@ -214,6 +216,7 @@ def test_bytes_that_are_not_one_after_the_other(stranger):
             *(("|i1", [64, 1]), ("<f8", [8, 8])),
         ):
             say_array(stranger, dtype, dims, g.BYTES, kind)
+            say_array(stranger, dtype, dims, g.TREE, kind, b"\xd6\x06" + bytes(4))
     assert stranger.server.answers()
 
 

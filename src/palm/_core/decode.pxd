@@ -13,6 +13,7 @@ cdef enum:
     EXT_SCALAR = 3   # dtype text, NUL, the scalar's bytes
     EXT_COMPLEX = 4  # two float64, big-endian
     EXT_INT = 5      # an int beyond 64 bits: two's complement, big-endian
+    EXT_BYTES = 6    # u32, big-endian: which array of the record has them
 
 cdef enum:
     MOST_KNOWN = 4096  # dtypes, and texts of such, that are remembered

@@ -181,6 +181,12 @@ cdef object scalar_of(object dtype, bytes raw):
     return np.frombuffer(raw, dtype, 1)[0] if raw else np.zeros(1, dtype)[0]
 
 
+cdef bytes bytes_in(object array):
+    if array.dtype != np.uint8 or array.ndim != 1 or not array.flags.c_contiguous:
+        raise BlockLost(f"bytes as an array of {array.ndim} dimensions, dtype {array.dtype}, strides {array.strides}")
+    return array.tobytes()
+
+
 cdef class _Reader:
     """Makes a tree of what msgpack found."""
     cdef palm_event *event
@@ -190,11 +196,12 @@ cdef class _Reader:
     cdef int depth
 
     def ext(self, int code, data):
-        if code == EXT_ARRAY:
+        if code == EXT_ARRAY or code == EXT_BYTES:
             i = int.from_bytes(data, "big") if len(data) == 4 else self.record.array_count
             if i >= self.record.array_count:
                 raise BlockLost(f"the tree names array {i}, but its record has {self.record.array_count}")
-            return get_array(self.event, self.record.array_at + <uint32_t> i, self.holders)
+            value = get_array(self.event, self.record.array_at + <uint32_t> i, self.holders)
+            return value if code == EXT_ARRAY else bytes_in(value)
         if code == EXT_TUPLE:
             self.depth += 1
             if self.depth > PALM_MAX_DEPTH:
@@ -308,10 +315,7 @@ cdef bytes get_bytes(palm_event *event, const palm_record *r, list holders):
     """Those of form BYTES: in the body, or as an array of bytes, one after the other."""
     if r.array_count == 0:
         return PyBytes_FromStringAndSize(<const char *> event.envelope.body + r.body_at, r.body_size)
-    value = get_array(event, r.array_at, holders)
-    if value.dtype != np.uint8 or value.ndim != 1 or not value.flags.c_contiguous:
-        raise BlockLost(f"bytes as an array of {value.ndim} dimensions, dtype {value.dtype}, strides {value.strides}")
-    return value.tobytes()
+    return bytes_in(get_array(event, r.array_at, holders))
 
 
 cdef object get_value(palm_event *event, uint32_t i, list holders):

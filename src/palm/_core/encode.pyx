@@ -24,7 +24,7 @@ from palm._core.decode import NOTHING
 from palm._core.space import CoreError
 
 from palm._core.cpalm cimport *
-from palm._core.decode cimport EXT_ARRAY, EXT_COMPLEX, EXT_INT, EXT_SCALAR, EXT_TUPLE, MOST_KNOWN
+from palm._core.decode cimport EXT_ARRAY, EXT_BYTES, EXT_COMPLEX, EXT_INT, EXT_SCALAR, EXT_TUPLE, MOST_KNOWN
 from palm._core.space cimport Holder, check, counters, space, whose
 
 cnp.import_array()
@@ -315,8 +315,10 @@ cdef class _Tree:
         cdef list items
         cdef bint mine
         t = type(value)
-        if value is None or t is bool or t is float or t is bytes:
+        if value is None or t is bool or t is float:
             return value
+        if t is bytes:
+            return self.put(EXT_BYTES, np.frombuffer(value, np.uint8), 0) if self.is_to_lend(value, expected) else value
         if t is str:
             if not value.isascii():
                 check_text(value, place)
@@ -349,12 +351,20 @@ cdef class _Tree:
             try:
                 if self.arrays >= PALM_MAX_ARRAYS // 2:
                     raise PayloadError(f"a message has at most {PALM_MAX_ARRAYS // 2} arrays; stack them into fewer")
-                put_array(self.batch, value, expected + 1 if expected > 0 else expected)
+                return self.put(EXT_ARRAY, value, expected + 1 if expected > 0 else expected)
             except PayloadError as e:
                 raise PayloadError(f"{place}: {e}") from None
-            self.arrays += 1
-            return Ext(EXT_ARRAY, (self.arrays - 1).to_bytes(4, "big"))
         raise PayloadError(f"{place}: {unsupported(value)}")
+
+    cdef bint is_to_lend(self, bytes value, Py_ssize_t expected) noexcept:
+        """Bytes so large that they go as an array would, not with the rest of the tree."""
+        return (expected >= 0 and PyBytes_GET_SIZE(value) >= PALM_NEP49_THRESHOLD
+                and self.arrays < PALM_MAX_ARRAYS // 2 and palm_batch_lent(self.batch) < PALM_MAX_PARTS)
+
+    cdef object put(self, int kind, cnp.ndarray value, Py_ssize_t expected):
+        put_array(self.batch, value, expected)
+        self.arrays += 1
+        return Ext(kind, (self.arrays - 1).to_bytes(4, "big"))
 
     cdef dict plain_dict(self, dict value, Py_ssize_t inner, str place, int depth):
         cdef PyObject *k = NULL
