@@ -38,6 +38,8 @@ LOGS = f"{RUNTIME}/state/"  # the log of a cluster that outlives a test is open 
 os.environ["PALM_CAPSULES"] = f"{RUNTIME}/capsules"
 # Else each server would import pytest, and compile its test's module: half of the time of all tests.
 os.environ["PALM_PRELOAD"] = "pytest"
+# OpenBLAS's threads wait awake for 2^26 ticks when they begin, and after each use: 0.1 s of a core for each process.
+os.environ["OPENBLAS_THREAD_TIMEOUT"] = "4"
 os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 # A shell that starts tests in the background has them ignore Ctrl-C, which some of them are about.
 signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -54,7 +56,8 @@ def pytest_configure() -> None:
     stderr = os.dup(2)
 
 
-def pytest_collection_finish() -> None:
+@pytest.fixture(autouse=True, scope="module")
+def nothing_old_is_looked_through() -> None:
     """The ledger collects garbage twice a test: not among all modules and tests, which took half of the time."""
     gc.collect()
     gc.freeze()

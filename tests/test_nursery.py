@@ -525,6 +525,53 @@ def test_modules_that_it_imports_for_a_user(tmp_path, monkeypatch, capfd):
     assert "PALM_PRELOAD: no_such_module: ModuleNotFoundError" in out + err
 
 
+ENDS = """
+import atexit, os, threading, time
+import palm
+
+class Freed:
+    def __del__(self, write=os.write):
+        write(self.fd, b"freed")
+
+def handler():
+    import json
+    at_the_end.write(f"handler {json.dumps([1])} ")
+
+def later():
+    time.sleep(0.2)
+    at_the_end.write("thread ")
+
+class Ends(palm.Server):
+    def setup(self):
+        global at_the_end, freed
+        at_the_end = open(PATH, "w")  # which nobody flushes
+        freed = Freed()
+        freed.itself, freed.fd = freed, os.open(PATH + "-freed", os.O_WRONLY | os.O_CREAT)
+        atexit.register(handler)
+
+    def teardown(self):
+        threading.Thread(target=later).start()
+
+    @palm.function
+    def write(self, x):
+        at_the_end.write(x)
+"""
+
+
+@pytest.mark.parametrize("env", [None, {"A": "1"}], ids=["born", "executed"])
+def test_what_a_user_has_ends_as_in_any_interpreter(tmp_path, monkeypatch, env):
+    """Threads, then handlers; objects in cycles too, and files that are open."""
+    path = tmp_path / "said"
+    (tmp_path / "ends.py").write_text(ENDS.replace("PATH", repr(str(path))))
+    monkeypatch.syspath_prepend(tmp_path)
+    with palm.Cluster() as cluster:
+        cluster.start("ends:Ends", env=env)
+        assert is_born(cluster._supervisor._children["ends"].pid) == (env is None)
+        cluster.client().call("ends.write", "call ")
+    assert path.read_text() == "call thread handler [1] "
+    assert (tmp_path / "said-freed").read_text() == "freed"
+
+
 OWNER = """
 import sys, time
 import palm

@@ -7,6 +7,7 @@ of its own parent. `palm.nurseries` is the parent's side.
 
 from __future__ import annotations
 
+import atexit
 import gc
 import importlib
 import json
@@ -40,6 +41,7 @@ def main() -> int:
     asks.set_inheritable(False)
     try:
         sys.path[:] = json.loads(asks.recv(MOST))
+        ours = _import()
         _preload(os.environ.get("PALM_PRELOAD", ""))
         set_threads = _prepare()
     except Exception as e:  # a server that is executed will say it to whom it concerns
@@ -49,7 +51,23 @@ def main() -> int:
     if born is None:
         return 0
     asks.close()
-    return _live(*born, set_threads)
+    code = _live(*born, set_threads)
+    _keep_imports(ours)
+    return code
+
+
+def _import() -> list[str]:
+    """What servers need, once for all; returns the names of all modules that are there now."""
+    import cloudpickle  # type: ignore[import-untyped]  # noqa: F401
+    import threadpoolctl  # type: ignore[import-untyped]  # noqa: F401
+
+    import palm.host
+    import palm.log_handler
+    import palm.membership
+    import palm.process
+    import palm.registry  # noqa: F401
+
+    return [name for name in sys.modules if name not in ("sys", "builtins", "__main__")]
 
 
 def _preload(names: str) -> None:
@@ -62,14 +80,9 @@ def _preload(names: str) -> None:
 
 
 def _prepare() -> Callable[[Mapping[str, str]], None]:
-    """Imports, once for all; returns what sets the numbers of threads."""
-    import cloudpickle  # type: ignore[import-untyped]  # noqa: F401
-    import threadpoolctl  # type: ignore[import-untyped]
+    """For forks; returns what sets the numbers of threads."""
+    import threadpoolctl
 
-    import palm.host
-    import palm.log_handler
-    import palm.membership
-    import palm.registry  # noqa: F401
     from palm._core import birth
 
     libraries = threadpoolctl.ThreadpoolController().lib_controllers
@@ -137,6 +150,16 @@ def _live(request: bytes, fds: list[int], set_threads: Callable[[Mapping[str, st
     threading.main_thread()._set_native_id()  # type: ignore[attr-defined]  # Python 3.11 leaves the parent's
     sys.argv[1:] = map(str, (order, report, owner, *records))
     return process.main()
+
+
+def _keep_imports(names: list[str]) -> None:
+    """At the end of the interpreter, which would take them apart, object by object: that takes longer than a birth, and
+    copies most of the pages that the nursery has. A user's own modules end as ever, after what comes before that."""
+    from palm._core import birth
+
+    threading._shutdown()  # type: ignore[attr-defined]  # these two are what the interpreter would begin with
+    atexit._run_exitfuncs()
+    birth.keep([sys.modules.pop(name) for name in names if name in sys.modules])
 
 
 def _inherit(asked: dict[str, Any]) -> None:

@@ -4,6 +4,7 @@
 
 import os
 
+from cpython.ref cimport Py_INCREF
 from libc.errno cimport errno
 from libc.stdint cimport int32_t
 from posix.mman cimport MAP_FAILED, MAP_SHARED, PROT_READ, PROT_WRITE, mmap, munmap
@@ -57,3 +58,8 @@ def fork_sibling(int fd) -> int:
     if pid < 0:
         raise OSError(why, os.strerror(why))
     return pid
+
+
+def keep(objects) -> None:
+    """They are there until the process ends, and are never taken apart."""
+    Py_INCREF(objects)
