@@ -7,7 +7,6 @@ import atexit
 import concurrent.futures
 import functools
 import os
-import secrets
 import time
 import weakref
 from collections.abc import AsyncIterable, Iterable, Iterator, Mapping, Sequence
@@ -230,7 +229,7 @@ class Client(concurrent.futures.Executor):
         inputs = arguments.inputs(inputs)
         steps = route_of(steps)
         route = self._directory.route(steps)
-        fresh = secrets.randbits(63) if seed is None else seed
+        fresh = _fresh_seed() if seed is None else seed
         book = None if journal is None else Journal(journal, steps, seed, fresh)
         seed = fresh if book is None else book.seed
         options = _options(ordered=ordered, window=window, on_error=on_error, timeout=timeout, seed=seed)
@@ -326,6 +325,10 @@ def _close_all() -> None:
         client.close(0)
 
 
+def _fresh_seed() -> int:
+    return int.from_bytes(os.urandom(8), "big") >> 1  # `secrets` would import OpenSSL
+
+
 def _options(
     *,
     ordered: bool,
@@ -341,7 +344,7 @@ def _options(
         on_error=on_error,
         timeout=timeout,
         deadline=0 if timeout is None else time.time_ns() + int(timeout * 1e9),
-        seed=secrets.randbits(63) if seed is None else seed,
+        seed=_fresh_seed() if seed is None else seed,
         all_in_order=all_in_order,
     )
 

@@ -9,7 +9,7 @@ where the servers are now. Repeats are harmless, since the first outcome of a na
 from __future__ import annotations
 
 import math
-import secrets
+import os
 import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING
@@ -67,7 +67,7 @@ class Delivery:
         calls: bool = False,
         start: bool = False,
     ) -> None:
-        self.key = secrets.token_bytes(16)
+        self.key = os.urandom(16)
         self.connection, self._directory, self.route, self._seed = connection, directory, route, seed
         self._fail, self._calls, self.start = fail, calls, start
         self.ledger = Ledger()

@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import contextlib
-import difflib
 import itertools
 import os
 import threading
@@ -268,6 +267,8 @@ def _contract(s: Step, server: Mapping[str, Any]) -> Contract:
 
 
 def _did_you_mean(name: str, names: Sequence[str]) -> str:
+    import difflib  # 1 ms that others need not wait for
+
     near = difflib.get_close_matches(name, names, 1)
     return f" Did you mean {near[0]!r}?" if near else ""
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import bisect
 import fcntl
-import hashlib
 import json
 import os
 import time
@@ -168,4 +167,6 @@ def _all_ranges(lines: list[Any]) -> bool:
 
 def _text(s: Step) -> str:
     """A step with what tells its constants from others."""
+    import hashlib  # 4 ms that others need not wait for
+
     return f"{s}:{hashlib.blake2b(frame.pack(s.constants), digest_size=8).hexdigest()}" if s.constants else str(s)

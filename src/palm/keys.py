@@ -8,7 +8,6 @@ likes behind it. Who has the same files has the same key, and is let in without 
 
 from __future__ import annotations
 
-import getpass
 import os
 import re
 import socket
@@ -79,6 +78,8 @@ def _listed(path: Path) -> list[bytes]:
 
 def make() -> bool:
     """Makes a pair, if there is none; True if it had to."""
+    import getpass
+
     import zmq
     from zmq.utils import z85
 

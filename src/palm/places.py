@@ -14,8 +14,6 @@ import functools
 import json
 import os
 import re
-import secrets
-import shutil
 import stat
 from collections.abc import Mapping
 from pathlib import Path
@@ -78,7 +76,7 @@ def pid_namespace() -> bytes:
 def make(name: str | None) -> Path:
     """A directory for a new cluster owned by this process; FileExistsError if one of this name is running."""
     sweep()
-    path = base() / check_name(name or f"c{os.getpid()}-{secrets.token_hex(3)}", "the cluster")
+    path = base() / check_name(name or f"c{os.getpid()}-{os.urandom(3).hex()}", "the cluster")
     try:
         path.mkdir(mode=0o700)
     except FileExistsError:
@@ -139,6 +137,8 @@ def set_cache_files(path: Path, files: CacheFiles) -> None:
 
 
 def remove(path: Path) -> None:
+    import shutil  # 4 ms that others need not wait for
+
     shutil.rmtree(path, ignore_errors=True)
 
 
