@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import concurrent.futures
+import contextlib
 import os
 import resource
 import signal
@@ -319,6 +320,38 @@ def test_what_the_dead_have_left_is_swept():
             assert cluster.name in places.clusters()
     finally:
         foreign.rmdir()
+
+
+def test_a_removed_directory_is_nobodys_any_more():
+    """A process that begins just then makes its socket in it, or tries to."""
+    for _ in range(100):
+        path = places.make(None)
+        began = threading.Event()
+
+        def late(path=path, began=began):
+            i = 0
+            while path.exists():
+                with contextlib.suppress(FileNotFoundError):
+                    (path / f"client-{i}.1").touch()
+                i += 1
+                began.set()
+
+        other = threading.Thread(target=late)
+        other.start()
+        began.wait()
+        places.remove(path)
+        other.join(10)
+        assert not other.is_alive() and not path.exists()
+    assert not os.listdir(places.base())
+
+
+def test_a_removal_that_was_interrupted_is_ended():
+    left = places.base() / f"{places.REMOVED}c1-{1 << 22}"
+    left.mkdir()
+    (left / "client.1").touch()
+    assert places.clusters() == []
+    places.sweep()
+    assert not left.exists()
 
 
 def test_a_dead_cluster_of_the_same_name_gives_way():

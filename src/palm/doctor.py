@@ -110,7 +110,7 @@ def directory() -> Iterator[Finding]:
 
 def leftovers() -> Iterator[Finding]:
     """Clusters, running and dead."""
-    dead = [p for p in sorted(places.base().iterdir()) if p.is_dir() and (p / "owner").exists() and not places.owner(p)]
+    dead = [p for p in sorted(places.directories()) if (p / "owner").exists() and not places.owner(p)]
     yield Finding("OK", "clusters", f"running: {', '.join(places.clusters()) or 'none'}")
     for path in dead:
         if pids := alive_in(path):

@@ -10,12 +10,13 @@ that was killed as a whole has left behind is removed by whoever looks next.
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import json
 import os
 import re
 import stat
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,7 @@ from palm import addresses
 from palm.errors import ConfigError, Disconnected
 
 NAME = "[A-Za-z0-9][A-Za-z0-9_-]{0,30}"  # sun_path ends at 107 bytes
+REMOVED = ".removed-"  # begins the name of a directory that is no cluster's any more
 
 
 def base() -> Path:
@@ -102,7 +104,7 @@ def directory_of(registry: str) -> Path | None:
     """
     if registry.startswith("ipc://"):
         return Path(registry.removeprefix("ipc://")).parent
-    return next((path for path in base().iterdir() if address_in(path) == registry and owner(path)), None)
+    return next((path for path in directories() if address_in(path) == registry and owner(path)), None)
 
 
 def address_in(path: Path) -> str:
@@ -137,21 +139,36 @@ def set_cache_files(path: Path, files: CacheFiles) -> None:
 
 
 def remove(path: Path) -> None:
+    """For all at once: who begins just now finds no place for its socket any more, and leaves nothing behind."""
     import shutil  # 4 ms that others need not wait for
 
-    shutil.rmtree(path, ignore_errors=True)
+    gone = path.with_name(f"{REMOVED}{path.name}-{os.getpid()}")
+    with contextlib.suppress(OSError):  # somebody else was faster
+        path.rename(gone)
+        shutil.rmtree(gone, ignore_errors=True)
+
+
+def directories() -> Iterator[Path]:
+    """Of all clusters of this user."""
+    return (path for path in base().iterdir() if path.is_dir() and not path.name.startswith(REMOVED))
 
 
 def clusters() -> list[str]:
     """Names of this user's running clusters."""
-    return sorted(p.name for p in base().iterdir() if p.is_dir() and owner(p))
+    return sorted(path.name for path in directories() if owner(path))
 
 
 def sweep() -> None:
     """Remove what dead clusters have left: those whose owner is dead and in which nobody lives."""
     for path in base().iterdir():
-        if path.is_dir() and not owner(path) and (path / "owner").exists() and not _inhabited(path):
+        if path.is_dir() and _is_left(path):
             remove(path)
+
+
+def _is_left(path: Path) -> bool:
+    if path.name.startswith(REMOVED):  # whoever did so has died over it
+        return not start_time(int(path.name.rpartition("-")[2]))
+    return not owner(path) and (path / "owner").exists() and not _inhabited(path)
 
 
 def _inhabited(path: Path) -> bool:
