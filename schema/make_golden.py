@@ -264,7 +264,7 @@ def ext(kind: int, data: bytes) -> msgspec.msgpack.Ext:
 
 # What a payload is in Python, and what msgpack has instead of what it does not know (docs/wire.md, 9.1). An array is
 # named by its place among the record's.
-NDARRAY, TUPLE, SCALAR, COMPLEX, BIG_INT = range(1, 6)
+NDARRAY, TUPLE, SCALAR, COMPLEX, BIG_INT, BYTES_OUT_OF_BAND = range(1, 7)
 TREES = {
     "None": None,
     "[True, -1, 2.5, 'text', b'bytes']": [True, -1, 2.5, "text", b"bytes"],

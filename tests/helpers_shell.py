@@ -155,7 +155,8 @@ class Shell:
     def clusters(self) -> set[str]:
         """Directories of clusters, running or dead."""
         base = self.runtime / "palm"
-        return {p.name for p in base.iterdir() if p.is_dir()} if base.exists() else set()
+        names = {p.name for p in base.iterdir() if p.is_dir()} if base.exists() else set()
+        return {name for name in names if not name.startswith(places.REMOVED)}
 
     def inhabitants(self) -> set[int]:
         """Pids of all processes of clusters."""

@@ -124,6 +124,18 @@ class Parts(palm.ScatterGather):
         return len(bytearray(max(-parts[0], 0) * MIB))
 
 
+class Pieces(palm.ScatterGather):
+    def scatter(self, mib):
+        return [mib] * 4
+
+    @palm.function
+    def part(self, mib):
+        return bytes(mib * MIB)
+
+    def gather(self, parts):
+        return sum(map(len, parts))
+
+
 class Sum(palm.Reduce):
     @palm.function
     def add(self, a, b):
@@ -196,6 +208,16 @@ def test_a_message_for_which_there_is_no_room_fails(started):
             client.call("hungry.take", value, timeout=60)
         assert e.value.type == "MemoryError" and SAYS.format("hungry") in str(e.value)
         assert client.call("hungry.take", 30) == 30
+
+
+def test_parts_for_which_there_is_no_room_fail(started):
+    """All that a leader gets of one message is in its memory at once."""
+    client = started("Pieces", LIMIT)
+    assert client.call("pieces.part", 1) == 4 * MIB
+    with pytest.raises(palm.RemoteError) as e:
+        client.call("pieces.part", 30, timeout=60)
+    assert e.value.type == "MemoryError" and SAYS.format("pieces") in str(e.value)
+    assert client.call("pieces.part", 1) == 4 * MIB
 
 
 def test_what_native_code_dies_of(started, cluster):

@@ -9,6 +9,7 @@ import subprocess
 from importlib.metadata import PackageNotFoundError, distribution
 from pathlib import Path
 
+import msgspec
 import numpy as np
 import pytest
 
@@ -153,3 +154,49 @@ def test_the_committed_tree_is_the_payload(wire, text):
     value, expected = unpack(bytes(frame)), eval(text)
     np.testing.assert_equal(value, expected)
     assert type(value) is type(expected)
+
+
+def bytes_out_of_band(wire, tree, *arrays):
+    """A frame of our own, of a tree behind 128 bytes of the body, 0 to 127."""
+    content = bytes(range(128)) + msgspec.msgpack.encode(tree)
+    record = make_golden.record(
+        form=make_golden.TREE, body_at=128, body_size=len(content) - 128, array_count=len(arrays)
+    )
+    e = make_golden.ENVELOPE | dict(
+        kind=make_golden.DATA,
+        handle=1,
+        records=[record],
+        dtypes=["|u1"],
+        dims=[n for _, size in arrays for n in (size, 1)],
+        arrays=[
+            make_golden.array(start=start, size=size, dims_at=2 * i, ndim=1) for i, (start, size) in enumerate(arrays)
+        ],
+        body_size=len(content),
+    )
+    return make_golden.frame(wire, e)[: -len(content)] + content
+
+
+def lies_in(i):
+    return make_golden.ext(make_golden.BYTES_OUT_OF_BAND, i.to_bytes(4, "big"))
+
+
+def test_bytes_out_of_band(wire):
+    inside = make_golden.ext(make_golden.TUPLE, msgspec.msgpack.encode([lies_in(0), 1]))
+    frame = bytes_out_of_band(wire, {"a": inside, "b": lies_in(1)}, (0, 2), (64, 60))
+    assert unpack(frame) == {"a": (b"\0\1", 1), "b": bytes(range(64, 124))}
+
+
+@pytest.mark.parametrize(
+    ("tree", "arrays"),
+    [
+        ([lies_in(0)] * 2, [(0, 64)]),
+        ([lies_in(0), lies_in(1)], [(0, 65), (64, 64)]),
+        ([lies_in(1), lies_in(0)], [(0, 64), (64, 64)]),
+        ([lies_in(1)], [(0, 64)]),
+    ],
+    ids=["one twice", "in common", "not in order", "there is none"],
+)
+def test_little_does_not_become_much(wire, tree, arrays):
+    """Bytes are copied, so a stranger could have a few of them fill all memory."""
+    with pytest.raises(ValueError, match="cannot be read"):
+        unpack(bytes_out_of_band(wire, tree, *arrays))

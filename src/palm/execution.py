@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 from palm import memory_limit, ways
 from palm._core import loop
 from palm._core import node as core
-from palm._core.decode import BlockLost
+from palm._core.decode import BlockLost, want_of_memory
 from palm._core.vectorised import run_stacked
 from palm.assignment import Assignment, Name
 from palm.branches import Branches
@@ -189,8 +189,7 @@ class Execution:
         self._outcomes.dropped(a.job, name)
 
     def fail(self, i: int, error: Exception) -> None:
-        if isinstance(error, BlockLost) and isinstance(error.__cause__, MemoryError):
-            error = error.__cause__  # there would be no more room for it the next time
+        error = want_of_memory(error) or error
         with memory_limit.room_to_tell(error):
             self._tell_failure(i, error)
 

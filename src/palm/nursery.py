@@ -17,6 +17,7 @@ import signal
 import socket
 import sys
 import threading
+import traceback
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from typing import Any
@@ -57,7 +58,7 @@ def main() -> int:
 
 
 def _import() -> list[str]:
-    """What servers need, once for all; returns the names of all modules that are there now."""
+    """What servers need, once for all; returns the names of what is not to be taken apart."""
     import cloudpickle  # type: ignore[import-untyped]  # noqa: F401
     import threadpoolctl  # type: ignore[import-untyped]  # noqa: F401
 
@@ -157,9 +158,13 @@ def _keep_imports(names: list[str]) -> None:
     copies most of the pages that the nursery has. A user's own modules end as ever, after what comes before that."""
     from palm._core import birth
 
-    threading._shutdown()  # type: ignore[attr-defined]  # these two are what the interpreter would begin with
+    try:
+        threading._shutdown()  # type: ignore[attr-defined]  # these two are what the interpreter would begin with
+    except BaseException:
+        traceback.print_exc()
     atexit._run_exitfuncs()
-    birth.keep([sys.modules.pop(name) for name in names if name in sys.modules])
+    ours = [sys.modules.pop(name) for name in names if name in sys.modules]
+    birth.keep([ours, *sys.modules.values()])  # a user's too: the interpreter clears those that are still there
 
 
 def _inherit(asked: dict[str, Any]) -> None:

@@ -5,7 +5,7 @@
 sockets are named ``<role>.<pid>``, `owner` holds the pid and start time of the process that started the cluster,
 `caches` says which caches are in which files. Where a cluster spans several hosts there is a directory on each:
 `address` is the registry's endpoint, and instead of sockets there are empty files of the same names. What a cluster
-that was killed as a whole has left behind is removed by whoever looks next.
+that was killed as a whole has left behind is removed by whoever looks next. What is being removed is `.removed-…`.
 """
 
 from __future__ import annotations
@@ -142,8 +142,8 @@ def remove(path: Path) -> None:
     """For all at once: who begins just now finds no place for its socket any more, and leaves nothing behind."""
     import shutil  # 4 ms that others need not wait for
 
-    gone = path.with_name(f"{REMOVED}{path.name}-{os.getpid()}")
-    with contextlib.suppress(OSError):  # somebody else was faster
+    gone = path.with_name(f"{REMOVED}{os.urandom(4).hex()}-{os.getpid()}")
+    with contextlib.suppress(FileNotFoundError):  # somebody else was faster
         path.rename(gone)
         shutil.rmtree(gone, ignore_errors=True)
 
@@ -161,8 +161,9 @@ def clusters() -> list[str]:
 def sweep() -> None:
     """Remove what dead clusters have left: those whose owner is dead and in which nobody lives."""
     for path in base().iterdir():
-        if path.is_dir() and _is_left(path):
-            remove(path)
+        with contextlib.suppress(FileNotFoundError):  # somebody else removes it
+            if path.is_dir() and _is_left(path):
+                remove(path)
 
 
 def _is_left(path: Path) -> bool:

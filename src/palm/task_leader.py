@@ -10,13 +10,13 @@ from __future__ import annotations
 from typing import Any
 
 from palm._core import node as core
-from palm._core.decode import BlockLost
+from palm._core.decode import BlockLost, want_of_memory
 from palm.assignment import Assignment, JobHere, Name, Outlet
 from palm.crew import Load, Worker
 from palm.errors import Crashed, RemoteError
 from palm.execution import Post
 from palm.leader import Leader
-from palm.remote import NO_MESSAGE, died_in, tree_of_error
+from palm.remote import NO_MESSAGE, died_in
 from palm.suspects import AtWork, Blame
 from palm.tasks import Task, Tasks
 from palm.template import Server
@@ -131,6 +131,9 @@ class TaskLeader(Leader):
 
     def _lost(self, task: Task, why: Any) -> None:
         """Its block could not be taken."""
+        if error := want_of_memory(why):
+            self._fail(task, error)
+            return
         task.losses += 1
         if task.losses <= LOSSES:
             self._tasks.again([task])
@@ -139,7 +142,7 @@ class TaskLeader(Leader):
 
     def _fail(self, task: Task, error: Exception, kind: str = "", capsule: str | None = None) -> None:
         self.node.count("errors")
-        tree = tree_of_error(error, self.name, task.assignment.steps[0][1], capsule)
+        tree = self._outcomes.tree_of(task.assignment, error, capsule)
         task.ended(task, None, tree | ({"type": kind} if kind else {}))
 
     # ------------------------------------------------------------------------------------------------ deaths

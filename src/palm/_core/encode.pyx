@@ -307,7 +307,7 @@ cdef int put_array(palm_batch *b, cnp.ndarray a, Py_ssize_t expected) except -1:
 cdef class _Tree:
     """The walk over a tree: makes of it what msgpack knows, and adds its arrays to the record."""
     cdef palm_batch *batch
-    cdef uint32_t arrays
+    cdef uint32_t arrays, of_bytes
 
     cdef object plain(self, PyObject *at, Py_ssize_t expected, str place, int depth):
         # `at` is borrowed from its container, so that reference counts tell who else has it
@@ -349,7 +349,7 @@ cdef class _Tree:
             return Ext(EXT_COMPLEX, _struct.pack(">dd", value.real, value.imag))
         if t is ndarray or t is memmap:
             try:
-                if self.arrays >= PALM_MAX_ARRAYS // 2:
+                if self.arrays - self.of_bytes >= PALM_MAX_ARRAYS // 2:
                     raise PayloadError(f"a message has at most {PALM_MAX_ARRAYS // 2} arrays; stack them into fewer")
                 return self.put(EXT_ARRAY, value, expected + 1 if expected > 0 else expected)
             except PayloadError as e:
@@ -364,6 +364,7 @@ cdef class _Tree:
     cdef object put(self, int kind, cnp.ndarray value, Py_ssize_t expected):
         put_array(self.batch, value, expected)
         self.arrays += 1
+        self.of_bytes += kind == EXT_BYTES
         return Ext(kind, (self.arrays - 1).to_bytes(4, "big"))
 
     cdef dict plain_dict(self, dict value, Py_ssize_t inner, str place, int depth):
