@@ -9,6 +9,7 @@ import pytest
 
 from palm._core import node as core
 from palm.crew import AHEAD, MOST, Crew, Worker
+from palm.outcomes import Outcomes
 from palm.remote import NO_MESSAGE
 from palm.suspects import Blame, Suspect, Suspects, of_job, together_of
 from palm.task_leader import LOSSES, TaskLeader
@@ -99,6 +100,7 @@ def asking(tasks: Tasks) -> TaskLeader:
     asking = TaskLeader.__new__(TaskLeader)
     asking._tasks, asking.name = tasks, "s"
     asking.node = SimpleNamespace(count=lambda *what: None)
+    asking._outcomes = Outcomes(asking.node, "s", None, None)
     return asking
 
 
