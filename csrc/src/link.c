@@ -448,8 +448,9 @@ palm_err palmi_link_transmit(palm_node *node, palmi_link *link, palm_kind kind, 
     e.handle = handle;
     e.sender = node->id;
     e.seq = link->seq + 1;
-    palm_err err = link->mapped || !batch->lent.n ? transmit_blocks(node, link, &e, batch)
-                                                  : transmit_parts(node, link, &e, batch);
+    palm_err err = link->mapped || !batch->lent.n ? transmit_blocks(node, link, &e, batch) : PALM_EUNREACHABLE;
+    if (err == PALM_EUNREACHABLE) /* there, or here: what we hold of an orphaned arena may have become a private copy */
+        err = transmit_parts(node, link, &e, batch);
     if (err)
         return err;
     link->seq++;

@@ -5,6 +5,8 @@
 
 #include <errno.h>
 #include <pthread.h>
+#include <signal.h>
+#include <sys/wait.h>
 
 static void test_small(void)
 {
@@ -49,6 +51,73 @@ static void test_block(bool frames)
     palm_batch_free(batch);
     peer_close(&a);
     peer_close(&b);
+}
+
+static void send_a_block_and_wait(const char *to)
+{
+    enum { TOUCHED = 32 << 20 }; /* so much that it is worth it to copy the rest */
+    peer owner = peer_open("owner", false);
+    palm_batch *batch;
+    palm_event event;
+    uint32_t link;
+    void *touched = palm_space_alloc(owner.space, TOUCHED, false);
+    CHECK(touched);
+    memset(touched, 1, TOUCHED);
+    CHECK_OK(palm_batch_new(&batch));
+    CHECK_OK(palm_node_link(owner.node, to, 0, &link));
+    expect(&owner, NULL, PALM_EVENT_READY);
+    put_block(&owner, batch, 0xcd);
+    send_all(owner.node, link, 1, 0, batch);
+    for (;;)
+        palm_node_next(owner.node, 1000, &event);
+}
+
+/* What was received, to somebody else after its owner's death, which has it copied to private memory. The first test, since
+ * there is a fork in it. */
+static void test_hand_on_an_orphan(void)
+{
+    char endpoint[128], left[128];
+    snprintf(endpoint, sizeof endpoint, "ipc://%s/b", directory);
+    snprintf(left, sizeof left, "%s/owner", directory);
+    pid_t owner = fork();
+    if (!owner)
+        send_a_block_and_wait(endpoint);
+    peer b = peer_open("b", false), c = peer_open("c", false);
+    uint32_t link = connect_to(&b, &c), index;
+    palm_event event = next_message(&b, NULL);
+    palm_arena *arena = event.blocks[0].arena;
+    const void *first;
+    size_t size;
+    int64_t shape = 1 << 20, stride = 1;
+    CHECK_OK(palm_space_hold(b.space, event.blocks[0].first, 1 << 20, &arena, &index, &first, &size));
+    palm_event_done(b.node, &event);
+    CHECK(!kill(owner, SIGKILL) && waitpid(owner, NULL, 0) == owner);
+    palm_space_tick(b.space, (uint64_t)time(NULL) * 1000000000u);
+    palm_space_stats stats;
+    palm_space_get_stats(b.space, &stats);
+    CHECK(stats.evacuated == 1);
+    palm_batch *batch;
+    palm_record *record;
+    CHECK_OK(palm_batch_new(&batch));
+    CHECK_OK(palm_batch_record(batch, PALM_ARRAY, 7, &record));
+    CHECK_OK(palm_batch_lend(batch, "|u1", 3, 1, &shape, &stride, 1 << 20, 0, arena, index, first, 0));
+    put_bytes(batch, 8, "behind");
+    send_all(b.node, link, 1, 0, batch);
+    event = next_message(&c, &b);
+    const palm_array *array = event.envelope.arrays;
+    CHECK(array->place == PALM_IN_PART && event.envelope.n_records == 2);
+    for (int i = 0; i < 1 << 20; i++)
+        CHECK(event.parts[0][array->start + i] == 0xcd);
+    palm_event_done(c.node, &event);
+    put_bytes(batch, 9, "next"); /* by the ring again */
+    send_all(b.node, link, 1, 0, batch);
+    event = next_message(&c, &b);
+    CHECK(event.envelope.records[0].number == 9);
+    palm_event_done(c.node, &event);
+    palm_batch_free(batch);
+    peer_close(&b);
+    peer_close(&c);
+    unlink(left);
 }
 
 static void check_parts(const palm_event *event)
@@ -463,6 +532,7 @@ int main(int argc, char **argv)
     CHECK_ERR(palm_zmq_load("/lib/none.so", &missing), PALM_ENOSYM);
     CHECK(missing && missing[0]);
     peers_begin(argc, argv);
+    test_hand_on_an_orphan();
     test_small();
     test_block(false);
     test_block(true);
