@@ -203,7 +203,7 @@ def test_a_function_that_asks_for_more_fails_and_all_else_goes_on(started, more)
 def test_a_message_for_which_there_is_no_room_fails(started):
     """It is not taken for one that was lost, and sent again."""
     client = started("Hungry", LIMIT)
-    for value in (bytes(120 * MIB), {"x": bytes(120 * MIB)}):
+    for value in (bytes(120 * MIB), {"x": bytes(120 * MIB)}, "x" * (120 * MIB), [1e9] * (3 * MIB)):
         with pytest.raises(palm.RemoteError) as e:
             client.call("hungry.take", value, timeout=60)
         assert e.value.type == "MemoryError" and SAYS.format("hungry") in str(e.value)

@@ -200,3 +200,36 @@ def test_little_does_not_become_much(wire, tree, arrays):
     """Bytes are copied, so a stranger could have a few of them fill all memory."""
     with pytest.raises(ValueError, match="cannot be read"):
         unpack(bytes_out_of_band(wire, tree, *arrays))
+
+
+def tree_out_of_band(wire, tree, **fields):
+    """A frame of our own, of a tree that lies in the last of two arrays; the first has one 7."""
+    packed = msgspec.msgpack.encode(tree)
+    content = b"\7" + bytes(63) + packed
+    last = make_golden.array(start=64, size=len(packed), dims_at=2, ndim=1) | fields
+    e = make_golden.ENVELOPE | dict(
+        kind=make_golden.DATA,
+        handle=1,
+        records=[make_golden.record(form=make_golden.TREE, array_count=2)],
+        dtypes=["|u1", "|i1"],
+        dims=[1, 1, len(packed), 1, len(packed) // 2, 2, 90, 1],
+        arrays=[make_golden.array(size=1, ndim=1), last],
+        body_size=len(content),
+    )
+    return make_golden.frame(wire, e)[: -len(content)] + content
+
+
+TEXT = "ä" * 50
+
+
+def test_a_tree_out_of_band(wire):
+    one = make_golden.ext(make_golden.NDARRAY, bytes(4))
+    assert unpack(tree_out_of_band(wire, [one, TEXT])) == [np.array([7], np.uint8), TEXT]
+
+
+@pytest.mark.parametrize(
+    "fields", [{"dtype": 1}, {"dims_at": 4}, {"size": 90, "dims_at": 6}], ids=["not octets", "every other", "cut off"]
+)
+def test_what_is_no_tree_out_of_band(wire, fields):
+    with pytest.raises(ValueError, match="cannot be read"):
+        unpack(tree_out_of_band(wire, TEXT, **fields))

@@ -187,10 +187,14 @@ cdef object scalar_of(object dtype, bytes raw):
     return np.frombuffer(raw, dtype, 1)[0] if raw else np.zeros(1, dtype)[0]
 
 
-cdef bytes bytes_in(object array):
+cdef object octets_in(object array):
     if array.dtype != np.uint8 or array.ndim != 1 or not array.flags.c_contiguous:
         raise BlockLost(f"bytes as an array of {array.ndim} dimensions, dtype {array.dtype}, strides {array.strides}")
-    return array.tobytes()
+    return array
+
+
+cdef bytes bytes_in(object array):
+    return octets_in(array).tobytes()
 
 
 cdef class _Reader:
@@ -298,9 +302,14 @@ cdef enum:
     LARGE = 65536  # bytes, of which a copy takes some 5 us, and a memoryview 0.2
 
 
-cdef object body_of(palm_event *event, const palm_record *r):
-    """For msgspec alone. In place where it is large: what is made of it takes as much memory again."""
+cdef object body_of(palm_event *event, const palm_record *r, list holders):
+    """For msgspec alone. In place where it is large, since what is made of it takes as much memory again; but what others
+    may write to is copied."""
     cdef char *body = <char *> event.envelope.body + r.body_at
+    cdef uint32_t last = r.array_at + r.array_count - 1
+    if not r.body_size and r.array_count:
+        large = octets_in(get_array(event, last, holders))
+        return large.tobytes() if event.envelope.arrays[last].place == PALM_IN_BLOCK else large
     if r.body_size < <uint64_t> LARGE:
         return PyBytes_FromStringAndSize(body, r.body_size)
     return PyMemoryView_FromMemory(body, r.body_size, PyBUF_READ)
@@ -325,7 +334,7 @@ cdef object get_tree(palm_event *event, const palm_record *r, list holders):
     reader.event, reader.record, reader.holders, reader.depth = event, r, holders, 0
     reader.body_end, reader.next_source = 0, 0
     try:
-        return reader.decoder.decode(body_of(event, r))
+        return reader.decoder.decode(body_of(event, r, holders))
     finally:
         reader.event, reader.record, reader.holders = NULL, NULL, None
         _readers.append(reader)
