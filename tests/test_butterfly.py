@@ -356,7 +356,8 @@ def test_a_worker_that_does_not_start_is_told_and_nothing_is_left(cluster):
 
 def test_to_stop_it_does_what_it_has(cluster):
     cluster.start(Work, workers=2)
-    futures = [cluster.client().submit("work.nap", 0.01) for _ in range(20)]
+    client = cluster.client()  # with one link: all have been sent when one of them runs
+    futures = [client.submit("work.nap", 0.01) for _ in range(20)]
     eventually(lambda: any(w["counters"]["running_since_ns"] for w in workers(cluster)))
     cluster.stop("work")
     assert len([f.result(10) for f in futures]) == 20
