@@ -15,10 +15,11 @@ import threading
 import time
 import weakref
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace as replace_fields
 from os import PathLike
 from pathlib import Path
 from typing import Any, NamedTuple
+
+import msgspec
 
 from palm import addresses, arguments, cache, cpus, places, process
 from palm._core import space as core_space
@@ -184,7 +185,7 @@ class Cluster:
                 self._stop(name, STOPS, successor=name)
             if not is_led:
                 leads = cls._is_parallel
-                first = replace_fields(start.order, leads=leads)
+                first = msgspec.structs.replace(start.order, leads=leads)
                 self._launch(start._replace(order=first, cores=1 if leads else start.cores))
         except BaseException as e:
             if name in there:  # jobs need wait no longer
@@ -263,7 +264,7 @@ class Cluster:
 
         def launch(number: int) -> None:
             share = start.shares[number % len(start.shares)]
-            self._launch(start._replace(order=replace_fields(start.order, worker=number, cpus=share)))
+            self._launch(start._replace(order=msgspec.structs.replace(start.order, worker=number, cpus=share)))
 
         with concurrent.futures.ThreadPoolExecutor(len(numbers), "palm-hire") as threads:
             hired = {number: threads.submit(launch, number) for number in numbers}

@@ -9,9 +9,9 @@ from __future__ import annotations
 import functools
 import re
 from collections.abc import Iterable
-from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
+import msgspec
 import numpy as np
 
 from palm import shapes
@@ -38,8 +38,7 @@ _QUOTED = re.compile(r"""(: |-> )'([^']+)'""")
 _NDARRAY = re.compile(r"numpy\.ndarray\[tuple\[typing\.Any, \.\.\.\], numpy\.dtype\[([^][]+)\]\]")
 
 
-@dataclass(frozen=True)
-class Array:
+class Array(msgspec.Struct, frozen=True):
     """An array. No dtypes: of any; of others, and of kinds of them, the names. shape None: of any."""
 
     dtypes: tuple[str, ...] = ()
@@ -53,8 +52,7 @@ class Array:
         return [] if self.shape is None else shapes.parse(self.shape).names()
 
 
-@dataclass(frozen=True)
-class Scalar:
+class Scalar(msgspec.Struct, frozen=True):
     """One of Python's (`PYTHON`), or numpy's: then `name` is a dtype, or a kind of them."""
 
     name: str
@@ -67,8 +65,7 @@ class Scalar:
         return []
 
 
-@dataclass(frozen=True)
-class Nothing:
+class Nothing(msgspec.Struct, frozen=True):
     """None, as a leaf; it is never sent."""
 
     def __str__(self) -> str:
@@ -78,8 +75,7 @@ class Nothing:
         return []
 
 
-@dataclass(frozen=True)
-class Tuple:
+class Tuple(msgspec.Struct, frozen=True):
     """A tuple of so many."""
 
     items: tuple[Hint, ...]
@@ -110,8 +106,7 @@ def names_in(hints: Iterable[Hint]) -> list[str]:
     return [name for hint in hints for one in hint for name in one.names()]
 
 
-@dataclass(frozen=True)
-class Contract:
+class Contract(msgspec.Struct, frozen=True):
     """Of a function.
 
     Attributes
@@ -124,8 +119,8 @@ class Contract:
         What goes on to the next step; of a function that yields, each value.
     """
 
-    takes: dict[str, Hint] = field(default_factory=dict)
-    constants: dict[str, Hint] = field(default_factory=dict)
+    takes: dict[str, Hint] = {}
+    constants: dict[str, Hint] = {}
     gives: Hint = ()
 
     def plain(self) -> dict[str, Any]:

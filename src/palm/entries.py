@@ -9,9 +9,9 @@ import math
 import sys
 from collections import OrderedDict
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any, Protocol
 
+import msgspec
 import numpy as np
 
 DEFAULT_BOUND = 256 << 20  # bytes a server: weights and tables fit, and ten servers fit on a machine of 8 GiB
@@ -31,8 +31,7 @@ class Kept:
         self.value, self.size, self.arrays, self.until = value, measure.size, measure.arrays, until
 
 
-@dataclass(frozen=True)
-class Measure:
+class Measure(msgspec.Struct, frozen=True):
     """Bytes in memory, nearly, and how many arrays."""
 
     size: int

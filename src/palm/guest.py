@@ -12,9 +12,10 @@ import sys
 import threading
 import time
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
+
+import msgspec
 
 from palm import places
 from palm.births import PID_BYTES
@@ -63,7 +64,7 @@ class Guest(Enlistment):
         self.why: PalmError | None = None  # it has ended, though nobody has asked for it
         self._template, self._end = template, stop
         self._is_leaving = False
-        self._starting = Start(replace(order, leads=True, guest=False, setup=dict(order.setup)))
+        self._starting = Start(msgspec.structs.replace(order, leads=True, guest=False, setup=dict(order.setup)))
         there = self._directory.patiently(lambda: self._directory.ask("lookup", [order.name]))["servers"]
         if order.name in there:
             self._check(there[order.name])

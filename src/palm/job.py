@@ -9,9 +9,9 @@ import threading
 import time
 import warnings
 from collections.abc import AsyncIterator, Iterator
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+import msgspec
 import numpy as np
 
 from palm import arguments
@@ -25,8 +25,7 @@ if TYPE_CHECKING:
     from palm.client import Client
 
 
-@dataclass(frozen=True)
-class Progress:
+class Progress(msgspec.Struct, frozen=True):
     """What has become of the inputs.
 
     Attributes

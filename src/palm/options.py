@@ -4,9 +4,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
+
+import msgspec
 
 from palm import places
 from palm.restarts import Policy
@@ -25,8 +26,7 @@ class Spec(NamedTuple):
     env: Mapping[str, str]
 
 
-@dataclass(frozen=True)
-class Options:
+class Options(msgspec.Struct, frozen=True):
     """Of one server."""
 
     cache: int = 0  # bytes that its cache may take; 0: the default

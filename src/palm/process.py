@@ -19,9 +19,10 @@ import sys
 import time
 import traceback
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
+
+import msgspec
 
 from palm import cpus, gil, memory_limit, places
 from palm._core import space as core_space
@@ -49,8 +50,7 @@ REGISTRY_GRACE = 2.6  # the registry runs no user code: it is the last to go, an
 importing = False  # True while the module of a template is imported
 
 
-@dataclass
-class Order:
+class Order(msgspec.Struct):
     """What a child is to run."""
 
     template: Any  # the class, or "module:Class"
@@ -58,10 +58,10 @@ class Order:
     registry: str  # endpoint
     directory: str  # of the cluster, on this host; "": there is none
     endpoint: str = ""  # where to receive; empty: one of its own
-    setup: dict[str, Any] = field(default_factory=dict)
+    setup: dict[str, Any] = {}
     owner_fd: int = -1
     memory: int = 0  # bytes of arena; 0: default
-    path: list[str] = field(default_factory=list)
+    path: list[str] = []
     is_registry: bool = False
     leads: bool = False  # it has workers
     worker: int | None = None  # its number among the workers of the leader `name`
@@ -70,7 +70,7 @@ class Order:
     memory_limit: int = 0  # bytes of private memory; 0: as many as there are
     cpus: tuple[int, ...] = ()  # on which it runs; none: on all
     cache: int = 0  # bytes that its cache may take; 0: the default
-    suspects: list[Suspect] = field(default_factory=list)  # messages in which its predecessors have died
+    suspects: list[Suspect] = []  # messages in which its predecessors have died
     again: bool = False  # it has predecessors
 
     @property

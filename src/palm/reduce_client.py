@@ -15,8 +15,9 @@ With the connection's lock, but for `routes` and what is said so.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
+
+import msgspec
 
 from palm._core import node as core
 from palm._core.book import OVER
@@ -33,8 +34,7 @@ Path = tuple[int, ...]
 END = 1 << INDEX_BITS  # behind all inputs that a job without any may have
 
 
-@dataclass
-class Held:
+class Held(msgspec.Struct):
     """An item of a leader's."""
 
     key: Any
@@ -45,8 +45,7 @@ class Held:
     flush: Name | None = None  # which sends it on: it is a total
 
 
-@dataclass
-class Family:
+class Family(msgspec.Struct):
     """See above."""
 
     steps: list[Step]  # the Reduce's, and the route still to go
@@ -56,12 +55,12 @@ class Family:
     number: int = 0  # what its leader calls it
     told: int = 0  # the number of its last checkpoint
     known: bool = False  # the leader of this epoch has said what it has
-    names: Names = field(default_factory=Names)
-    items: dict[int, Held] = field(default_factory=dict)
-    coming: dict[int, Held] = field(default_factory=dict)  # items of a checkpoint that is not complete
-    parked: dict[int, Name] = field(default_factory=dict)  # by input: the lowest message, which is not settled
-    flushed: dict[int, dict[Name, int | None]] = field(default_factory=dict)  # what is not complete: by number; input
-    totals: dict[Name, list[int]] = field(default_factory=dict)  # by flush: items
+    names: Names = msgspec.field(default_factory=Names)
+    items: dict[int, Held] = {}
+    coming: dict[int, Held] = {}  # items of a checkpoint that is not complete
+    parked: dict[int, Name] = {}  # by input: the lowest message, which is not settled
+    flushed: dict[int, dict[Name, int | None]] = {}  # what is not complete: by number; input
+    totals: dict[Name, list[int]] = {}  # by flush: items
     unflushed: bool = False  # it has absorbed something since
 
 

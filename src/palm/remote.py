@@ -6,8 +6,9 @@ from __future__ import annotations
 import os
 import traceback
 from collections.abc import Iterable
-from dataclasses import dataclass
 from typing import Any
+
+import msgspec
 
 from palm import places
 from palm._core import frame
@@ -19,8 +20,7 @@ TEMPLATES_OF_OURS = ("palm.demo", "palm.bench_palm")  # modules with functions s
 NO_MESSAGE = (1 << 64) - 1  # the number in a LOST that tells of a link, not of a message
 
 
-@dataclass
-class Route:
+class Route(msgspec.Struct):
     """Steps, the servers they name, and the client's links to these."""
 
     steps: list[Step]

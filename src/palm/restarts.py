@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import msgspec
 
 DEATHS = 8  # in a row without progress, after which a server is given up
 FAILURES = 3  # in a row to get ready
@@ -12,8 +12,7 @@ FIRST, LONGEST = 0.05, 1.6  # seconds of back-off
 _DOUBLED = 32  # times, at most: years
 
 
-@dataclass(frozen=True)
-class Policy:
+class Policy(msgspec.Struct, frozen=True):
     """What a configuration says of it (`settings.Restart`).
 
     Attributes

@@ -6,7 +6,8 @@ from __future__ import annotations
 import functools
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+
+import msgspec
 
 Size = int | str | None  # so many; as many as all that have this name; any number
 _NAME = re.compile(r"[^\W\d]\w*")
@@ -16,8 +17,7 @@ _RULES = (
 )
 
 
-@dataclass(frozen=True)
-class Shape:
+class Shape(msgspec.Struct, frozen=True):
     """Dimensions, with or without a place where there may be any number of them.
 
     Attributes

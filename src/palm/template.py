@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import functools
 import inspect
 import itertools
@@ -11,6 +10,7 @@ import logging
 from collections.abc import Callable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any, TypeVar, overload
 
+import msgspec
 import numpy as np
 
 from palm._core.decode import NOTHING
@@ -175,7 +175,7 @@ class Signature:
         """Of a batch function: for its constants alone, since what it gets is a stack of messages."""
         found = contract_of(self.method)
         if self.batch:
-            found = dataclasses.replace(found, takes=dict.fromkeys(found.takes, ()), gives=())
+            found = msgspec.structs.replace(found, takes=dict.fromkeys(found.takes, ()), gives=())
         return found
 
     @functools.cached_property
@@ -221,7 +221,7 @@ class Signature:
         """A message is one operand; what goes on is what `finish` gives, if there is one."""
         takes = dict(itertools.islice(self.contract.takes.items(), 1))
         gives = self.contract.gives if finish is None else contract_of(finish).gives
-        contract = dataclasses.replace(self.contract, takes=takes, gives=gives)
+        contract = msgspec.structs.replace(self.contract, takes=takes, gives=gives)
         return self.describe() | {"parameters": 1, "contract": contract.plain()}
 
 

@@ -11,8 +11,9 @@ import heapq
 import itertools
 import time
 from collections.abc import AsyncIterable, Callable, Generator, Iterable, Iterator, Sized
-from dataclasses import dataclass
 from typing import Any
+
+import msgspec
 
 from palm import waits
 from palm._core import node as core
@@ -40,8 +41,7 @@ INPUT_DONE = object()  # with a journal, the value of a result that stands behin
 LAST: Path = (2**64 - 1,)  # behind all paths
 
 
-@dataclass(frozen=True)
-class Options:
+class Options(msgspec.Struct, frozen=True):
     ordered: bool
     window: int | None  # messages; None: adapts
     on_error: str  # "raise", "skip", "return"
