@@ -171,6 +171,7 @@ def test_the_readme(shell):
 def example(monkeypatch):
     """A file of examples/, imported."""
     monkeypatch.syspath_prepend(EXAMPLES)
+    monkeypatch.setenv("PALM_PRELOAD", "pytest,scipy.stats,sklearn.cluster")  # else each server's process imports them
     imported = []
 
     def load(name):
