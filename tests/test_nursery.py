@@ -526,6 +526,30 @@ def test_modules_that_it_imports_for_a_user(tmp_path, monkeypatch, capfd):
     assert "PALM_PRELOAD: no_such_module: ModuleNotFoundError" in out + err
 
 
+BORN = """
+import os, sys
+import palm
+
+found = set()
+os.register_at_fork(after_in_child=lambda: found.update(sys.modules))
+
+class Born(palm.Server):
+    @palm.function
+    def imported(self):
+        return sorted(set(sys.modules) - found)
+"""
+
+
+def test_a_server_imports_nothing_more(tmp_path, monkeypatch):
+    """Each module that the nursery lacks is imported by each process: `hashlib` alone took 9 ms of 40."""
+    (tmp_path / "born.py").write_text(BORN)
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setenv("PALM_PRELOAD", "born")
+    with palm.Cluster() as cluster:
+        cluster.start("born:Born")
+        assert cluster.client().call("born.imported") == []
+
+
 ENDS = """
 import atexit, logging, os, threading, time
 import palm

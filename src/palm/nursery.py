@@ -62,7 +62,11 @@ def _import() -> list[str]:
     import cloudpickle  # type: ignore[import-untyped]  # noqa: F401
     import threadpoolctl  # type: ignore[import-untyped]  # noqa: F401
 
+    import palm.cache_server
+    import palm.capsule
+    import palm.faults
     import palm.host
+    import palm.leader
     import palm.log_handler
     import palm.membership
     import palm.process
