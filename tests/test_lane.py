@@ -70,6 +70,11 @@ class Lone(palm.Server):
             time.sleep(0.001)
         return [who_calls(), self.cancelled]
 
+    @palm.function
+    def touch(self, path: Any) -> Any:
+        Path(path).touch()
+        return who_calls()
+
     @palm.function(batch=True)
     def stacked(self, x: Any) -> Any:
         return x + len(x)
@@ -168,15 +173,18 @@ def test_of_whom_a_process_has_died_is_known(client):
 
 
 def test_a_deadline_that_has_passed(client, tmp_path):
-    """While another message is at work, its time passes."""
-    client.call("lone.same", 1)
-    busy = client.submit("lone.until", str(tmp_path / "there"))
-    eventually((tmp_path / "there.begun").exists)
+    """While another message is at work, its time passes: it is not begun then."""
+    before, there, late, behind = (str(tmp_path / name) for name in ("before", "there", "late", "behind"))
+    client.call("lone.until", str(tmp_path))
+    assert [client.call("lone.touch", before) for _ in range(3)][2] == BY_LANE
+    busy = client.submit("lone.until", there)
+    eventually(Path(f"{there}.begun").exists)
     with pytest.raises(palm.Timeout):
-        client.call("lone.same", 2, timeout=0.01)
-    (tmp_path / "there").touch()
+        client.call("lone.touch", late, timeout=0.01)
+    Path(there).touch()
     assert busy.result(20)[1] is False
-    assert client.call("lone.same", 3) == 3
+    client.call("lone.touch", behind)
+    assert Path(before).exists() and Path(behind).exists() and not Path(late).exists()
 
 
 def test_who_is_given_up_sees_it(client, tmp_path):
