@@ -385,6 +385,18 @@ def test_threshold_of_bytes(client: palm.Client, n: int, blocks: int, inside: bo
     assert here["bytes_copied"] == there["bytes_copied"] == n * blocks
 
 
+@pytest.mark.parametrize(("n", "blocks"), [((1 << 18) - 1, 0), (1 << 18, 1)])
+def test_threshold_of_trees(client: palm.Client, n: int, blocks: int) -> None:
+    """Of msgpack, which has 12 bytes beside the text: a list's head, a text's, and where the array is."""
+    value = [np.arange(3), "x" * (n - 12)]
+    with moved() as here, moved(client, "work") as there:
+        got = client.call("work.same", value)
+    np.testing.assert_equal(got, value)
+    assert here["sent_arena"] == there["sent_arena"] == blocks
+    assert here["sent_inline"] == there["sent_inline"] == 1, "the array"
+    assert here["bytes_copied"] == there["bytes_copied"] == n * blocks
+
+
 @pytest.mark.parametrize(
     ("part", "way"),
     [
