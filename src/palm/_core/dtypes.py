@@ -2,7 +2,8 @@
 """Dtypes as text and back. docs/wire.md has the grammar.
 
 Texts come from strangers, and numpy's own readers are not made for these: some texts have it divide by zero, others are
-evaluated as Python. So it gets to see none that was not understood here first."""
+evaluated as Python. So it gets to see none that was not understood here first. To read one, nothing is called that is
+written in Python, since no signal's handler may run where that is done (docs/decisions/signals.md)."""
 
 from __future__ import annotations
 
@@ -10,6 +11,7 @@ import json
 import re
 from typing import Any
 
+import msgspec
 import numpy as np
 
 from palm._core.errors import PayloadError
@@ -18,7 +20,9 @@ _PLAIN = re.compile(
     r"[<>|](b1|[iu][1248]|f(2|4|8|12|16)|c(8|16|24|32)|[SUV](0|[1-9][0-9]{0,9})"
     r"|[mM]8(\[([1-9][0-9]{0,9})?(Y|M|W|D|h|m|s|ms|us|ns|ps|fs|as)\])?)"
 )
-_LAYOUT = {"names", "formats", "shapes", "offsets", "titles", "itemsize"}
+_LISTS = ("names", "formats", "shapes", "offsets", "titles")
+_LAYOUT = {*_LISTS, "itemsize"}
+_NONE = type(None)
 _MOST = (1 << 31) - 1  # of what numpy keeps in a C int
 
 
@@ -91,61 +95,84 @@ def of_text(text: str) -> np.dtype[Any]:
 
 def _parse(text: str) -> np.dtype[Any]:
     if text[:1] == "{":
-        return _of_layout(json.loads(text))
+        return _of_layout(msgspec.json.decode(text))
     if text[:1] == "[":
-        return np.lib.format.descr_to_dtype(_descr(json.loads(text)))
-    return np.dtype(_plain(text))
+        return _of_descr(msgspec.json.decode(text))
+    return _of_plain(text)
 
 
-def _demand(fact: bool, what: str) -> None:
-    if not fact:
-        raise ValueError(f"no dtype: {what}")
+def _of_plain(text: Any) -> np.dtype[Any]:
+    if type(text) is not str or _PLAIN.fullmatch(text) is None:
+        raise ValueError(f"no dtype: {text!r}")
+    return np.dtype(text)
 
 
-def _plain(text: Any) -> str:
-    _demand(type(text) is str and _PLAIN.fullmatch(text) is not None, f"{text!r}")
-    return str(text)
+def _of_descr(fields: Any) -> np.dtype[Any]:
+    """What JSON has made of `dtype.descr`: fields one behind the other. Those without a name and a type are padding."""
+    if type(fields) is not list:
+        raise ValueError(f"no dtype: the fields {fields!r}")
+    names, formats, titles, offsets, at = [], [], [], [], 0
+    for field in fields:
+        name, title, dtype = _field(field)
+        if name or dtype.names is not None or dtype.kind != "V":
+            names.append(name)
+            titles.append(title)
+            formats.append(dtype)
+            offsets.append(at)
+        at += dtype.itemsize
+    return _made(names, formats, titles, offsets, at)
 
 
-def _descr(fields: Any) -> list[tuple[Any, ...]]:
-    """What JSON has made of `dtype.descr`, with the tuples that numpy needs."""
-    _demand(type(fields) is list, f"the fields {fields!r}")
-    return [_field(f) for f in fields]
+def _field(field: Any) -> tuple[str, str | None, np.dtype[Any]]:
+    if type(field) is not list or len(field) not in (2, 3):
+        raise ValueError(f"no dtype: the field {field!r}")
+    name, form = field[0], field[1]
+    title = None
+    if type(name) is list and len(name) == 2:
+        title, name = name
+    if type(name) is not str or type(title) not in (str, _NONE):
+        raise ValueError(f"no dtype: the name {field[0]!r}")
+    dtype = _of_descr(form) if type(form) is list else _of_plain(form)
+    return name, title, _shaped(dtype, field[2] if len(field) == 3 else [])
 
 
-def _field(field: Any) -> tuple[Any, ...]:
-    _demand(type(field) is list and len(field) in (2, 3), f"the field {field!r}")
-    name, form, *shape = field
-    if type(name) is list:
-        _demand(len(name) == 2 and all(type(n) is str for n in name), f"the title and name {name!r}")
-        name = tuple(name)
-    else:
-        _demand(type(name) is str, f"the name {name!r}")
-    _demand(all(type(s) is list for s in shape), f"the shape of the field {field!r}")
-    return name, _descr(form) if type(form) is list else _plain(form), *[_shape(s) for s in shape]
-
-
-def _shape(shape: Any) -> tuple[int, ...]:
-    return tuple(_natural(n) for n in shape)
+def _shaped(dtype: np.dtype[Any], shape: Any) -> np.dtype[Any]:
+    if type(shape) is not list:
+        raise ValueError(f"no dtype: the shape {shape!r}")
+    sizes = tuple([_natural(n) for n in shape])
+    # a dtype without length and an empty shape, numpy takes for something else
+    return np.dtype((dtype, sizes)) if sizes else dtype
 
 
 def _natural(n: Any) -> int:
-    _demand(type(n) is int and 0 <= n <= _MOST, f"the number {n!r}")
-    return int(n)
+    if type(n) is not int or not 0 <= n <= _MOST:
+        raise ValueError(f"no dtype: the number {n!r}")
+    return n
 
 
 def _of_layout(layout: dict[str, Any]) -> np.dtype[Any]:
-    _demand(layout.keys() == _LAYOUT, f"the keys {sorted(layout)}")
-    _demand(all(type(layout[k]) is list for k in _LAYOUT - {"itemsize"}), "no lists")
-    names, formats, titles = layout["names"], layout["formats"], layout["titles"]
-    _demand(all(type(n) is str for n in names), f"the names {names!r}")
-    _demand(all(type(f) is str for f in formats), f"the formats {formats!r}")
-    _demand(all(t is None or type(t) is str for t in titles), f"the titles {titles!r}")
-    _demand(all(type(s) is list for s in layout["shapes"]), "a shape that is no list")
-    # a dtype without length and an empty shape, numpy takes for something else
-    shaped = [(of_text(f), _shape(s)) if s else of_text(f) for f, s in zip(formats, layout["shapes"], strict=True)]
+    if layout.keys() != _LAYOUT:
+        raise ValueError(f"no dtype: the keys {sorted(layout)}")
+    for key in _LISTS:
+        if type(layout[key]) is not list:
+            raise ValueError(f"no dtype: {key} that are no list")
+    for name in layout["names"]:
+        if type(name) is not str:
+            raise ValueError(f"no dtype: the name {name!r}")
+    for title in layout["titles"]:
+        if type(title) not in (str, _NONE):
+            raise ValueError(f"no dtype: the title {title!r}")
+    for text in layout["formats"]:
+        if type(text) is not str:
+            raise ValueError(f"no dtype: the format {text!r}")
+    formats = [_shaped(of_text(f), s) for f, s in zip(layout["formats"], layout["shapes"], strict=True)]
     offsets = [_natural(n) for n in layout["offsets"]]
-    numbers = {"offsets": offsets, "itemsize": _natural(layout["itemsize"])}
-    whole: Any = {"names": names, "formats": shaped, "titles": titles, **numbers}
+    return _made(layout["names"], formats, layout["titles"], offsets, _natural(layout["itemsize"]))
+
+
+def _made(
+    names: list[str], formats: list[np.dtype[Any]], titles: list[str | None], offsets: list[int], itemsize: int
+) -> np.dtype[Any]:
+    whole: Any = {"names": names, "formats": formats, "titles": titles, "offsets": offsets, "itemsize": itemsize}
     dtype: np.dtype[Any] = np.dtype(whole)
     return dtype
