@@ -50,41 +50,38 @@ class State:
 
     def clone(self):
         n = State.__new__(State)
-        n.q, n.ep, n.seen, n.lead = dict(self.q), dict(self.ep), dict(self.seen), self.lead
+        n.q, n.ep, n.seen, n.lead = self.q.copy(), self.ep.copy(), self.seen.copy(), self.lead
         n.deaths, n.cuts, n.pulled = self.deaths, self.cuts, self.pulled
-        n.T, n.delivered, n.freed = dict(self.T), self.delivered, self.freed
-        n.inc, n.ckpt, n.fl, n.rel = dict(self.inc), dict(self.ckpt), dict(self.fl), self.rel
-        n.keep = {s: dict(k) for s, k in self.keep.items()}
-        n.red = dict(self.red)
-        n.pend, n.inbox, n.work, n.nck = dict(self.pend), dict(self.inbox), dict(self.work), self.nck
+        n.T, n.delivered, n.freed = self.T.copy(), self.delivered, self.freed
+        n.inc, n.ckpt, n.fl, n.rel = self.inc.copy(), self.ckpt.copy(), self.fl.copy(), self.rel
+        n.keep = {s: k.copy() for s, k in self.keep.items()}
+        n.red = self.red.copy()
+        n.pend, n.inbox, n.work, n.nck = self.pend.copy(), self.inbox.copy(), self.work.copy(), self.nck
         n.book, n.told = self.book, self.told
         return n
 
     def key(self):
-        def f(entries):
-            return frozenset(entries.items()) if entries else None
-
         return (
-            f(self.q),
-            f(self.ep),
-            f(self.seen),
+            frozenset(self.q.items()),
+            frozenset(self.ep.items()),
+            frozenset(self.seen.items()),
             self.lead,
             self.deaths,
             self.cuts,
             self.pulled,
-            f(self.T),
+            frozenset(self.T.items()),
             self.told,
             self.delivered,
             self.freed,
-            f(self.inc),
-            f(self.ckpt),
-            f(self.fl),
+            frozenset(self.inc.items()),
+            frozenset(self.ckpt.items()),
+            frozenset(self.fl.items()),
             self.rel,
-            tuple(f(self.keep[s]) for s in sorted(self.keep)),
-            f(self.red),
-            f(self.pend),
-            f(self.inbox),
-            f(self.work),
+            tuple([frozenset(self.keep[s].items()) for s in sorted(self.keep)]),
+            frozenset(self.red.items()),
+            frozenset(self.pend.items()),
+            frozenset(self.inbox.items()),
+            frozenset(self.work.items()),
             self.nck,
         )
 
