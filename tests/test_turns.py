@@ -22,9 +22,9 @@ class Generator:
 
     looks = 0
 
-    def __init__(self, room: bool = True, asked: bool = False, due: float = 0.0) -> None:
+    def __init__(self, room: bool = True, asked: bool = False, due: float = 0.0, job: bytes = b"") -> None:
         self.room, self.asked, self.due, self.ended = room, asked, due, False
-        self.assignment = SimpleNamespace(stale=False, is_slow=False)
+        self.assignment = SimpleNamespace(stale=False, is_slow=False, job=SimpleNamespace(key=job))
 
     def has_room(self) -> bool:
         Generator.looks += 1
@@ -40,6 +40,21 @@ def test_each_has_its_turn_once_and_again_behind_the_others():
         if m is b:
             break
     assert list(turns.take(0.0)) == [c, a, b]
+    assert turns.due() == math.inf
+
+
+def test_jobs_take_turns_and_so_do_the_generators_of_each():
+    turns, few = Turns(), Generator(job=b"few")
+    many = [Generator(job=b"many") for _ in range(100)]
+    for m in (*many, few):
+        turns.put(m)
+    taken = []
+    for m in turns.take(0.0):
+        taken.append(m)
+        turns.put(m)
+    assert taken[1::2] == [few] * 50 and taken[0::2] == many[:51]
+    turns.remove(few)
+    assert list(turns.take(0.0)) == many[51:] + many[:51]
     assert turns.due() == math.inf
 
 
@@ -74,9 +89,9 @@ def test_one_of_a_former_epoch_comes_with_its_message():
     turns, m, waits = Turns(), Generator(), Generator(room=False, asked=True)
     turns.put(m)
     turns.put(waits)
-    m.assignment = waits.assignment = SimpleNamespace(stale=True)
+    m.assignment.stale = waits.assignment.stale = True
     assert not list(turns.take(0.0)) and turns.waiting() is None
-    m.assignment = waits.assignment = SimpleNamespace(stale=False)
+    m.assignment.stale = waits.assignment.stale = False
     turns.put(m)
     turns.put(waits)
     assert list(turns.take(0.0)) == [m] and turns.waiting() is waits and turns.all() == [m, waits]

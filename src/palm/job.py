@@ -9,9 +9,9 @@ import threading
 import time
 import warnings
 from collections.abc import AsyncIterator, Iterator
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-import msgspec
 import numpy as np
 
 from palm import arguments
@@ -25,7 +25,8 @@ if TYPE_CHECKING:
     from palm.client import Client
 
 
-class Progress(msgspec.Struct, frozen=True):
+@dataclass(frozen=True)
+class Progress:
     """What has become of the inputs.
 
     Attributes
