@@ -146,6 +146,8 @@ def test_up_again_of_what_a_script_owns(shell):
         assert process.stdout.readline() == "up\n"
         _, reason = shell.run("up", "-d", code=2)
         assert "is no `palm up`" in reason
+        _, reason = shell.run("down", code=2)
+        assert f"(pid {process.pid}) too, name it: palm down shop" in reason and process.poll() is None
         process.stdin.close()
 
 

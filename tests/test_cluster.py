@@ -9,8 +9,11 @@ import os
 import resource
 import signal
 import stat
+import subprocess
+import sys
 import threading
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -320,6 +323,58 @@ def test_what_the_dead_have_left_is_swept():
             assert cluster.name in places.clusters()
     finally:
         foreign.rmdir()
+
+
+OWNER = """
+import sys, palm
+from test_cluster import Tool
+
+with palm.Cluster("elsewhere") as cluster:
+    cluster.start(Tool)
+    print("up", flush=True)
+    sys.stdin.read()
+"""
+
+
+@pytest.fixture
+def elsewhere() -> Iterator[subprocess.Popen[str]]:
+    """A process with a cluster."""
+    process = subprocess.Popen(
+        [sys.executable, "-c", OWNER],
+        cwd=Path(__file__).parent,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    assert process.stdout is not None and process.stdout.readline() == "up\n"
+    yield process
+    process.kill()
+    process.communicate()
+
+
+@pytest.mark.parametrize("how", ["closed", "killed"])
+def test_clients_elsewhere_hear_of_the_end(elsewhere, how, tmp_path):
+    """At once, not when nobody has answered for as long as the client's timeout, and they hold no name."""
+    with palm.Client("elsewhere", timeout=1000) as client:
+        assert client.call("tool.scale", 1) == 1
+        if how == "closed":
+            elsewhere.communicate()
+        else:
+            under_way = client.submit("tool.until", str(tmp_path / "never"))
+            eventually((tmp_path / "never.running").exists)
+            elsewhere.kill()
+            elsewhere.wait()
+            with pytest.raises(palm.Crashed, match="its cluster has ended"):
+                under_way.result()
+        for call in (client.call, client.submit):
+            with pytest.raises(palm.Disconnected, match="the cluster of ipc://.*elsewhere/registry has ended"):
+                call("tool.scale", 1)
+
+        def again():
+            with contextlib.suppress(FileExistsError):
+                return palm.Cluster("elsewhere")
+
+        eventually(again).close()
 
 
 def test_a_removed_directory_is_nobodys_any_more():

@@ -18,7 +18,7 @@ import click
 from palm import applying, control, places
 from palm.cluster import Cluster
 from palm.config import Configuration
-from palm.errors import ConfigError, Disconnected, Timeout
+from palm.errors import ConfigError, Disconnected, NotFound, Timeout
 from palm.joining import Part
 
 STOP_SECONDS = 5.0  # that servers have to finish what they do, when the owner is told to stop
@@ -181,6 +181,8 @@ def down(name: str | None, timeout: float) -> str:
     ------
     Disconnected
         There is no such cluster.
+    NotFound
+        No name was given, and the only cluster is that of a script.
     Timeout
         It is still there after `timeout` seconds.
     """
@@ -189,6 +191,11 @@ def down(name: str | None, timeout: float) -> str:
     pid = places.owner(path) if path else 0
     if path is None or not pid:
         raise Disconnected(f"{address!r} is no cluster of this host: palm down works where it was started")
+    if not (name or os.environ.get("PALM_CLUSTER") or (path / control.SOCKET).exists()):
+        raise NotFound(
+            f"the only cluster, {path.name}, is no `palm up` that has started all its servers: what belongs to a "
+            f"script is closed there; to end its process (pid {pid}) too, name it: palm down {path.name}"
+        )
     with contextlib.suppress(ProcessLookupError):
         os.kill(pid, signal.SIGTERM)
         os.kill(pid, signal.SIGCONT)

@@ -353,7 +353,7 @@ def _connect(address: str, timeout: float) -> tuple[Connection, Directory]:
     """A connection, and what its registry at `address` knows; Disconnected if there is none."""
     connection = None
     try:
-        connection = Connection(places.endpoint(address, "client"), f"client {os.getpid()}")
+        connection = Connection(places.endpoint(address, places.CLIENT), f"client {os.getpid()}")
         return connection, Directory(connection, address, timeout)
     except (Disconnected, OSError) as e:
         if connection is not None:

@@ -19,7 +19,7 @@ from palm._core.book import OPEN, OVER
 from palm._core.lock import Lock
 from palm._core.node import CANCEL, DATA, RELEASE, TRACKED
 from palm.connection import Connection, start_thread
-from palm.errors import Crashed, NotFound, PalmError
+from palm.errors import Crashed, Disconnected, NotFound, PalmError
 from palm.ledger import Ledger
 from palm.remote import NO_MESSAGE, Route
 
@@ -354,7 +354,7 @@ class Delivery:
         """The job cannot go on: the death of the server that has no successor, or else what is known. Who left in good
         order had worked off what it had received: what is left was never there."""
         route, text = self.route, str(error)
-        if reason == 0 and isinstance(error, NotFound):
+        if reason == 0 and isinstance(error, (NotFound, Disconnected)):
             return lambda number: error
         gone = [s for s, link in route.links.items() if self.connection.is_gone(link)]
         if gone:

@@ -101,6 +101,8 @@ class Directory:
     def _reconnect(self, timeout: float) -> None:
         end = time.monotonic() + timeout
         while self.is_lost():
+            if self.is_closed():
+                raise Disconnected(f"the cluster of {self.address} has ended")
             try:
                 self.registry = self._connection.link(self.address, max(0.1, end - time.monotonic()))
             except Disconnected:
@@ -217,7 +219,8 @@ class Directory:
                     return reason
                 threading.Event().wait(0.05)
         except (Disconnected, Timeout, RemoteError):
-            pass  # then nobody can tell
+            if self.is_closed():
+                return "its cluster has ended"
         return "unknown: its supervisor has not told"
 
 

@@ -24,6 +24,7 @@ from palm import addresses
 from palm.errors import ConfigError, Disconnected
 
 NAME = "[A-Za-z0-9][A-Za-z0-9_-]{0,30}"  # sun_path ends at 107 bytes
+CLIENT = "_client"  # the role of who lives in a cluster, but is no part of it; no server has this name
 REMOVED = ".removed-"  # begins the name of a directory that is no cluster's any more
 
 
@@ -82,9 +83,19 @@ def make(name: str | None) -> Path:
     try:
         path.mkdir(mode=0o700)
     except FileExistsError:
-        raise FileExistsError(f"a cluster named {path.name!r} is running (pid {owner(path)})") from None
+        raise FileExistsError(_is_taken(path)) from None
     (path / "owner").write_text(f"{os.getpid()} {start_time(os.getpid())}")
     return path
+
+
+def _is_taken(path: Path) -> str:
+    if pid := owner(path):
+        return (
+            f"a cluster named {path.name!r} is running (pid {pid}): give another name, or end it, there or by "
+            f"`palm down {path.name}`"
+        )
+    left = ", ".join(map(str, inhabitants(path))) or "none any more"
+    return f"the owner of a cluster named {path.name!r} is dead, and its processes are about to end ({left}): try again"
 
 
 def owner(path: Path) -> int:
@@ -169,12 +180,13 @@ def sweep() -> None:
 def _is_left(path: Path) -> bool:
     if path.name.startswith(REMOVED):  # whoever did so has died over it
         return not start_time(int(path.name.rpartition("-")[2]))
-    return not owner(path) and (path / "owner").exists() and not _inhabited(path)
+    return not owner(path) and (path / "owner").exists() and not inhabitants(path)
 
 
-def _inhabited(path: Path) -> bool:
-    pids = [int(p.name.rpartition(".")[2]) for p in path.iterdir() if p.name.rpartition(".")[2].isdigit()]
-    return any(start_time(pid) for pid in pids)
+def inhabitants(path: Path) -> set[int]:
+    """The pids of a cluster's own processes: its clients may live on without it."""
+    pids = {p.name.rpartition(".")[2] for p in path.iterdir() if not p.name.startswith(CLIENT)}
+    return {int(pid) for pid in pids if pid.isdigit() and start_time(int(pid))}
 
 
 def remove_dead_sockets(path: Path, *, mine: bool = False) -> None:

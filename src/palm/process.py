@@ -326,7 +326,7 @@ def _last_one_out(directory: Path, patience: float) -> None:
     end = time.monotonic() + patience
     try:
         places.remove_dead_sockets(directory, mine=True)
-        while places._inhabited(directory):
+        while places.inhabitants(directory):
             if time.monotonic() > end:
                 return
             time.sleep(0.01)

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""Which generators of a server can go on: those that have room by turns of their jobs, so that one with a thousand of them
-holds up no other; those that are to be run again when they are due, the others not before the client has granted more.
-What each call costs does not depend on how many there are.
+"""Which generators of a server can go on: those that have room by turns of their jobs, so that one with a thousand of
+them holds up no other; those that are to be run again when they are due, the others not before the client has granted
+more. What each call costs does not depend on how many there are.
 
 Pure: no I/O, no clock.
 """
@@ -75,8 +75,8 @@ class Turns:
     def remove(self, m: Making) -> None:
         self._all.pop(m, None)
         self._waiting.pop(m, None)
-        of_job = self._ready.get(m.assignment.job.key, {})
-        if m in of_job:
+        of_job = self._ready.get(m.assignment.job.key)
+        if of_job and m in of_job:
             del of_job[m]
             self._n_ready -= 1
             if not of_job:
