@@ -86,7 +86,8 @@ class Gates:
 def done(journal: Path) -> set[int]:
     """The inputs that it names."""
     lines = journal.read_text().split("\n")[1:-1] if journal.exists() else []
-    return {n for line in lines for first, end in json.loads(line) for n in range(first, end)}
+    ranges = [line for line in map(json.loads, lines) if type(line) is list]
+    return {n for line in ranges for first, end in line for n in range(first, end)}
 
 
 def inhabitants(directory: Path) -> list[str]:

@@ -156,7 +156,9 @@ def test_a_file_that_is_no_journal(tmp_path, text):
     assert (tmp_path / "j").read_text() == text
 
 
-@pytest.mark.parametrize("line", ["[[1, 0]]", "[[1]]", "7", '[["a", "b"]]', "[[-1, 2]]", "{"])
+@pytest.mark.parametrize(
+    "line", ["[[1, 0]]", "[[1]]", "7", '[["a", "b"]]', "[[-1, 2]]", "{", "{}", '{"inputs": [-1], "digest": ""}']
+)
 def test_a_damaged_journal(tmp_path, line):
     Journal(tmp_path / "j", STEPS, 1, 0).close()
     with open(tmp_path / "j", "a") as f:
@@ -254,6 +256,31 @@ def test_rows_that_are_left_out_are_told_of(place, tmp_path):
         place.job().into(rows)
 
 
+def test_a_file_that_was_made_anew_is_not_taken_for_the_one_that_was(place, tmp_path):
+    """Rows that are done would be missing in it, and nobody would know."""
+
+    def rows(mode, name="rows.npy"):
+        return np.lib.format.open_memmap(tmp_path / name, mode, "f8", (10,))
+
+    expected = place.job().into(rows("w+")).copy()
+    assert expected.any()
+    for wrong in (rows("w+", "other.npy"), rows("w+")):
+        with pytest.raises(ValueError, match='10 inputs are done.*open its file with mode "r\\+"'):
+            place.job().into(wrong)
+    rows("r+")[:] = expected
+    np.testing.assert_array_equal(place.job().into(rows("r+")), expected)
+
+
+@pytest.mark.parametrize("mode", [None, "c"])
+def test_what_a_kill_would_lose_is_told_of(place, tmp_path, mode):
+    out = np.zeros(10)
+    if mode:
+        np.save(tmp_path / "rows.npy", out)
+        out = np.load(tmp_path / "rows.npy", mmap_mode=mode)
+    with pytest.warns(RuntimeWarning, match="no memmap of a file: after a kill they are gone"):
+        place.job().into(out)
+
+
 def test_another_function(place):
     list(place.job())
     with pytest.raises(ValueError, match=r"with steps \['work.same'\], while this one has \['work.odd'\]"):
@@ -283,7 +310,7 @@ def test_killed_again_and_again(cluster, tmp_path):
 
     def noted():
         lines = journal.read_text().splitlines()[1:] if journal.exists() else []
-        return sum(end - first for line in lines for first, end in json.loads(line))
+        return sum(end - first for line in map(json.loads, lines) if type(line) is list for first, end in line)
 
     def run():
         arguments = [sys.executable, "-c", SCRIPT, cluster.name, str(log), str(journal), str(out), str(n)]

@@ -193,17 +193,20 @@ class Job(ResultIterator):
         Raises
         ------
         ValueError, TypeError, IndexError
-            A result does not fit, an input has a second one, or `out` has no row for it; names the input. The job is
-            cancelled.
+            A result does not fit, an input has a second one, or `out` has no row for it; names the input. `out` is not
+            what the journal has noted: made anew (``"w+"``) rather than opened (``"r+"``). The job is cancelled.
+
+        Warns
+        -----
+        RuntimeWarning
+            There is a journal, and `out` is no memmap of a file: its rows do not outlive the process.
         """
-        if self._groups is not None and isinstance(out, np.memmap):
-            self._groups.journal.sync = out.flush
-        elif self._groups is not None and (done := sum(end - first for first, end in self._groups.journal.done)):
-            warnings.warn(
-                f"{done} inputs were done before, by the journal: their rows of `out`, no memmap, stay as they are",
-                RuntimeWarning,
-                stacklevel=2,
-            )
+        if self._groups is not None:
+            try:
+                _keep_in(out, self._groups.journal)
+            except ValueError:
+                self.cancel()
+                raise
         written = np.zeros(len(out), bool)
         try:
             self._write(out, written)
@@ -337,6 +340,37 @@ class Groups:
                 else:
                     group.append((number, path, value))
             return more
+
+
+def _keep_in(out: np.ndarray[Any, Any], journal: Journal) -> None:
+    """Rows are in the file of `out` before an input is noted as done; ValueError if those that were are not there."""
+    done = sum(end - first for first, end in journal.done)
+    if not isinstance(out, np.memmap) or out.mode == "c":
+        warnings.warn(
+            f"{done} inputs were done before, by the journal: their rows of `out`, no memmap of a file, stay as they "
+            "are"
+            if done
+            else "inputs are noted as done whose rows are in `out`, no memmap of a file: after a kill they are gone",
+            RuntimeWarning,
+            stacklevel=3,
+        )
+        return
+    journal.sync, journal.digest = out.flush, functools.partial(_digest_of, out)
+    if not journal.is_known():
+        raise ValueError(
+            f"{done} inputs are done, by the journal {journal.path}, but their rows of `out` are not what they were: "
+            'open its file with mode "r+" ("w+" makes it anew), or name another journal to have all done again'
+        )
+
+
+def _digest_of(out: np.ndarray[Any, Any], inputs: list[int]) -> str:
+    """Of up to 4096 elements of each row."""
+    import hashlib  # 4 ms that others need not wait for
+
+    digest = hashlib.blake2b(digest_size=8)
+    for number in inputs:
+        digest.update(out[number : number + 1].ravel()[:4096].tobytes())
+    return digest.hexdigest()
 
 
 def _put(out: np.ndarray[Any, Any], number: int, value: Any, written: np.ndarray[Any, Any]) -> None:

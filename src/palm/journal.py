@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: BSD-3-Clause
 """The file in which a job notes the inputs that are done, so that the same job, made again, does the others alone (B4).
 
-Lines of JSON. The first says which job it is, each other one has ranges [first, end) of inputs whose results were taken
-and worked on. It only grows; a last line that a kill cut off is as if it had never been.
+Lines of JSON. The first says which job it is. Each other one has ranges [first, end) of inputs whose results were
+taken and worked on, or by what the rows of some of these are known again. It only grows; a last line that a kill cut
+off is as if it had never been.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from palm.step import Step
 
 VERSION = 1
 EVERY = 0.5  # seconds between two lines: so much is done again after a kill
+SAMPLE = 16  # inputs, of those noted last, whose rows are known again
 PATIENCE = 2.0  # seconds for a job that was dropped to let go of its journal
 
 Ranges = list[tuple[int, int]]  # half-open, sorted, apart from each other
@@ -43,6 +45,10 @@ class Journal:
     seed : int
     done : list of (int, int)
         The inputs that were done when it was opened.
+    sync : callable or None
+        Called before a line is written: results are safe then.
+    digest : callable or None
+        What of the rows of some inputs, given their numbers, will be the same as long as they are the same.
 
     Raises
     ------
@@ -55,7 +61,9 @@ class Journal:
 
     def __init__(self, path: str | PathLike[str], steps: Sequence[Step], seed: int | None, fresh: int) -> None:
         self.path = os.fspath(path)
-        self.sync: Callable[[], Any] | None = None  # called before a line is written: results are safe then
+        self.sync: Callable[[], Any] | None = None
+        self.digest: Callable[[list[int]], str] | None = None
+        self._known: dict[str, Any] | None = None  # the last sample that was noted
         self._numbers: list[int] = []
         self._written = time.monotonic()
         self._file = open(self.path, "a+b")
@@ -82,9 +90,16 @@ class Journal:
         if self.sync is not None:
             self.sync()
         if self._numbers:
-            self._append(ranges_of(self._numbers))
+            sample = self._numbers[-SAMPLE:]
+            known = [] if self.digest is None else [{"inputs": sample, "digest": self.digest(sample)}]
+            self._append(ranges_of(self._numbers), *known)
             self._numbers.clear()
         self._written = time.monotonic()
+
+    def is_known(self) -> bool:
+        """False if rows that were noted as done are not what they were then, by `digest`."""
+        assert self.digest is not None
+        return self._known is None or self.digest(self._known["inputs"]) == self._known["digest"]
 
     def close(self) -> None:
         if not self._file.closed:
@@ -116,12 +131,14 @@ class Journal:
             return fresh if seed is None else seed, []
         found, *lines = self._lines(whole)
         self._compare(mine | {"seed": found["seed"] if seed is None else seed}, found)
-        return found["seed"], _merged([(first, end) for line in lines for first, end in line])
+        samples = [line for line in lines if type(line) is dict]
+        self._known = samples[-1] if samples else None
+        return found["seed"], _merged([(first, end) for line in lines if type(line) is list for first, end in line])
 
     def _lines(self, whole: bytes) -> list[Any]:
         try:
             head, *lines = map(json.loads, whole.split(b"\n"))
-            if head["palm journal"] == VERSION and type(head["seed"]) is int and _all_ranges(lines):
+            if head["palm journal"] == VERSION and type(head["seed"]) is int and all(map(_is_line, lines)):
                 return [head, *lines]
         except (LookupError, TypeError, ValueError):
             pass
@@ -136,8 +153,8 @@ class Journal:
                     they = f"with other constants of its steps {there}"
                 raise ValueError(f"the journal {self.path} is of another job, {they}; name another file, or remove it")
 
-    def _append(self, line: Any) -> None:
-        self._file.write(json.dumps(line).encode() + b"\n")
+    def _append(self, *lines: Any) -> None:
+        self._file.write(b"".join(json.dumps(line).encode() + b"\n" for line in lines))
         self._file.flush()
         os.fdatasync(self._file.fileno())
 
@@ -161,8 +178,10 @@ def _merged(ranges: Ranges) -> Ranges:
     return merged
 
 
-def _all_ranges(lines: list[Any]) -> bool:
-    return all(type(first) is type(end) is int and 0 <= first < end for line in lines for first, end in line)
+def _is_line(line: Any) -> bool:
+    if type(line) is dict:
+        return type(line["digest"]) is str and all(type(n) is int and n >= 0 for n in line["inputs"])
+    return type(line) is list and all(type(first) is type(end) is int and 0 <= first < end for first, end in line)
 
 
 def _text(s: Step) -> str:
