@@ -86,7 +86,7 @@ def main(args: Sequence[str]) -> int:
     if found.quick and found.out == OUT:
         parser.error("--quick measures nothing that is worth keeping: give another directory by --out")
     if importlib.util.find_spec("matplotlib") is None:
-        parser.error("there is no matplotlib for the plots: pip install 'palm[bench]'")
+        parser.error("there is no matplotlib for the plots: pip install '.[bench]' in the source tree")
     found.out.mkdir(parents=True, exist_ok=True)
     kept = found.out / "curves.json"
     curves = json.loads(kept.read_text()) if kept.exists() else {}

@@ -190,6 +190,8 @@ def client(servers: palm.Cluster) -> Iterator[palm.Client]:
             r"needs the constant 'by'.*palm\.step\('spectrum\.shift', by=",
         ),
         ("spectrum.shift", palm.PayloadError, r"needs the constant 'by'"),
+        ("Spectrum.power", palm.NotFound, r"no server 'Spectrum'\. Did you mean 'spectrum'\?"),
+        ("spectrum.POWER", palm.NotFound, r"Did you mean 'power'\?"),
         (palm.step("spectrum.power", gain=object()), palm.PayloadError, r"object"),
     ],
 )

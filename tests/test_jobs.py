@@ -426,7 +426,14 @@ def test_into_leaves_holes_where_nothing_came(client):
 
 @pytest.mark.parametrize(
     ("out", "error"),
-    [(np.zeros((3, 4), np.float32), IndexError), (np.zeros((9, 5)), ValueError), (np.zeros((9, 4), int), TypeError)],
+    [
+        (np.zeros((3, 4), np.float32), IndexError),
+        (np.zeros((9, 5)), ValueError),
+        (np.zeros((9, 4), int), TypeError),
+        ([0] * 9, TypeError),
+        (np.zeros(()), TypeError),
+        (np.broadcast_to(0.0, (9, 4)), ValueError),
+    ],
 )
 def test_into_what_does_not_fit(client, out, error):
     with pytest.raises(error):

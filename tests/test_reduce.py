@@ -20,6 +20,7 @@ from model.tree import canonical
 from unrest import Unrest
 
 import palm
+from palm import capsule
 from palm._core import space
 
 N = int(os.environ.get("PALM_REDUCE", "1000"))
@@ -221,6 +222,7 @@ def test_a_key_fails_alone(client):
     assert [value[0] for value in job] == [0, 1, 2, 4, 5, 6, 8, 9]
     [error] = job.errors
     assert error.type == "ValueError" and error.server == "mod" and error.function == "fails" and error.number == 7
+    assert capsule.read(error.capsule).message.number % 10 == 7, "as `self.message` had it"
     with pytest.raises(palm.RemoteError, match="no sum of") as raised:
         list(client.job("mod.fails", range(100)))
     assert first_module(raised.value.traceback) == "helpers_reduce.py"

@@ -56,7 +56,7 @@ def why_not(path: Path) -> str:
     try:
         importlib.import_module("matplotlib.figure")
     except ImportError as e:
-        return f"--plot needs matplotlib ({e}): pip install 'palm[bench]'"
+        return f"--plot needs matplotlib ({e}): pip install '.[bench]' in the source tree"
     return ""
 
 

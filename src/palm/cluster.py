@@ -395,7 +395,7 @@ class Cluster:
 
     def _check(self) -> None:
         if self._closed:
-            raise Disconnected("the cluster is closed")
+            raise Disconnected("the cluster is closed: `close` was called, or its `with` has been left")
         if os.getpid() != self._pid:
             raise RuntimeError(
                 "a cluster cannot be used in a forked child: connect to it with "

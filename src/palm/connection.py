@@ -141,7 +141,7 @@ class Connection:
         if self.node.ready(number):
             return number
         if not self.wait(lambda: number in self._ready or number in self._gone or self.node.ready(number), timeout):
-            raise Disconnected(f"nobody answers at {endpoint} within {timeout:g} s")
+            raise Disconnected(f"nobody answers at {endpoint} within {timeout:.3g} s")
         if number in self._gone:
             raise Disconnected(f"{endpoint} went away during the hand-shake")
         return number
@@ -402,7 +402,9 @@ class Connection:
                 "a client cannot be used in a forked child: make a new one in a process started with spawn or exec"
             )
         if self.closed:
-            raise Disconnected("the client is closed")
+            raise Disconnected(
+                "the client is closed: `close` was called, or its `with` or that of its cluster has been left"
+            )
 
     def close(self, linger: float) -> int:
         """Flush up to `linger` seconds; returns the number of envelopes given up."""

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: BSD-3-Clause
 """The pipeline of ``palm demo`` and of ``examples/image_pipeline``: photographs are denoised, transformed, measured.
 
-`Denoise` needs scipy, the photographs need scikit-image: ``pip install 'palm[examples]'``.
+`Denoise` needs scipy, the photographs need scikit-image: ``pip install '.[examples]'`` in the source tree.
 """
 
 from __future__ import annotations
@@ -169,4 +169,6 @@ def _needed(module: str) -> Any:
     try:
         return importlib.import_module(module)
     except ModuleNotFoundError as e:
-        raise ModuleNotFoundError(f"the demo needs {e.name}: pip install 'palm[examples]'", name=e.name) from None
+        raise ModuleNotFoundError(
+            f"the demo needs {e.name}: pip install '.[examples]' in the source tree", name=e.name
+        ) from None

@@ -239,11 +239,12 @@ def check_step(s: Step, server: Mapping[str, Any]) -> None:
     for name in s.constants:
         if name not in constants:
             raise PayloadError(f"{s} has no constant {name!r}; its signature is {text}")
-    for name, has_default in constants.items():
-        if not has_default and name not in s.constants:
-            raise PayloadError(
-                f"{s} needs the constant {name!r}: palm.step({str(s)!r}, {name}=...); its signature is {text}"
-            )
+    missing = [name for name, has_default in constants.items() if not has_default and name not in s.constants]
+    if missing:
+        raise PayloadError(
+            f"{s} needs the constant{'s' * (len(missing) > 1)} {', '.join(map(repr, missing))}: palm.step({str(s)!r}, "
+            f"{', '.join(f'{name}=...' for name in missing)}); its signature is {text}"
+        )
     if s.constants:
         Fitting(f"{s}{_signature(s, server)}", _contract(s, server), s.constants)
 
@@ -272,7 +273,8 @@ def _contract(s: Step, server: Mapping[str, Any]) -> Contract:
 def _did_you_mean(name: str, names: Sequence[str]) -> str:
     import difflib  # 1 ms that others need not wait for
 
-    near = difflib.get_close_matches(name, names, 1)
+    same = [n for n in names if n.lower() == name.lower()]
+    near = same or difflib.get_close_matches(name, names, 1)
     return f" Did you mean {near[0]!r}?" if near else ""
 
 

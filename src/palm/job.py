@@ -193,20 +193,22 @@ class Job(ResultIterator):
         Raises
         ------
         ValueError, TypeError, IndexError
-            A result does not fit, an input has a second one, or `out` has no row for it; names the input. `out` is not
-            what the journal has noted: made anew (``"w+"``) rather than opened (``"r+"``). The job is cancelled.
+            `out` is no array, or read-only. A result does not fit, an input has a second one, or has no row in `out`;
+            names the input. `out` is not what the journal has noted: made anew (``"w+"``), not opened (``"r+"``). The
+            job is cancelled.
 
         Warns
         -----
         RuntimeWarning
             There is a journal, and `out` is no memmap of a file: its rows do not outlive the process.
         """
-        if self._groups is not None:
-            try:
+        try:
+            _check_writable(out)
+            if self._groups is not None:
                 _keep_in(out, self._groups.journal)
-            except ValueError:
-                self.cancel()
-                raise
+        except (TypeError, ValueError):
+            self.cancel()
+            raise
         written = np.zeros(len(out), bool)
         try:
             self._write(out, written)
@@ -340,6 +342,14 @@ class Groups:
                 else:
                     group.append((number, path, value))
             return more
+
+
+def _check_writable(out: Any) -> None:
+    if not isinstance(out, np.ndarray) or out.ndim == 0:
+        what = f"an array without rows, {out!r}" if isinstance(out, np.ndarray) else type(out).__name__
+        raise TypeError(f"`out` has to be an array with a row for each input, not {what}: np.empty((inputs, ...))")
+    if not out.flags.writeable:
+        raise ValueError('`out` is read-only: give an array of your own, or a memmap that is opened with mode "r+"')
 
 
 def _keep_in(out: np.ndarray[Any, Any], journal: Journal) -> None:

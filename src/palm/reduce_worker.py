@@ -28,7 +28,8 @@ class Folder(Host):
     """Runs the functions of a Reduce, under the name of the right operand's lowest message."""
 
     _name: list[int] | None = None  # number and path of the combination at work
-    _operands: tuple[Any, Any] | None = None
+    _operands: tuple[Any, Any] | None = None  # of the one at work, or of the last one, if it has failed
+    _failed: Message | None = None  # what it was that has failed
 
     def _bind_to(
         self, a: Assignment, signature: Signature, function: Callable[..., Any], constants: dict[str, Any], counted: str
@@ -44,6 +45,9 @@ class Folder(Host):
         program, names, *operands = task
         try:
             return run_program(program, operands, names, functools.partial(self._combined, a, function))
+        except Exception:
+            self._failed = self.message()
+            raise
         finally:
             self._name = None
 
@@ -75,9 +79,10 @@ class Folder(Host):
     def _capsule(self, i: int, error: Exception) -> str | None:
         """With the two operands that failed."""
         a, operands, self._operands = self.place.assignment, self._operands, None
-        if a is None or operands is None or self.place.event is None:
+        message, self._failed = self._failed, None
+        if a is None or operands is None or message is None:
             return None
-        return self._outcomes.capsule(a, operands, self._describe(self.place.event, a, i), error)
+        return self._outcomes.capsule(a, operands, message, error)
 
 
 def _copied(value: Any) -> Any:

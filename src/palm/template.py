@@ -344,6 +344,9 @@ class Source(Server):
     inputs 0, 1, 2, ... of the job, made as there is room for them. It answers calls between two of them. `Job.stop`
     closes it.
 
+    An array that is yielded while a variable still names it may be written to when the function goes on, so it is
+    copied; ``yield make()``, without a name, is not.
+
     Attributes
     ----------
     live : bool
