@@ -374,7 +374,8 @@ def test_clients_elsewhere_hear_of_the_end(elsewhere, how, tmp_path):
             with contextlib.suppress(FileExistsError):
                 return palm.Cluster("elsewhere")
 
-        eventually(again).close()
+        with eventually(again), pytest.raises(palm.Disconnected, match="has ended"):
+            client.call("tool.scale", 1)
 
 
 def test_a_removed_directory_is_nobodys_any_more():

@@ -385,6 +385,11 @@ def test_threshold_of_bytes(client: palm.Client, n: int, blocks: int, inside: bo
     assert here["bytes_copied"] == there["bytes_copied"] == n * blocks
 
 
+def test_a_large_tree_with_as_many_arrays_as_there_may_be(client: palm.Client) -> None:
+    value = {f"{'x' * 40}{i}": np.full(1, i, "u2") for i in range(8192)}
+    np.testing.assert_equal(client.call("work.same", value), value)
+
+
 @pytest.mark.parametrize(("n", "blocks"), [((1 << 18) - 1, 0), (1 << 18, 1)])
 def test_threshold_of_trees(client: palm.Client, n: int, blocks: int) -> None:
     """Of msgpack, which has 12 bytes beside the text: a list's head, a text's, and where the array is."""

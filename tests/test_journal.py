@@ -52,6 +52,10 @@ class Work(palm.Server):
         return x if x % 2 else None
 
     @palm.function
+    def few(self, x):
+        return x if x < 2 else None
+
+    @palm.function
     def sometimes(self, x):
         self.note(x)
         if x % 5 == 3 and self.broken.exists():
@@ -271,12 +275,31 @@ def test_a_file_that_was_made_anew_is_not_taken_for_the_one_that_was(place, tmp_
     np.testing.assert_array_equal(place.job().into(rows("r+")), expected)
 
 
-@pytest.mark.parametrize("mode", [None, "c"])
+def test_inputs_without_rows_tell_nothing(place, tmp_path):
+    """The last ones have none: what is known is what of others has been written, whatever becomes of theirs."""
+    out = np.lib.format.open_memmap(tmp_path / "rows.npy", "w+", "f8", (40,))
+    place.job("few", range(40)).into(out)
+    assert out[:2].tolist() == [0, 1] and not out[2:].any()
+    with pytest.raises(ValueError, match="40 inputs are done"):
+        place.job("few", range(40)).into(np.lib.format.open_memmap(tmp_path / "rows.npy", "w+", "f8", (40,)))
+    out[:2], out[2:] = [0, 1], np.nan
+    assert place.job("few", range(40)).into(out)[:2].tolist() == [0, 1]
+
+
+def test_what_was_not_done_into_a_memmap_is_told_of(place, tmp_path):
+    with pytest.warns(RuntimeWarning):
+        place.job().into(np.zeros(10))
+    with pytest.warns(RuntimeWarning, match="10 inputs were done before.*not all by `into` with a memmap") as told:
+        place.job().into(np.lib.format.open_memmap(tmp_path / "rows.npy", "w+", "f8", (10,)))
+    assert told[0].filename == __file__
+
+
+@pytest.mark.parametrize("mode", ["array", "copy", "c"])
 def test_what_a_kill_would_lose_is_told_of(place, tmp_path, mode):
-    out = np.zeros(10)
-    if mode:
-        np.save(tmp_path / "rows.npy", out)
-        out = np.load(tmp_path / "rows.npy", mmap_mode=mode)
+    np.save(tmp_path / "rows.npy", np.zeros(10))
+    out = np.load(tmp_path / "rows.npy", mmap_mode={"array": None, "copy": "r+"}.get(mode, mode))
+    if mode == "copy":
+        out = out.copy()
     with pytest.warns(RuntimeWarning, match="no memmap of a file: after a kill they are gone"):
         place.job().into(out)
 

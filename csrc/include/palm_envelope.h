@@ -32,14 +32,14 @@ typedef enum palm_form {  /* of a record: what it says, or the payload's form */
     PALM_NOTHING = 0,     /* an empty message: no payload */
     PALM_BYTES,           /* body: the bytes themselves; or, if array_count is 1, one array of bytes out of band */
     PALM_ARRAY,           /* one array */
-    PALM_TREE,            /* body: msgpack, with arrays out of band */
+    PALM_TREE,            /* msgpack, with arrays out of band: the body, or if there is none the last array */
     PALM_DROP,            /* this message ended without a result; `count`: a palm_drop */
     PALM_CLOSE,           /* this message became `count` children */
-    PALM_ERROR,           /* this message failed; body: msgpack */
+    PALM_ERROR,           /* this message failed; as PALM_TREE */
     PALM_ASK,             /* this message's generator would send more children than the `count` it was granted */
     PALM_LOST,            /* a link was lost over which messages of the job had been sent, in its epoch `count` */
     PALM_ASIDE,           /* this message is in a branch that holds up nobody: it holds no slot, and is not waited for */
-    PALM_REDUCED          /* what a Reduce has of the job, in its epoch `count`; body: msgpack */
+    PALM_REDUCED          /* what a Reduce has of the job, in its epoch `count`; as PALM_TREE */
 } palm_form;
 
 typedef enum palm_drop { PALM_DROP_NOTHING = 0, /* its function returned nothing */

@@ -6,6 +6,7 @@
 #include <errno.h>
 #include <pthread.h>
 #include <signal.h>
+#include <sys/prctl.h>
 #include <sys/wait.h>
 
 static void test_small(void)
@@ -60,6 +61,7 @@ static void send_a_block_and_wait(const char *to)
     palm_batch *batch;
     palm_event event;
     uint32_t link;
+    CHECK(!prctl(PR_SET_PDEATHSIG, SIGKILL));
     void *touched = palm_space_alloc(owner.space, TOUCHED, false);
     CHECK(touched);
     memset(touched, 1, TOUCHED);

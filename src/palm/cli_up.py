@@ -193,8 +193,9 @@ def down(name: str | None, timeout: float) -> str:
         raise Disconnected(f"{address!r} is no cluster of this host: palm down works where it was started")
     if not (name or os.environ.get("PALM_CLUSTER") or (path / control.SOCKET).exists()):
         raise NotFound(
-            f"the only cluster, {path.name}, is no `palm up` that has started all its servers: what belongs to a "
-            f"script is closed there; to end its process (pid {pid}) too, name it: palm down {path.name}"
+            f"the only cluster, {path.name}, is no `palm up`, or has not started all its servers, or is about to end: "
+            f"what belongs to a script is closed there; to end its process (pid {pid}) too, name it: "
+            f"palm down {path.name}"
         )
     with contextlib.suppress(ProcessLookupError):
         os.kill(pid, signal.SIGTERM)

@@ -141,7 +141,7 @@ class Connection:
         if self.node.ready(number):
             return number
         if not self.wait(lambda: number in self._ready or number in self._gone or self.node.ready(number), timeout):
-            raise Disconnected(f"nobody answers at {endpoint} within {timeout:.3g} s")
+            raise Disconnected(f"nobody answers at {endpoint} within {round(timeout, 2):g} s")
         if number in self._gone:
             raise Disconnected(f"{endpoint} went away during the hand-shake")
         return number

@@ -49,6 +49,7 @@ class Directory:
         self._lock = threading.RLock()
         self._shown = False
         self.registry = connection.link(address, timeout)  # link to it
+        self._owned_by = places.owner_of(address)
         connection.on_gone.append(self._forget)
 
     def is_lost(self) -> bool:
@@ -57,7 +58,11 @@ class Directory:
 
     def is_closed(self) -> bool:
         """True if nobody will answer any more."""
-        return self._connection.closed or self._connection.has_left(self.registry) or places.is_abandoned(self.address)
+        return (
+            self._connection.closed
+            or self._connection.has_left(self.registry)
+            or places.is_abandoned(self.address, self._owned_by)
+        )
 
     # --------------------------------------------------------------------------------------------- asking
 

@@ -113,7 +113,7 @@ def leftovers() -> Iterator[Finding]:
     dead = [p for p in sorted(places.directories()) if (p / "owner").exists() and not places.owner(p)]
     yield Finding("OK", "clusters", f"running: {', '.join(places.clusters()) or 'none'}")
     for path in dead:
-        if pids := alive_in(path):
+        if pids := sorted(places.inhabitants(path)):
             yield Finding(
                 "WARN",
                 "clusters",
@@ -127,12 +127,6 @@ def leftovers() -> Iterator[Finding]:
                 f"{path.name}: dead, its sockets are left in {path}",
                 "nothing: the next cluster that starts removes them",
             )
-
-
-def alive_in(path: Path) -> list[int]:
-    """The processes of the cluster in the directory `path` that live."""
-    pids = {int(p.name.rpartition(".")[2]) for p in path.iterdir() if p.name.rpartition(".")[2].isdigit()}
-    return sorted(pid for pid in pids if places.start_time(pid))
 
 
 def memory_limits() -> Iterator[Finding]:

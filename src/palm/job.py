@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import functools
+import itertools
 import math
 import threading
 import time
@@ -204,16 +205,13 @@ class Job(ResultIterator):
         """
         try:
             _check_writable(out)
+            written = np.zeros(len(out), bool)
             if self._groups is not None:
-                _keep_in(out, self._groups.journal)
-        except (TypeError, ValueError):
-            self.cancel()
-            raise
-        written = np.zeros(len(out), bool)
-        try:
+                _keep_in(out, written, self._groups.journal)
             self._write(out, written)
         except (IndexError, TypeError, ValueError):
             self.cancel()
+            _close_journal(self._work)
             raise
         return out
 
@@ -314,6 +312,9 @@ class Job(ResultIterator):
         return not self._work.over and not connection.closed and not connection.is_forked()
 
 
+SAMPLE = 16  # inputs, of those noted last, whose rows a journal knows again
+
+
 class Groups:
     """The results of a job with a journal, in groups that end with an input's last one: who asks for the next group has
     worked on the former."""
@@ -352,25 +353,36 @@ def _check_writable(out: Any) -> None:
         raise ValueError('`out` is read-only: give an array of your own, or a memmap that is opened with mode "r+"')
 
 
-def _keep_in(out: np.ndarray[Any, Any], journal: Journal) -> None:
+def _keep_in(out: np.ndarray[Any, Any], written: np.ndarray[Any, Any], journal: Journal) -> None:
     """Rows are in the file of `out` before an input is noted as done; ValueError if those that were are not there."""
     done = sum(end - first for first, end in journal.done)
-    if not isinstance(out, np.memmap) or out.mode == "c":
-        warnings.warn(
-            f"{done} inputs were done before, by the journal: their rows of `out`, no memmap of a file, stay as they "
-            "are"
+    if not isinstance(out, np.memmap) or out.mode in (None, "c"):
+        _warn(
+            f"{done} inputs were done before, by the journal: the rows in `out`, no memmap of a file, are as they were"
             if done
-            else "inputs are noted as done whose rows are in `out`, no memmap of a file: after a kill they are gone",
-            RuntimeWarning,
-            stacklevel=3,
+            else "inputs are noted as done whose rows are in `out`, no memmap of a file: after a kill they are gone"
         )
         return
-    journal.sync, journal.digest = out.flush, functools.partial(_digest_of, out)
-    if not journal.is_known():
+    if journal.known is not None and _digest_of(out, journal.known[0]) != journal.known[1]:
         raise ValueError(
             f"{done} inputs are done, by the journal {journal.path}, but their rows of `out` are not what they were: "
             'open its file with mode "r+" ("w+" makes it anew), or name another journal to have all done again'
         )
+    if done and not journal.is_sampled:
+        _warn(
+            f"{done} inputs were done before, by the journal, not all by `into` with a memmap: see that `out` has them"
+        )
+    journal.sync, journal.sample = out.flush, functools.partial(_sample_of, out, written)
+
+
+def _warn(what: str) -> None:
+    warnings.warn(what, RuntimeWarning, stacklevel=1)  # compiled code has no frames: this is the user's
+
+
+def _sample_of(out: np.ndarray[Any, Any], written: np.ndarray[Any, Any], numbers: list[int]) -> tuple[list[int], str]:
+    """The last of these inputs that have rows."""
+    inputs = list(itertools.islice((n for n in reversed(numbers) if n < len(written) and written[n]), SAMPLE))
+    return inputs, _digest_of(out, inputs)
 
 
 def _digest_of(out: np.ndarray[Any, Any], inputs: list[int]) -> str:
@@ -379,7 +391,7 @@ def _digest_of(out: np.ndarray[Any, Any], inputs: list[int]) -> str:
 
     digest = hashlib.blake2b(digest_size=8)
     for number in inputs:
-        digest.update(out[number : number + 1].ravel()[:4096].tobytes())
+        digest.update(out[number : number + 1].flat[:4096].tobytes())
     return digest.hexdigest()
 
 

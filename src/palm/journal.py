@@ -22,7 +22,6 @@ from palm.step import Step
 
 VERSION = 1
 EVERY = 0.5  # seconds between two lines: so much is done again after a kill
-SAMPLE = 16  # inputs, of those noted last, whose rows are known again
 PATIENCE = 2.0  # seconds for a job that was dropped to let go of its journal
 
 Ranges = list[tuple[int, int]]  # half-open, sorted, apart from each other
@@ -47,8 +46,11 @@ class Journal:
         The inputs that were done when it was opened.
     sync : callable or None
         Called before a line is written: results are safe then.
-    digest : callable or None
-        What of the rows of some inputs, given their numbers, will be the same as long as they are the same.
+    sample : callable or None
+        Of inputs that are done, given their numbers: which of them have rows, and what will be the same as long as
+        these are.
+    is_sampled : bool
+        Whether so much is known of the inputs that were noted last.
 
     Raises
     ------
@@ -62,8 +64,9 @@ class Journal:
     def __init__(self, path: str | PathLike[str], steps: Sequence[Step], seed: int | None, fresh: int) -> None:
         self.path = os.fspath(path)
         self.sync: Callable[[], Any] | None = None
-        self.digest: Callable[[list[int]], str] | None = None
-        self._known: dict[str, Any] | None = None  # the last sample that was noted
+        self.sample: Callable[[list[int]], tuple[list[int], str]] | None = None
+        self.known: tuple[list[int], str] | None = None  # the last sample that was noted, of any inputs
+        self.is_sampled = False
         self._numbers: list[int] = []
         self._written = time.monotonic()
         self._file = open(self.path, "a+b")
@@ -81,6 +84,8 @@ class Journal:
 
     def add(self, number: int) -> None:
         """The results of this input were taken and worked on."""
+        if self._file.closed:
+            return
         self._numbers.append(number)
         if time.monotonic() - self._written > EVERY:
             self.write()
@@ -90,16 +95,14 @@ class Journal:
         if self.sync is not None:
             self.sync()
         if self._numbers:
-            sample = self._numbers[-SAMPLE:]
-            known = [] if self.digest is None else [{"inputs": sample, "digest": self.digest(sample)}]
+            known = (
+                []
+                if self.sample is None
+                else [dict(zip(("inputs", "digest"), self.sample(self._numbers), strict=True))]
+            )
             self._append(ranges_of(self._numbers), *known)
             self._numbers.clear()
         self._written = time.monotonic()
-
-    def is_known(self) -> bool:
-        """False if rows that were noted as done are not what they were then, by `digest`."""
-        assert self.digest is not None
-        return self._known is None or self.digest(self._known["inputs"]) == self._known["digest"]
 
     def close(self) -> None:
         if not self._file.closed:
@@ -131,8 +134,9 @@ class Journal:
             return fresh if seed is None else seed, []
         found, *lines = self._lines(whole)
         self._compare(mine | {"seed": found["seed"] if seed is None else seed}, found)
-        samples = [line for line in lines if type(line) is dict]
-        self._known = samples[-1] if samples else None
+        samples = [(line["inputs"], line["digest"]) for line in lines if type(line) is dict]
+        self.known = next((sample for sample in reversed(samples) if sample[0]), None)
+        self.is_sampled = bool(lines) and type(lines[-1]) is dict
         return found["seed"], _merged([(first, end) for line in lines if type(line) is list for first, end in line])
 
     def _lines(self, whole: bytes) -> list[Any]:

@@ -80,10 +80,13 @@ def make(name: str | None) -> Path:
     """A directory for a new cluster owned by this process; FileExistsError if one of this name is running."""
     sweep()
     path = base() / check_name(name or f"c{os.getpid()}-{os.urandom(3).hex()}", "the cluster")
-    try:
-        path.mkdir(mode=0o700)
-    except FileExistsError:
-        raise FileExistsError(_is_taken(path)) from None
+    while True:
+        try:
+            path.mkdir(mode=0o700)
+            break
+        except FileExistsError:
+            with contextlib.suppress(FileNotFoundError):  # it is gone by now: once more
+                raise FileExistsError(_is_taken(path)) from None
     (path / "owner").write_text(f"{os.getpid()} {start_time(os.getpid())}")
     return path
 
@@ -94,7 +97,7 @@ def _is_taken(path: Path) -> str:
             f"a cluster named {path.name!r} is running (pid {pid}): give another name, or end it, there or by "
             f"`palm down {path.name}`"
         )
-    left = ", ".join(map(str, inhabitants(path))) or "none any more"
+    left = ", ".join(map(str, sorted(inhabitants(path)))) or "none any more"
     return f"the owner of a cluster named {path.name!r} is dead, and its processes are about to end ({left}): try again"
 
 
@@ -126,9 +129,20 @@ def address_in(path: Path) -> str:
         return f"ipc://{path}/registry"
 
 
-def is_abandoned(registry: str) -> bool:
-    """True of a registry's endpoint on this host, if the owner of its cluster is dead: nobody starts it again."""
-    return registry.startswith("ipc://") and not owner(Path(registry.removeprefix("ipc://")).parent)
+def owner_of(registry: str) -> str:
+    """Who owns the cluster of a registry's endpoint on this host: its pid and start time. Empty: nobody knows."""
+    try:
+        return (Path(registry.removeprefix("ipc://")).parent / "owner").read_text()
+    except OSError:
+        return ""
+
+
+def is_abandoned(registry: str, owned_by: str = "") -> bool:
+    """True of a registry's endpoint on this host, if the owner of its cluster is dead: nobody starts it again.
+    owned_by: who was its owner; another cluster may have its name now."""
+    if not registry.startswith("ipc://"):
+        return False
+    return not owner(Path(registry.removeprefix("ipc://")).parent) or bool(owned_by and owner_of(registry) != owned_by)
 
 
 CacheFiles = Mapping[str, tuple[str, int]]  # by server; the bytes that its cache may take, 0: the default

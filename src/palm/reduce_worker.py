@@ -28,8 +28,8 @@ class Folder(Host):
     """Runs the functions of a Reduce, under the name of the right operand's lowest message."""
 
     _name: list[int] | None = None  # number and path of the combination at work
-    _operands: tuple[Any, Any] | None = None  # of the one at work, or of the last one, if it has failed
-    _failed: Message | None = None  # what it was that has failed
+    _operands: tuple[Any, Any] | None = None
+    _failed: tuple[Exception, Message, tuple[Any, Any]] | None = None  # of the last one, if its function has
 
     def _bind_to(
         self, a: Assignment, signature: Signature, function: Callable[..., Any], constants: dict[str, Any], counted: str
@@ -43,13 +43,15 @@ class Folder(Host):
 
     def _fold(self, a: Assignment, function: Callable[..., Any], task: tuple[Any, ...]) -> Any:
         program, names, *operands = task
+        self._failed = None
         try:
             return run_program(program, operands, names, functools.partial(self._combined, a, function))
-        except Exception:
-            self._failed = self.message()
+        except Exception as e:
+            if self._operands is not None:
+                self._failed = e, self.message(), self._operands
             raise
         finally:
-            self._name = None
+            self._name = self._operands = None
 
     def _combined(self, a: Assignment, function: Callable[..., Any], left: Any, right: Any, name: list[int]) -> Any:
         assert a.work is not None
@@ -78,11 +80,10 @@ class Folder(Host):
 
     def _capsule(self, i: int, error: Exception) -> str | None:
         """With the two operands that failed."""
-        a, operands, self._operands = self.place.assignment, self._operands, None
-        message, self._failed = self._failed, None
-        if a is None or operands is None or message is None:
+        a, failed, self._failed = self.place.assignment, self._failed, None
+        if a is None or failed is None or failed[0] is not error:
             return None
-        return self._outcomes.capsule(a, operands, message, error)
+        return self._outcomes.capsule(a, failed[2], failed[1], error)
 
 
 def _copied(value: Any) -> Any:

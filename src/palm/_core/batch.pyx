@@ -100,7 +100,7 @@ cdef class Batch:
 
     def error(self, tree, uint64_t number, path=None, uint32_t count=0):
         """Add the record of a failure, described by `tree`, after `count` children had been sent."""
-        put_value(self.batch, tree, 0, number, 0, path, 0)
+        put_value(self.batch, tree, -1, number, 0, path, 0)  # none of it in a block, which could be lost with its owner
         palm_batch_set_form(self.batch, PALM_ERROR, count)
 
     def reduced(self, tree, uint32_t epoch):

@@ -309,13 +309,17 @@ cdef enum:
 
 
 cdef int put_tree(palm_batch *b, bytes body, Py_ssize_t expected) except -1:
-    """A large one as an array, so that no envelope is larger than the private memory of who receives it has room for."""
+    """A large one as an array, where there is room for one more: who receives it may have private memory for less."""
     cdef cnp.ndarray large
-    if expected < 0 or PyBytes_GET_SIZE(body) < LARGE_TREE or palm_batch_lent(b) >= PALM_MAX_PARTS:
-        check(palm_batch_body(b, PyBytes_AS_STRING(body), PyBytes_GET_SIZE(body)))
-        return 0
-    large = np.frombuffer(body, np.uint8)
-    return put_copy(b, large, text_of(large.dtype), extent_of(large), True)
+    if expected >= 0 and PyBytes_GET_SIZE(body) >= LARGE_TREE and palm_batch_lent(b) < PALM_MAX_PARTS:
+        large = np.frombuffer(body, np.uint8)
+        try:
+            return put_copy(b, large, text_of(large.dtype), extent_of(large), True)
+        except CoreError as e:
+            if e.code != "PALM_ELIMIT":
+                raise
+    check(palm_batch_body(b, PyBytes_AS_STRING(body), PyBytes_GET_SIZE(body)))
+    return 0
 
 
 cdef class _Tree:
@@ -373,7 +377,7 @@ cdef class _Tree:
     cdef bint is_to_lend(self, bytes value, Py_ssize_t expected) noexcept:
         """Bytes so large that they go as an array would, not with the rest of the tree."""
         return (expected >= 0 and PyBytes_GET_SIZE(value) >= PALM_NEP49_THRESHOLD
-                and self.arrays < PALM_MAX_ARRAYS // 2 - 1 and palm_batch_lent(self.batch) < PALM_MAX_PARTS)
+                and self.arrays < PALM_MAX_ARRAYS // 2 and palm_batch_lent(self.batch) < PALM_MAX_PARTS)
 
     cdef object put(self, int kind, cnp.ndarray value, Py_ssize_t expected):
         put_array(self.batch, value, expected)
