@@ -160,13 +160,12 @@ class Shell:
 
     def inhabitants(self) -> set[int]:
         """Pids of all processes of clusters."""
-        paths = [p for name in self.clusters() for p in (self.runtime / "palm" / name).iterdir()]
-        owners = [int(p.read_text().split()[0]) for p in paths if p.name == "owner"]
-        return {
-            pid
-            for pid in map(int, [*owners, *(p.suffix[1:] for p in paths if p.suffix[1:].isdigit())])
-            if places.start_time(pid)
-        }
+        pids = set()
+        for name in self.clusters():
+            with contextlib.suppress(FileNotFoundError):  # it is being removed
+                for p in (self.runtime / "palm" / name).iterdir():
+                    pids.add(p.read_text().split()[0] if p.name == "owner" else p.suffix[1:])
+        return {int(pid) for pid in pids if pid.isdigit() and places.start_time(int(pid))}
 
     def close(self) -> None:
         for pid in self.inhabitants():

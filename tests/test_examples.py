@@ -127,7 +127,10 @@ def test_demo_without_its_libraries():
     code = "import sys; sys.modules['scipy'] = None; from palm.cli import main; sys.argv[1:] = ['demo']; main()"
     out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=30)
     assert out.returncode == 2
-    assert out.stderr.splitlines()[-1] == "palm: the demo needs scipy.ndimage: pip install 'palm[examples]'"
+    assert (
+        out.stderr.splitlines()[-1]
+        == "palm: the demo needs scipy.ndimage: pip install '.[examples]' in the source tree"
+    )
 
 
 def test_noise_is_the_same_again():
