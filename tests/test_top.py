@@ -404,6 +404,15 @@ def test_links_that_have_only_been_opened_are_no_queue(cluster):
     eventually(lambda: queues_of_later() == [0, 0])
 
 
+def test_who_has_done_all_has_no_queue(cluster):
+    """Of quick calls, one in sixteen reads the clock and tells how many wait; the last one is seldom that one."""
+    cluster.start(Plain)
+    client = cluster.client()
+    for n in range(160, 176):
+        assert list(client.job("plain.same", range(n))) == list(range(n))
+        assert status_of(cluster, "plain")["counters"]["queue_depth"] == 0, n
+
+
 @pytest.mark.parametrize(
     ("link", "used", "unused", "links"),
     [("", "by_ring", "by_socket", "ring"), ("sockets", "by_socket", "by_ring", "socket")],

@@ -276,6 +276,7 @@ cpdef bint run(Event event, uint32_t first, uint32_t end, function, int paramete
             palm_work_end(&c.at_work, True)
             i += 1
     settle(&watch)
+    palm_gauge(&c.queue_depth, 0)
     place.at = -1
     return plain
 

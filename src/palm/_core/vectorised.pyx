@@ -302,4 +302,5 @@ def run_stacked(Event event not None, uint32_t first, uint32_t end, function, in
         i = calls.gather(i, end)
         palm_gauge(&calls.c.queue_depth, end - i)
         if calls.members and not calls.call(calls.members, calls.messages):
-            return
+            break
+    palm_gauge(&calls.c.queue_depth, 0)
