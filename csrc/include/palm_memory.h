@@ -25,6 +25,9 @@ void palm_memory_watch(palm_memory *memory, uint64_t limit);
 void palm_memory_ended(palm_memory *memory, bool lacked);
 /* This process's private memory is bounded from now on, by so many bytes and those of which it has but the addresses. */
 void palm_memory_limit_set(uint64_t limit, uint64_t reserved);
+/* So many bytes are reserved by now: what malloc keeps of what it got back has come to them. No more than `most` are added
+ * to the bound for that. */
+void palm_memory_limit_keep(uint64_t reserved, uint64_t most);
 /* And by so many more; UINT64_MAX: it is not bounded. */
 void palm_memory_limit_room(uint64_t bytes);
 /* What malloc has free goes back, of which the addresses stay, and count as before. */

@@ -14,7 +14,7 @@
 #include <unistd.h>
 
 static _Atomic uint64_t limit; /* 0: none */
-static _Atomic uint64_t reserved, room;
+static _Atomic uint64_t reserved, kept, room;
 
 /* Each number is read anew until none has changed, so that the last one to set the limit sets the last sum: in one order for
  * all threads, as the atomics' default is. */
@@ -22,7 +22,7 @@ static uint64_t sum(void)
 {
     uint64_t more = atomic_load(&room);
     uint64_t bytes = atomic_load(&limit) +
-                     atomic_load(&reserved);
+                     atomic_load(&reserved) + atomic_load(&kept);
     return more > UINT64_MAX - bytes ? UINT64_MAX : bytes + more;
 }
 
@@ -39,10 +39,30 @@ static void apply(void)
     } while (bytes != sum());
 }
 
+/* Where malloc gets no more for its heap, it makes another one, of which it gives hardly anything back: 64 MiB asked for,
+ * and not touched, after each failure. */
+static void keep_to_one_heap(void)
+{
+#ifdef __GLIBC__
+    mallopt(M_ARENA_MAX, 1);
+#endif
+}
+
 void palm_memory_limit_set(uint64_t bytes, uint64_t of_them_reserved)
 {
+    if (!atomic_load(&limit))
+        keep_to_one_heap();
     atomic_store(&limit, bytes);
     atomic_store(&reserved, of_them_reserved);
+    atomic_store(&kept, 0);
+    apply();
+}
+
+void palm_memory_limit_keep(uint64_t bytes, uint64_t most)
+{
+    uint64_t had = atomic_load(&reserved);
+    uint64_t more = bytes > had ? bytes - had : 0;
+    atomic_store(&kept, more < most ? more : most);
     apply();
 }
 
@@ -84,6 +104,6 @@ static uint64_t data_bytes(void)
 
 uint64_t palm_memory_limit_had(void)
 {
-    uint64_t data = data_bytes(), ours = atomic_load(&reserved);
+    uint64_t data = data_bytes(), ours = atomic_load(&reserved) + atomic_load(&kept);
     return data > ours ? data - ours : 0;
 }

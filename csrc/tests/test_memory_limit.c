@@ -45,6 +45,19 @@ static void takes_no_more(void)
     CHECK(mapped(200 * MIB));
 }
 
+static void malloc_may_keep_so_much(void)
+{
+    limit_to(64 * MIB);
+    CHECK(mapped(60 * MIB) && !mapped(10 * MIB));
+    palm_memory_limit_keep(UINT64_MAX, 16 * MIB);
+    CHECK(!mapped(24 * MIB));
+    void *p = mapped(10 * MIB);
+    CHECK(p);
+    munmap(p, 10 * MIB);
+    palm_memory_limit_keep(0, 16 * MIB); /* of these, more were reserved from the beginning */
+    CHECK(!mapped(10 * MIB));
+}
+
 /* An arena of 16 GiB has tables of some 66 MiB, which are hardly touched. */
 static void arenas_do_not_count(void)
 {
@@ -105,6 +118,7 @@ int main(void)
     CHECK(page != MAP_FAILED);
     CHECK(in_a_process(takes_no_more) == 0);
     CHECK(page->limit == 64 * MIB && !page->lacked && !page->had);
+    CHECK(in_a_process(malloc_may_keep_so_much) == 0);
     CHECK(in_a_process(arenas_do_not_count) == 0);
     CHECK(in_a_process(aborts_near_the_limit) == -SIGABRT);
     CHECK(page->lacked && page->had >= 60 * MIB && page->had <= 64 * MIB);

@@ -303,6 +303,7 @@ cdef extern from "palm.h" nogil:
         palm_function_counters functions[64]
         palm_memory memory
     void palm_memory_limit_set(uint64_t limit, uint64_t reserved)
+    void palm_memory_limit_keep(uint64_t reserved, uint64_t most)
     void palm_memory_limit_room(uint64_t bytes)
     void palm_memory_limit_trim()
     uint64_t palm_memory_limit_had()

@@ -336,6 +336,11 @@ def limit_memory(uint64_t limit, uint64_t reserved) -> None:
     palm_memory_limit_set(limit, reserved)
 
 
+def keep_memory(uint64_t reserved, uint64_t most) -> None:
+    """So many bytes are reserved by now, and not touched; `most` of what has come to them are added to the bound."""
+    palm_memory_limit_keep(reserved, most)
+
+
 def memory_room(bytes=None) -> None:
     """It may have so many more; None: as many as there are."""
     palm_memory_limit_room(<uint64_t> -1 if bytes is None else <uint64_t> bytes)
