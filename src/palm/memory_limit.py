@@ -21,7 +21,6 @@ from palm.units import bytes_text
 
 MIB = 1 << 20
 LEAST = 16 * MIB  # left for `setup` and functions when the limit begins
-KEPT = 4  # that part of the limit is what malloc may keep in pieces, beyond it
 OURS = 24 * MIB  # threads that PALM starts later: mostly stacks, of which hardly anything is touched
 
 _NUMBERS = re.compile(r"^(VmData|RssAnon):\s+(\d+) kB", re.MULTILINE)
@@ -87,14 +86,14 @@ def room_to_tell(error: BaseException) -> Iterator[None]:
 def settle() -> None:
     """After somebody was told, and all that the function had is gone: what malloc keeps of it, in pieces, is reserved
     and not touched from now on. Else PALM's threads would get nothing. But functions may have these pieces again: so
-    that the process does not grow each time, no more of them counts as reserved than a quarter of the limit."""
+    that the process does not grow each time, no more of them counts as reserved than the limit allows anew."""
     global _told
     if not _told:
         return
     _told = False
     core_space.trim_memory()
     data, touched = _memory()
-    core_space.keep_memory(max(0, data - touched) + OURS, _limit // KEPT)
+    core_space.keep_memory(max(0, data - touched) + OURS, _limit)
 
 
 def note_end(error: BaseException) -> None:
