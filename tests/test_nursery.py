@@ -584,18 +584,21 @@ class Ends(palm.Server):
 """
 
 
-@pytest.mark.parametrize("env", [None, {"A": "1"}], ids=["born", "executed"])
-def test_what_a_user_has_ends_as_in_any_interpreter(tmp_path, monkeypatch, env):
-    """Threads, then handlers; objects in cycles too, and files that are open."""
+@pytest.mark.parametrize(
+    ("env", "preloaded"), [(None, ""), ({"A": "1"}, ""), (None, "ends")], ids=["born", "executed", "preloaded"]
+)
+def test_what_a_user_has_ends_as_in_any_interpreter(tmp_path, monkeypatch, env, preloaded):
+    """Threads, then handlers; objects in cycles too, and files that are open. Of what is preloaded, files alone."""
     path = tmp_path / "said"
     (tmp_path / "ends.py").write_text(ENDS.replace("PATH", repr(str(path))))
     monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setenv("PALM_PRELOAD", preloaded)
     with palm.Cluster() as cluster:
         cluster.start("ends:Ends", env=env)
         assert is_born(cluster._supervisor._children["ends"].pid) == (env is None)
         cluster.client().call("ends.write", "call ")
     assert path.read_text() == "call thread handler [1] "
-    assert (tmp_path / "said-freed").read_text() == "freed"
+    assert (tmp_path / "said-freed").read_text() == ("" if preloaded else "freed")
 
 
 OWNER = """

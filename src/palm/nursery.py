@@ -18,9 +18,11 @@ import socket
 import sys
 import threading
 import traceback
-from collections.abc import Callable, Mapping
+from _io import _IOBase as IOBase  # not the abstract class, which asks each object
+from collections.abc import Callable, Collection, Mapping
 from contextlib import suppress
-from typing import Any
+from types import ModuleType
+from typing import Any, NoReturn
 
 SERVE = b"serve "  # a request: this path, these outputs, from now on
 READY = b"ready"
@@ -42,8 +44,9 @@ def main() -> int:
     asks.set_inheritable(False)
     try:
         sys.path[:] = json.loads(asks.recv(MOST))
-        ours = _import()
+        _import()
         _preload(os.environ.get("PALM_PRELOAD", ""))
+        ours = {*sys.modules}
         set_threads = _prepare()
     except Exception as e:  # a server that is executed will say it to whom it concerns
         asks.send(f"{type(e).__name__}: {e}".encode(errors="backslashreplace"))
@@ -52,16 +55,15 @@ def main() -> int:
     if born is None:
         return 0
     asks.close()
-    code = _live(*born, set_threads)
-    _keep_imports(ours)
-    return code
+    _end(ours, _live(*born, set_threads))
 
 
-def _import() -> list[str]:
-    """What servers need, once for all; returns the names of what is not to be taken apart."""
+def _import() -> None:
+    """What servers need, once for all."""
     import cloudpickle  # type: ignore[import-untyped]  # noqa: F401
     import threadpoolctl  # type: ignore[import-untyped]  # noqa: F401
 
+    import palm._core.birth
     import palm.cache_server
     import palm.capsule
     import palm.faults
@@ -71,8 +73,6 @@ def _import() -> list[str]:
     import palm.membership
     import palm.process
     import palm.registry  # noqa: F401
-
-    return [name for name in sys.modules if name not in ("sys", "builtins", "__main__")]
 
 
 def _preload(names: str) -> None:
@@ -157,9 +157,10 @@ def _live(request: bytes, fds: list[int], set_threads: Callable[[Mapping[str, st
     return process.main()
 
 
-def _keep_imports(names: list[str]) -> None:
-    """At the end of the interpreter, which would take them apart, object by object: that takes longer than a birth, and
-    copies most of the pages that the nursery has. A user's own modules end as ever, after what comes before that."""
+def _end(ours: Collection[str], code: int) -> NoReturn:
+    """Threads, handlers, what a user's modules have, files: as at the end of any interpreter. But that would take apart
+    what the nursery has imported too, object by object, and so copy most of its pages: longer than a birth. Of modules
+    that were preloaded, files are all that is seen to."""
     from palm._core import birth
 
     try:
@@ -167,8 +168,39 @@ def _keep_imports(names: list[str]) -> None:
     except BaseException:
         traceback.print_exc()
     atexit._run_exitfuncs()
-    ours = [sys.modules.pop(name) for name in names if name in sys.modules]
-    birth.keep([ours, *sys.modules.values()])  # a user's too: the interpreter clears those that are still there
+    gc.collect()
+    for module in [module for name, module in reversed(sys.modules.items()) if name not in ours]:
+        if isinstance(module, ModuleType):
+            _clear(object.__getattribute__(module, "__dict__"))  # of one that is loaded when it is used, as it is
+    gc.collect()
+    _flush_files()
+    birth.end(code if _are_flushed() else 120)
+
+
+def _clear(names: dict[str, Any]) -> None:
+    """As the interpreter does: private names first, on which the others may depend less."""
+    for is_private in (True, False):
+        for name in [*names]:
+            if (name.startswith("_") and not name.startswith("__")) == is_private and name != "__builtins__":
+                names[name] = None
+
+
+def _flush_files() -> None:
+    """Those that were opened here, and are still there."""
+    for found in gc.get_objects():
+        if issubclass(type(found), IOBase):
+            with suppress(Exception):  # it may be closed
+                found.flush()
+
+
+def _are_flushed() -> bool:
+    try:
+        for stream in (sys.stdout, sys.stderr):
+            if stream is not None and not stream.closed:
+                stream.flush()
+    except Exception:
+        return False
+    return True
 
 
 def _inherit(asked: dict[str, Any]) -> None:

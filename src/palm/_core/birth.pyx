@@ -4,9 +4,9 @@
 
 import os
 
-from cpython.ref cimport Py_INCREF
 from libc.errno cimport errno
 from libc.stdint cimport int32_t
+from libc.stdlib cimport exit
 from posix.mman cimport MAP_FAILED, MAP_SHARED, PROT_READ, PROT_WRITE, mmap, munmap
 
 from palm._core.sibling cimport palm_sibling, palm_sibling_possible
@@ -60,6 +60,6 @@ def fork_sibling(int fd) -> int:
     return pid
 
 
-def keep(objects) -> None:
-    """They are there until the process ends, and are never taken apart."""
-    Py_INCREF(objects)
+def end(int code):
+    """The process ends, and the interpreter is not taken apart. What C has to do at the end, handlers and buffers, is done."""
+    exit(code)
