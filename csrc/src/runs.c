@@ -45,28 +45,27 @@ typedef struct unrolled {
     sizes n;
 } unrolled;
 
-/* The memory of one event is kept for the next: malloc would give what is so large back to the kernel each time, and pages that
- * are new cost more than all that is written to them. */
+/* The memory of some events is kept for those to come: malloc would give what is so large back to the kernel each time, and
+ * pages that are new cost more than all that is written to them. A server has one event at work, and those that have come since. */
 typedef struct memory {
     size_t room;
     max_align_t bytes[];
 } memory;
-enum { LARGEST_KEPT = 1 << 19 };
-static _Atomic(memory *) kept;
+enum { LARGEST_KEPT = 1 << 19, MOST_KEPT = 4 };
+static _Atomic(memory *) kept[MOST_KEPT];
 
 static void *take_memory(size_t size)
 {
-    memory *m = atomic_exchange_explicit(&kept, NULL, memory_order_acquire); /* pairs with the release below */
-    if (m && m->room < size) {
+    for (int i = 0; i < MOST_KEPT; i++) {
+        memory *m = atomic_exchange_explicit(&kept[i], NULL, memory_order_acquire); /* pairs with the release below */
+        if (m && m->room >= size)
+            return m->bytes;
         free(m);
-        m = NULL;
     }
-    if (!m) {
-        m = malloc(sizeof *m + size);
-        if (!m)
-            return NULL;
-        m->room = size;
-    }
+    memory *m = malloc(sizeof *m + size);
+    if (!m)
+        return NULL;
+    m->room = size;
     return m->bytes;
 }
 
@@ -75,8 +74,11 @@ void palmi_unrolled_free(void *unrolled)
     if (!unrolled)
         return;
     memory *m = (memory *)((uint8_t *)unrolled - offsetof(memory, bytes));
-    if (m->room <= LARGEST_KEPT)
-        m = atomic_exchange_explicit(&kept, m, memory_order_acq_rel); /* release: whoever takes it sees who wrote last */
+    for (int i = 0; i < MOST_KEPT && m->room <= LARGEST_KEPT; i++) {
+        memory *none = NULL; /* release: whoever takes it sees who wrote last */
+        if (atomic_compare_exchange_strong_explicit(&kept[i], &none, m, memory_order_release, memory_order_relaxed))
+            return;
+    }
     free(m);
 }
 
