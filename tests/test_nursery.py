@@ -551,12 +551,17 @@ def test_a_server_imports_nothing_more(tmp_path, monkeypatch):
 
 
 ENDS = """
-import atexit, logging, os, threading, time
+import atexit, logging, os, sys, threading, time
 import palm
 
+at_import = open(PATH + "-at-import", "w")
+
 class Freed:
-    def __del__(self, write=os.write):
-        write(self.fd, b"freed")
+    def __init__(self, path):
+        self.itself, self.fd = self, os.open(path, os.O_WRONLY | os.O_CREAT)
+
+    def __del__(self):
+        os.write(self.fd, b"freed")
 
 def handler():
     import json
@@ -566,14 +571,24 @@ def later():
     time.sleep(0.2)
     at_the_end.write("thread ")
 
+class Odd:
+    def write(self, text):
+        pass
+
+    def flush(self):
+        os.write(flushed, b"flushed")
+
 class Ends(palm.Server):
     def setup(self):
-        global at_the_end, freed
+        global at_the_end, freed, full, flushed
         at_the_end = open(PATH, "w")  # which nobody flushes
-        freed = Freed()
-        freed.itself, freed.fd = freed, os.open(PATH + "-freed", os.O_WRONLY | os.O_CREAT)
+        freed = Freed(PATH + "-freed")
         atexit.register(handler)
-        logging.getLogger("ends").addFilter(handler)  # so that something of this module is never freed
+        full = os.fdopen(os.pipe()[1], "wb")
+        threading.Thread(target=full.write, args=[bytes(1 << 20)], daemon=True).start()  # it waits for ever
+        globals()[1] = "no name"
+        flushed = os.open(PATH + "-flushed", os.O_WRONLY | os.O_CREAT)
+        sys.stdout = Odd()
 
     def teardown(self):
         threading.Thread(target=later).start()
@@ -581,24 +596,37 @@ class Ends(palm.Server):
     @palm.function
     def write(self, x):
         at_the_end.write(x)
+        at_import.write(x)
+"""
+HELD = """
+logging.getLogger("ends").addFilter(handler)  # so that something of this module is never freed
 """
 
 
+@pytest.mark.parametrize("held", ["", HELD], ids=["free", "held"])
 @pytest.mark.parametrize(
-    ("env", "preloaded"), [(None, ""), ({"A": "1"}, ""), (None, "ends")], ids=["born", "executed", "preloaded"]
+    ("env", "preloaded"), [(None, False), ({"A": "1"}, False), (None, True)], ids=["born", "executed", "preloaded"]
 )
-def test_what_a_user_has_ends_as_in_any_interpreter(tmp_path, monkeypatch, env, preloaded):
+def test_what_a_user_has_ends_as_in_any_interpreter(tmp_path, monkeypatch, env, preloaded, held):
     """Threads, then handlers; objects in cycles too, and files that are open. Of what is preloaded, files alone."""
     path = tmp_path / "said"
-    (tmp_path / "ends.py").write_text(ENDS.replace("PATH", repr(str(path))))
+    module = "ends_held" if held else "ends"  # each is preloaded once
+    (tmp_path / f"{module}.py").write_text(ENDS.replace("PATH", repr(str(path))) + held)
     monkeypatch.syspath_prepend(tmp_path)
-    monkeypatch.setenv("PALM_PRELOAD", preloaded)
+    monkeypatch.setenv("PALM_PRELOAD", module if preloaded else "")
     with palm.Cluster() as cluster:
-        cluster.start("ends:Ends", env=env)
-        assert is_born(cluster._supervisor._children["ends"].pid) == (env is None)
+        cluster.start(f"{module}:Ends", "ends", env=env)
+        child = cluster._supervisor._children["ends"]
+        assert is_born(child.pid) == (env is None)
         cluster.client().call("ends.write", "call ")
+        cluster.stop("ends")
+        assert child.process.returncode == 0
+    sys.modules.pop(module).at_import.close()
     assert path.read_text() == "call thread handler [1] "
-    assert (tmp_path / "said-freed").read_text() == ("" if preloaded else "freed")
+    assert (tmp_path / "said-at-import").read_text() == "call "
+    assert (tmp_path / "said-flushed").read_text() == "flushed"
+    if not held:  # else names are all that is left
+        assert (tmp_path / "said-freed").read_text() == ("" if preloaded else "freed")
 
 
 OWNER = """

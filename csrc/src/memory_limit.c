@@ -79,11 +79,12 @@ void palmi_memory_limit_reserve(int64_t bytes)
 }
 
 #ifdef __GLIBC__
-/* Each thread keeps the last pieces of each small size that it freed: of a list, those that lie last in the heap, which cannot
- * shrink then. They are had again, and let go of while others are kept instead, which malloc takes from where it finds room. */
+/* Each thread keeps the last pieces of each small size that it freed (glibc's tcache, 7 of each or 16): of a list, those that lie
+ * last in the heap, which cannot shrink then. They are had again, and let go of while others are kept instead, which malloc
+ * takes from where it finds room. */
 static void keep_pieces_of_elsewhere(void)
 {
-    enum { STEP = 16, LEAST = 24, MOST = 1032, KEPT = 7 }; /* glibc's tcache, of x86-64 and aarch64 */
+    enum { STEP = 16, LEAST = 24, MOST = 1032, KEPT = 32 }; /* more than are kept */
     void *pieces[2 * KEPT];
     for (size_t size = LEAST; size <= MOST; size += STEP) {
         for (int i = 0; i < 2 * KEPT; i++)

@@ -15,13 +15,14 @@ import os
 import resource
 import signal
 import socket
+import stat
 import sys
 import threading
 import traceback
 from _io import _IOBase as IOBase  # not the abstract class, which asks each object
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import suppress
-from types import ModuleType
+from functools import partial
 from typing import Any, NoReturn
 
 SERVE = b"serve "  # a request: this path, these outputs, from now on
@@ -46,7 +47,8 @@ def main() -> int:
         sys.path[:] = json.loads(asks.recv(MOST))
         _import()
         _preload(os.environ.get("PALM_PRELOAD", ""))
-        ours = {*sys.modules}
+        ours, files = {*sys.modules}, _open_files()
+        _flush_files()  # or each of its children would write the same
         set_threads = _prepare()
     except Exception as e:  # a server that is executed will say it to whom it concerns
         asks.send(f"{type(e).__name__}: {e}".encode(errors="backslashreplace"))
@@ -55,7 +57,7 @@ def main() -> int:
     if born is None:
         return 0
     asks.close()
-    _end(ours, _live(*born, set_threads))
+    _end(ours, files, _live(*born, set_threads))
 
 
 def _import() -> None:
@@ -157,10 +159,10 @@ def _live(request: bytes, fds: list[int], set_threads: Callable[[Mapping[str, st
     return process.main()
 
 
-def _end(ours: Collection[str], code: int) -> NoReturn:
-    """Threads, handlers, what a user's modules have, files: as at the end of any interpreter. But that would take apart
-    what the nursery has imported too, object by object, and so copy most of its pages: longer than a birth. Of modules
-    that were preloaded, files are all that is seen to."""
+def _end(ours: Collection[str], files: Sequence[IOBase], code: int) -> NoReturn:
+    """Threads, handlers, a user's modules, files: as at the end of any interpreter. But that would take apart what the
+    nursery has imported too, object by object, and so copy most of its pages: longer than a birth. Of modules that were
+    preloaded, files are all that is seen to. Whatever goes wrong is said, and what follows is done."""
     from palm._core import birth
 
     try:
@@ -168,39 +170,59 @@ def _end(ours: Collection[str], code: int) -> NoReturn:
     except BaseException:
         traceback.print_exc()
     atexit._run_exitfuncs()
-    gc.collect()
-    for module in [module for name, module in reversed(sys.modules.items()) if name not in ours]:
-        if isinstance(module, ModuleType):
-            _clear(object.__getattribute__(module, "__dict__"))  # of one that is loaded when it is used, as it is
-    gc.collect()
-    _flush_files()
-    birth.end(code if _are_flushed() else 120)
+    are_flushed = _flush_streams()  # which may be a user's, and use what is in modules
+    for step in (partial(_flush_files, files), partial(_take_apart, ours), _flush_files):
+        try:
+            step()
+        except BaseException:
+            traceback.print_exc()
+    birth.end(code if _flush_streams() and are_flushed else 120)
 
 
-def _clear(names: dict[str, Any]) -> None:
+def _take_apart(ours: Collection[str]) -> None:
+    """What is freed with its module still has all that it knows; what something else holds has names alone."""
+    theirs = [name for name in sys.modules if name not in ours]
+    for name in theirs:
+        del sys.modules[name]
+    gc.collect()
+    for found in reversed(gc.get_objects()):
+        if type(found) is dict and "__builtins__" in found and found.get("__name__") in theirs:
+            _clear(found)
+    gc.collect()
+
+
+def _clear(namespace: dict[str, Any]) -> None:
     """As the interpreter does: private names first, on which the others may depend less."""
-    for is_private in (True, False):
-        for name in [*names]:
-            if (name.startswith("_") and not name.startswith("__")) == is_private and name != "__builtins__":
-                names[name] = None
+    names = [name for name in namespace if isinstance(name, str) and name != "__builtins__"]
+    for name in sorted(names, key=lambda name: not name.startswith("_") or name.startswith("__")):
+        namespace[name] = None
 
 
-def _flush_files() -> None:
-    """Those that were opened here, and are still there."""
-    for found in gc.get_objects():
-        if issubclass(type(found), IOBase):
-            with suppress(Exception):  # it may be closed
-                found.flush()
+def _open_files() -> list[IOBase]:
+    return [found for found in gc.get_objects() if issubclass(type(found), IOBase)]
 
 
-def _are_flushed() -> bool:
-    try:
-        for stream in (sys.stdout, sys.stderr):
-            if stream is not None and not stream.closed:
+def _flush_files(more: Sequence[IOBase] = ()) -> None:
+    """Of pipes, somebody may hold the lock who waits for room in it."""
+    for file in [*more, *_open_files()]:
+        with suppress(BaseException):  # it may be closed, or none
+            if stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+                file.flush()
+
+
+def _flush_streams() -> bool:
+    """Those that are printed to; from now on the process's own."""
+    done = True
+    for stream in (sys.stdout, sys.stderr):
+        try:
+            if stream is not None and not getattr(stream, "closed", False):
                 stream.flush()
-    except Exception:
-        return False
-    return True
+        except BaseException:
+            done = False
+            with suppress(BaseException):
+                traceback.print_exc()
+    sys.stdout, sys.stderr = sys.__stdout__, sys.__stderr__
+    return done
 
 
 def _inherit(asked: dict[str, Any]) -> None:
