@@ -84,12 +84,12 @@ void palmi_memory_limit_reserve(int64_t bytes)
  * takes from where it finds room. */
 static void keep_pieces_of_elsewhere(void)
 {
-    enum { STEP = 16, LEAST = 24, MOST = 1032, KEPT = 32 }; /* more than are kept */
-    void *pieces[2 * KEPT];
+    enum { STEP = 16, LEAST = 24, MOST = 1032, MORE_THAN_KEPT = 32 };
+    void *pieces[2 * MORE_THAN_KEPT];
     for (size_t size = LEAST; size <= MOST; size += STEP) {
-        for (int i = 0; i < 2 * KEPT; i++)
+        for (int i = 0; i < 2 * MORE_THAN_KEPT; i++)
             pieces[i] = malloc(size);
-        for (int i = 2 * KEPT - 1; i >= 0; i--)
+        for (int i = 2 * MORE_THAN_KEPT - 1; i >= 0; i--)
             free(pieces[i]);
     }
 }

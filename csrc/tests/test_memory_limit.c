@@ -58,6 +58,23 @@ static void malloc_may_keep_so_much(void)
     CHECK(!mapped(10 * MIB));
 }
 
+#if defined(__GLIBC__) && !defined(__SANITIZE_ADDRESS__) /* which has a malloc of its own */
+/* As a long list is freed, from its end: the pieces that malloc keeps at hand lie last in its heap. */
+static void a_heap_of_small_pieces_shrinks(void)
+{
+    enum { PIECES = 30000, SIZE = 1000 };
+    static void *pieces[PIECES];
+    limit_to(64 * MIB);
+    for (int i = 0; i < PIECES; i++)
+        CHECK(pieces[i] = malloc(SIZE));
+    CHECK(palm_memory_limit_had() > 28 * MIB);
+    for (int i = PIECES - 1; i >= 0; i--)
+        free(pieces[i]);
+    palm_memory_limit_trim();
+    CHECK(palm_memory_limit_had() < 2 * MIB);
+}
+#endif
+
 /* An arena of 16 GiB has tables of some 66 MiB, which are hardly touched. */
 static void arenas_do_not_count(void)
 {
@@ -119,6 +136,9 @@ int main(void)
     CHECK(in_a_process(takes_no_more) == 0);
     CHECK(page->limit == 64 * MIB && !page->lacked && !page->had);
     CHECK(in_a_process(malloc_may_keep_so_much) == 0);
+#if defined(__GLIBC__) && !defined(__SANITIZE_ADDRESS__) /* which has a malloc of its own */
+    CHECK(in_a_process(a_heap_of_small_pieces_shrinks) == 0);
+#endif
     CHECK(in_a_process(arenas_do_not_count) == 0);
     CHECK(in_a_process(aborts_near_the_limit) == -SIGABRT);
     CHECK(page->lacked && page->had >= 60 * MIB && page->had <= 64 * MIB);

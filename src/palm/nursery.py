@@ -7,7 +7,6 @@ of its own parent. `palm.nurseries` is the parent's side.
 
 from __future__ import annotations
 
-import atexit
 import gc
 import importlib
 import json
@@ -15,15 +14,13 @@ import os
 import resource
 import signal
 import socket
-import stat
 import sys
 import threading
-import traceback
-from _io import _IOBase as IOBase  # not the abstract class, which asks each object
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from contextlib import suppress
-from functools import partial
-from typing import Any, NoReturn
+from typing import Any
+
+from palm import ending
 
 SERVE = b"serve "  # a request: this path, these outputs, from now on
 READY = b"ready"
@@ -47,8 +44,8 @@ def main() -> int:
         sys.path[:] = json.loads(asks.recv(MOST))
         _import()
         _preload(os.environ.get("PALM_PRELOAD", ""))
-        ours, files = {*sys.modules}, _open_files()
-        _flush_files()  # or each of its children would write the same
+        ours, files = {*sys.modules}, ending.open_files()
+        ending.flush_files()  # or each of its children would write the same
         set_threads = _prepare()
     except Exception as e:  # a server that is executed will say it to whom it concerns
         asks.send(f"{type(e).__name__}: {e}".encode(errors="backslashreplace"))
@@ -57,7 +54,7 @@ def main() -> int:
     if born is None:
         return 0
     asks.close()
-    _end(ours, files, _live(*born, set_threads))
+    ending.end(ours, files, _live(*born, set_threads))
 
 
 def _import() -> None:
@@ -157,72 +154,6 @@ def _live(request: bytes, fds: list[int], set_threads: Callable[[Mapping[str, st
     threading.main_thread()._set_native_id()  # type: ignore[attr-defined]  # Python 3.11 leaves the parent's
     sys.argv[1:] = map(str, (order, report, owner, *records))
     return process.main()
-
-
-def _end(ours: Collection[str], files: Sequence[IOBase], code: int) -> NoReturn:
-    """Threads, handlers, a user's modules, files: as at the end of any interpreter. But that would take apart what the
-    nursery has imported too, object by object, and so copy most of its pages: longer than a birth. Of modules that were
-    preloaded, files are all that is seen to. Whatever goes wrong is said, and what follows is done."""
-    from palm._core import birth
-
-    try:
-        threading._shutdown()  # type: ignore[attr-defined]  # these two are what the interpreter would begin with
-    except BaseException:
-        traceback.print_exc()
-    atexit._run_exitfuncs()
-    are_flushed = _flush_streams()  # which may be a user's, and use what is in modules
-    for step in (partial(_flush_files, files), partial(_take_apart, ours), _flush_files):
-        try:
-            step()
-        except BaseException:
-            traceback.print_exc()
-    birth.end(code if _flush_streams() and are_flushed else 120)
-
-
-def _take_apart(ours: Collection[str]) -> None:
-    """What is freed with its module still has all that it knows; what something else holds has names alone."""
-    theirs = [name for name in sys.modules if name not in ours]
-    for name in theirs:
-        del sys.modules[name]
-    gc.collect()
-    for found in reversed(gc.get_objects()):
-        if type(found) is dict and "__builtins__" in found and found.get("__name__") in theirs:
-            _clear(found)
-    gc.collect()
-
-
-def _clear(namespace: dict[str, Any]) -> None:
-    """As the interpreter does: private names first, on which the others may depend less."""
-    names = [name for name in namespace if isinstance(name, str) and name != "__builtins__"]
-    for name in sorted(names, key=lambda name: not name.startswith("_") or name.startswith("__")):
-        namespace[name] = None
-
-
-def _open_files() -> list[IOBase]:
-    return [found for found in gc.get_objects() if issubclass(type(found), IOBase)]
-
-
-def _flush_files(more: Sequence[IOBase] = ()) -> None:
-    """Of pipes, somebody may hold the lock who waits for room in it."""
-    for file in [*more, *_open_files()]:
-        with suppress(BaseException):  # it may be closed, or none
-            if stat.S_ISREG(os.fstat(file.fileno()).st_mode):
-                file.flush()
-
-
-def _flush_streams() -> bool:
-    """Those that are printed to; from now on the process's own."""
-    done = True
-    for stream in (sys.stdout, sys.stderr):
-        try:
-            if stream is not None and not getattr(stream, "closed", False):
-                stream.flush()
-        except BaseException:
-            done = False
-            with suppress(BaseException):
-                traceback.print_exc()
-    sys.stdout, sys.stderr = sys.__stdout__, sys.__stderr__
-    return done
 
 
 def _inherit(asked: dict[str, Any]) -> None:
