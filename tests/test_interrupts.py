@@ -200,15 +200,19 @@ def test_calls_that_are_interrupted_harm_nobody(client, alarms):
                 wrong.append(e)
             rounds[k] += 1
 
+    def call_until_interrupted() -> None:
+        """Python 3.13 does not catch what a handler raises at the end of a loop that is the last thing in a `with`."""
+        alarms.armed = True
+        alarms.set(0.01)
+        while alarms.armed:  # what a handler raises where nothing may be raised, as in `__del__`, never comes here
+            assert client.call("echo.same", 5) == 5
+
     threads = [threading.Thread(target=use, args=(k,)) for k in range(3)]
     for t in threads:
         t.start()
     while alarms.raised < 1000 and not wrong:
         with contextlib.suppress(Interrupted):
-            alarms.armed = True
-            alarms.set(0.01)
-            while alarms.armed:  # what a handler raises where nothing may be raised, as in `__del__`, never comes here
-                assert client.call("echo.same", 5) == 5
+            call_until_interrupted()
     alarms.armed = False
     stop.set()
     for t in threads:

@@ -121,10 +121,10 @@ class Generators:
             for index in m.vain:
                 self._tell_in_vain(m, index)
         except Exception as e:  # where `palm.to` sent them cannot be found any more
-            m.failure = e, None
+            m.failure = self._outcomes.tree_of(a, e)
             self._close(m)
         if m.failure is not None:
-            self._outcomes.failed(a, m.name, m.failure[0], m.sent, m.failure[1])
+            self._outcomes.failed_with(a, m.name, m.failure, m.sent)
         elif m.ended:
             self._outcomes.closed(a.job, m.name, m.sent)
         else:
@@ -192,8 +192,9 @@ class Generators:
 
     def _fail(self, m: Making, error: Exception) -> None:
         m.ended = True
-        m.failure = error, self._outcomes.capsule(m.assignment, m.value, m.message, error)
-        self._outcomes.failed(m.assignment, m.name, error, m.sent, m.failure[1])
+        capsule = self._outcomes.capsule(m.assignment, m.value, m.message, error)
+        m.failure = self._outcomes.tree_of(m.assignment, error, capsule)
+        self._outcomes.failed_with(m.assignment, m.name, m.failure, m.sent)
 
     def _begin_again(self, m: Making, error: Exception) -> bool:
         """True if its function says that it is to be run again after this exception, and it can be."""

@@ -72,7 +72,7 @@ class Making:
     step: int = 0  # of the last grant
     asked: bool = False
     ended: bool = False
-    failure: tuple[Exception, str | None] | None = None  # what it has ended with, and the file of its input
+    failure: dict[str, Any] | None = None  # what it has ended with, as it is sent: an exception would hold its frames
     unwanted: bool = False  # to be closed as soon as it does not run
     owed: int = 0  # children that a former execution may have made: so many have to be there
     settled: Ranges = field(default_factory=list)

@@ -73,6 +73,8 @@ def _import() -> None:
     import palm.process
     import palm.registry  # noqa: F401
 
+    importlib.invalidate_caches()  # which itself imports, from Python 3.12 on
+
 
 def _preload(names: str) -> None:
     """Modules of a user, whom it saves their imports at each start of a server."""
