@@ -9,6 +9,7 @@ total is needed.
 
 from __future__ import annotations
 
+import os.path
 import random
 
 BITS = 64
@@ -16,14 +17,11 @@ BITS = 64
 
 def digits(path):
     """The path as trie address; each component is a fixed number of bits, a node is a prefix of the address."""
-    return sum((tuple((c >> b) & 1 for b in range(BITS - 1, -1, -1)) for c in path), ())
+    return "".join(f"{c:0{BITS}b}" for c in path)
 
 
 def lca(a, b):
-    n = 0
-    while n < min(len(a), len(b)) and a[n] == b[n]:
-        n += 1
-    return a[:n]
+    return os.path.commonprefix((a, b))
 
 
 def canonical(leaves):
@@ -34,7 +32,8 @@ def canonical(leaves):
         if len(part) == 1:
             return part[0][1]
         d = len(lca(part[0][0], part[-1][0]))
-        return f"({value([i for i in part if i[0][d] == 0])}+{value([i for i in part if i[0][d] == 1])})"
+        left, right = ([i for i in part if i[0][d] == bit] for bit in "01")
+        return f"({value(left)}+{value(right)})"
 
     return value(items) if items else None
 
@@ -70,10 +69,10 @@ class Reducer:
 
     def ready(self, parts, i):
         node = lca(parts[i][0], parts[i + 1][0])
-        inside = [j for j, (a, _) in enumerate(parts) if a[: len(node)] == node]
+        inside = [j for j, (a, _) in enumerate(parts) if a.startswith(node)]
         if len(inside) > 2:  # something closer has to be combined first
             return False
-        return all(u[: len(node)] != node for u in self.unsettled)
+        return not any(u.startswith(node) for u in self.unsettled)
 
     def checkpoint(self):
         return {k: list(p) for k, p in self.parts.items()}, set(self.covered)
