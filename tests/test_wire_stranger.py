@@ -92,7 +92,7 @@ def test_call(stranger) -> None:
 
 # ------------------------------------------------------------------------------------------------- by rings, section 14
 
-RING, BELL, BYTES_AT, CAPACITY = 1_048_768, 192, 192, 1 << 20
+RING, BELL, BYTES_AT, CAPACITY = 8_388_800, 192, 192, 8 << 20
 
 
 def sealed(size: int, magic: bytes, number: int, detail: int = 0) -> tuple[int, mmap.mmap]:

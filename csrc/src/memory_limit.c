@@ -4,6 +4,7 @@
  * Tables of ours for the arenas of others take addresses for all that these may ever hold; that is added to the limit.
  * No lock: forked children and signal handlers come here too. */
 #include "memory_limit.h"
+#include "warm.h"
 
 #include <fcntl.h>
 #include <malloc.h>
@@ -97,6 +98,7 @@ static void keep_pieces_of_elsewhere(void)
 
 void palm_memory_limit_trim(void)
 {
+    palmi_warm_clear();
 #ifdef __GLIBC__
     keep_pieces_of_elsewhere();
     malloc_trim(0);

@@ -3,6 +3,7 @@
  * counted. */
 #include "node_internal.h"
 #include "runs.h"
+#include "warm.h"
 
 #include <errno.h>
 #include <stdio.h>
@@ -53,7 +54,7 @@ void palm_frames_drop(palm_frames *f)
         return;
     for (uint32_t i = 0; i < f->n_parts; i++)
         piece_free(f->space, &f->parts[i]);
-    free(f);
+    palmi_warm_give(f);
 }
 
 /* ----------------------------------------------------------------------------------------------------- from libzmq */
@@ -124,7 +125,7 @@ static bool reject(palm_node *node, const char *why, palm_err err)
 static palm_err frames_new(palm_space *space, const void *bytes, size_t size, uint32_t n_parts, palm_frames **out)
 {
     size_t before = sizeof(palm_frames) + n_parts * sizeof(piece) + PALM_ALIGN;
-    palm_frames *f = size <= SIZE_MAX - before ? malloc(before + size) : NULL;
+    palm_frames *f = size <= SIZE_MAX - before ? palmi_warm_take(before + size) : NULL;
     if (!f)
         return PALM_ENOMEM;
     atomic_init(&f->holders, 1);
@@ -406,7 +407,7 @@ void palm_event_done(palm_node *node, palm_event *event)
     free(event->blocks);
     free(event->parts);
     free(event->dtypes);
-    palmi_unrolled_free(event->unrolled);
+    palmi_warm_give(event->unrolled);
     palm_frames_drop(event->frames);
     memset(event, 0, sizeof *event);
 }

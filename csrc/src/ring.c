@@ -19,7 +19,7 @@ typedef struct record { /* before each envelope */
 
 #define SKIP UINT32_MAX
 _Static_assert(sizeof(record) == 16 && PALMI_RING_BYTES % 16 == 0, "there is room for a record wherever one ends");
-_Static_assert(PALMI_RING_MOST < PALMI_RING_BYTES / 2, "what does not fit at the end fits behind it, in an empty ring");
+_Static_assert(PALMI_RING_MOST < PALMI_RING_FIRST / 2, "what does not fit at the end fits behind it, in an empty ring");
 
 static uint64_t room_for(uint64_t size)
 {
@@ -54,15 +54,32 @@ static uint8_t *at(const palmi_out *out)
     return out->ring->bytes + out->head % PALMI_RING_BYTES;
 }
 
+static uint64_t used(const palmi_out *out)
+{
+    return (uint64_t)PALMI_RING_FIRST << out->doubled;
+}
+
+/* At the end of what is used of the ring: it goes on behind it, since there was no room once, or is none in front. */
+static bool goes_on(palmi_out *out, uint64_t to_front)
+{
+    if (used(out) == PALMI_RING_BYTES || (!out->was_full && has_room(out, to_front)))
+        return false;
+    out->doubled++;
+    out->was_full = false;
+    return true;
+}
+
 uint8_t *palmi_ring_begin(palmi_out *out, uint64_t size)
 {
-    uint64_t needed = room_for(size), left = PALMI_RING_BYTES - out->head % PALMI_RING_BYTES;
+    uint64_t needed = room_for(size), place = out->head % PALMI_RING_BYTES, left = PALMI_RING_BYTES - place;
     if (size > PALMI_RING_MOST)
         return NULL;
-    bool is_far = PALMI_RING_BYTES - left > PALMI_RING_FRONT && needed <= PALMI_RING_LITTLE;
-    bool skip = needed > left || (is_far && is_empty(out));
-    if (!has_room(out, needed + (skip ? left : 0)))
+    bool is_far = place > PALMI_RING_FRONT && needed <= PALMI_RING_LITTLE;
+    bool skip = place + needed > used(out) ? !goes_on(out, left + needed) : is_far && is_empty(out);
+    if (!has_room(out, needed + (skip ? left : 0))) {
+        out->was_full = true;
         return NULL;
+    }
     if (skip) {
         memcpy(at(out), &(record){.size = SKIP}, sizeof(record));
         PALMI_CRASHPOINT();

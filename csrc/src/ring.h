@@ -11,11 +11,12 @@
 #include <stdatomic.h>
 
 enum {
-    PALMI_RING_BYTES = 1024 << 10, /* a ring holds so many; docs/decisions/links.md has what was tried */
+    PALMI_RING_BYTES = 8192 << 10, /* a ring holds so many; docs/decisions/links.md has what was tried */
+    PALMI_RING_FIRST = 1024 << 10, /* of these are used, twice as many whenever that is full; what is beyond is never touched */
     PALMI_RING_MOST = 448 << 10,   /* of an envelope; larger ones take the socket */
-    PALMI_RING_FRONT = 64 << 10,  /* beyond it, an empty ring begins anew at the front, where memory is warm; until that has been
-                                   * read, there is as much room as has been left behind */
-    PALMI_RING_LITTLE = 4 << 10,  /* of an envelope that is not one of a stream: with that room those behind it would not do */
+    PALMI_RING_FRONT = 64 << 10,   /* beyond it, an empty ring begins anew at the front, where memory is warm; until that has
+                                    * been read, there is as much room as has been left behind */
+    PALMI_RING_LITTLE = 4 << 10,   /* of an envelope that is not one of a stream: with that room those behind it would not do */
     PALMI_RINGS = 512,            /* that a node reads from: the words in which they are marked are one cache line */
     PALMI_RING_WORDS = PALMI_RINGS / 64,
 };
@@ -48,6 +49,8 @@ typedef struct palmi_out { /* a sender's side; one thread at a time */
     int wake;              /* the pipe that it sleeps on */
     uint32_t number;       /* the receiver's of this ring */
     uint32_t woken;        /* the sleep from which we have woken it */
+    uint32_t doubled;      /* how often what is used of the ring has been */
+    bool was_full;         /* since then */
     uint64_t head, tail;   /* what we have put; what was taken, as far as seen */
 } palmi_out;
 

@@ -1,10 +1,8 @@
 /* SPDX-License-Identifier: BSD-3-Clause
  * A run becomes as many records: whoever works on messages need not know that some have come as one. */
 #include "runs.h"
+#include "warm.h"
 
-#include <stdatomic.h>
-#include <stddef.h>
-#include <stdlib.h>
 #include <string.h>
 
 uint32_t palmi_messages(const palm_envelope *e)
@@ -45,47 +43,10 @@ typedef struct unrolled {
     sizes n;
 } unrolled;
 
-/* The memory of some events is kept for those to come: malloc would give what is so large back to the kernel each time, and
- * pages that are new cost more than all that is written to them. A server has one event at work, and those that have come since. */
-typedef struct memory {
-    size_t room;
-    max_align_t bytes[];
-} memory;
-enum { LARGEST_KEPT = 1 << 19, MOST_KEPT = 4 };
-static _Atomic(memory *) kept[MOST_KEPT];
-
-static void *take_memory(size_t size)
-{
-    for (int i = 0; i < MOST_KEPT; i++) {
-        memory *m = atomic_exchange_explicit(&kept[i], NULL, memory_order_acquire); /* pairs with the release below */
-        if (m && m->room >= size)
-            return m->bytes;
-        free(m);
-    }
-    memory *m = malloc(sizeof *m + size);
-    if (!m)
-        return NULL;
-    m->room = size;
-    return m->bytes;
-}
-
-void palmi_unrolled_free(void *unrolled)
-{
-    if (!unrolled)
-        return;
-    memory *m = (memory *)((uint8_t *)unrolled - offsetof(memory, bytes));
-    for (int i = 0; i < MOST_KEPT && m->room <= LARGEST_KEPT; i++) {
-        memory *none = NULL; /* release: whoever takes it sees who wrote last */
-        if (atomic_compare_exchange_strong_explicit(&kept[i], &none, m, memory_order_release, memory_order_relaxed))
-            return;
-    }
-    free(m);
-}
-
 static palm_err unrolled_new(palm_event *event, sizes s, unrolled *u)
 {
     const palm_envelope *e = &event->envelope;
-    uint8_t *at = take_memory(s.records * sizeof *u->records + s.arrays * sizeof *u->arrays + s.dims * sizeof *u->dims +
+    uint8_t *at = palmi_warm_take(s.records * sizeof *u->records + s.arrays * sizeof *u->arrays + s.dims * sizeof *u->dims +
                               s.runs * sizeof *u->runs);
     if (!at)
         return PALM_ENOMEM;

@@ -24,8 +24,7 @@ static inline bool palmi_has_elements(const palm_array *a, const int64_t *shape)
 /* Of an envelope of kind DATA. */
 uint32_t palmi_messages(const palm_envelope *e);
 
-/* Of an event whose envelope was checked: a record for each message of a run, as if it had come by itself. */
+/* Of an event whose envelope was checked: a record for each message of a run, as if it had come by itself, in warm memory. */
 palm_err palmi_unroll(palm_event *event);
-void palmi_unrolled_free(void *unrolled);
 
 #endif

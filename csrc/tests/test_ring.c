@@ -70,8 +70,9 @@ static bool get(pair *p, uint64_t n)
         return false;
     CHECK_OK(err);
     CHECK(letter.seq == n && letter.size == size_of(n));
-    for (uint32_t i = 0; i < letter.size; i++)
-        CHECK(letter.bytes[i] == (uint8_t)n);
+    static uint8_t wanted[PALMI_RING_MOST];
+    memset(wanted, (int)(n & 255), letter.size);
+    CHECK(!memcmp(letter.bytes, wanted, letter.size));
     palmi_ring_take(&p->in, &letter);
     return true;
 }
@@ -132,7 +133,7 @@ static void test_the_front(void)
 /* A stream has the whole ring, wherever in it the reader has caught up: its envelopes need not wait for their reader. */
 static void test_a_stream_has_all_the_room(void)
 {
-    enum { SIZE = 64 << 10, ALL = PALMI_RING_BYTES / SIZE - 2 };
+    enum { SIZE = 64 << 10, ALL = PALMI_RING_FIRST / SIZE - 2 };
     pair p = pair_new();
     for (uint64_t n = 0, i; n < 50 * ALL; n += ALL + 1) {
         put_sized(&p, SIZE, n);
@@ -142,6 +143,38 @@ static void test_a_stream_has_all_the_room(void)
         while (i-- > 1)
             take(&p);
     }
+    pair_free(&p);
+}
+
+static uint64_t put_all(pair *p, uint64_t size)
+{
+    uint64_t n = 0;
+    for (uint8_t *at; (at = palmi_ring_begin(&p->out, size)); n++) {
+        memset(at, 1, size);
+        palmi_ring_end(&p->out, size, n);
+    }
+    return n;
+}
+
+/* The first part does while it is not full. Then twice as much is used, up to all of it. */
+static void test_more_is_used_only_when_it_is_full(void)
+{
+    enum { SIZE = 64 << 10, FIRST = PALMI_RING_FIRST / SIZE - 2, ALL = PALMI_RING_BYTES / SIZE - 2 };
+    pair p = pair_new();
+    for (uint64_t n = 0; n < 10 * FIRST; n++) {
+        put_sized(&p, SIZE, n);
+        CHECK((p.out.head - 1) % PALMI_RING_BYTES < PALMI_RING_FIRST);
+        if (n >= FIRST / 2)
+            take(&p);
+    }
+    CHECK(p.out.doubled == 0);
+    for (uint32_t filled = 0; filled < 6; filled++) {
+        while (p.out.head != p.in.tail)
+            take(&p);
+        uint64_t all = filled < 4 ? (uint64_t)FIRST << filled : ALL;
+        CHECK(put_all(&p, SIZE) >= all);
+    }
+    CHECK(p.out.doubled == 3);
     pair_free(&p);
 }
 
@@ -189,7 +222,7 @@ static void test_lies_at_the_end(void)
 
 static void test_lies_to_the_sender(void)
 {
-    uint64_t tails[] = {1 << 20, UINT64_MAX, 1u << 31};
+    uint64_t tails[] = {2 * PALMI_RING_BYTES, UINT64_MAX, 1u << 31};
     for (size_t i = 0; i < sizeof tails / sizeof *tails; i++) {
         pair p = pair_new();
         uint64_t sent = 0;
@@ -283,6 +316,7 @@ int main(void)
     test_too_large();
     test_the_front();
     test_a_stream_has_all_the_room();
+    test_more_is_used_only_when_it_is_full();
     test_lies();
     test_lies_at_the_end();
     test_lies_to_the_sender();

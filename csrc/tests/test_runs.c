@@ -212,28 +212,6 @@ static void check_relayed(uint32_t first, uint32_t most)
     palm_batch_free(b);
 }
 
-/* Who has several events at once has the memory of all again: under ASan, what was freed would not come back so soon. */
-static void test_memory_is_kept_for_some(void)
-{
-    enum { N = 4 };
-    palm_batch *b = batch_of_seven();
-    palm_event events[N];
-    void *first[N];
-    for (int i = 0; i < N; i++) {
-        events[i] = event_of(b);
-        first[i] = events[i].unrolled;
-    }
-    for (int i = 0; i < N; i++)
-        palm_event_done(NULL, &events[i]);
-    for (int i = 0; i < N; i++) {
-        events[i] = event_of(b);
-        CHECK(events[i].unrolled == first[i]);
-    }
-    for (int i = 0; i < N; i++)
-        palm_event_done(NULL, &events[i]);
-    palm_batch_free(b);
-}
-
 /* A batch of many kinds of records, and one with those of its messages that `wanted` has a bit for. */
 static void check_added(uint32_t wanted)
 {
@@ -395,7 +373,6 @@ int main(void)
     for (uint32_t first = 0; first < 7; first++)
         for (uint32_t most = 1; most < 5; most++)
             check_relayed(first, most);
-    test_memory_is_kept_for_some();
     test_rows_without_a_dimension();
     test_contradictions();
     test_limit_of_dims();

@@ -50,10 +50,8 @@ static inline bool is_filled(const void *p, size_t n, uint64_t seed)
 
 static inline bool is_zero(const void *p, size_t n)
 {
-    for (size_t i = 0; i < n; i++)
-        if (((const uint8_t *)p)[i])
-            return false;
-    return true;
+    const uint8_t *bytes = p;
+    return !bytes[0] && !memcmp(bytes, bytes + 1, n - 1);
 }
 
 typedef struct held { palm_arena *arena; uint32_t index; const void *first; } held;
