@@ -12,8 +12,9 @@ import pytest
 from helpers_arrays import place, settle
 
 import palm
+from palm._core.space import LENT
 
-SMALL, LARGE = 8, 2100  # rows of 8 elements: below and above the 16 KiB from which arrays lie in the arena
+SMALL, LARGE = 8, 2100  # rows of 8 elements: below and above the 8 KiB from which arrays lie in the arena
 
 
 def lowest(a: np.ndarray) -> int:
@@ -172,8 +173,8 @@ def check_seen(seen: dict[str, Any], got: np.ndarray, sent: np.ndarray, what: st
         assert seen["digest"] == digest(sent)
     if not sent.size:
         return
-    large = np.subtract(*np.lib.array_utils.byte_bounds(sent)[::-1]) >= 16384
-    in_place = born == "arena" and large and sent.nbytes >= 16384
+    large = np.subtract(*np.lib.array_utils.byte_bounds(sent)[::-1]) >= LENT
+    in_place = born == "arena" and large and sent.nbytes >= LENT
     if layout in WHOLE or not in_place:
         assert seen["lowest"] % 64 == 0 and lowest(got) % 64 == 0
     if in_place or layout in WHOLE:
@@ -225,7 +226,7 @@ def test_several_fields(mirror: tuple[palm.Client, str]) -> None:
     check_array(mirror[0].call("mirror.same", a), a)
 
 
-@pytest.mark.parametrize("n", [0, 1, 16383, 16384, 16385, 65536, 65537, 3 << 20])
+@pytest.mark.parametrize("n", [0, 1, LENT - 1, LENT, LENT + 1, 65536, 65537, 3 << 20])
 def test_sizes_around_the_borders(mirror: tuple[palm.Client, str], n: int) -> None:
     with palm.arena():
         a = values(np.dtype("u1"), (n,))

@@ -15,6 +15,7 @@ from conftest import eventually
 from helpers_arrays import counters, difference, moved, place, settle
 
 import palm
+from palm._core.space import LENT
 
 N = 1 << 16  # float64: 512 KiB
 
@@ -363,7 +364,7 @@ def test_counters_of_allocation(client: palm.Client) -> None:
     assert there["alloc_full"] == 0
 
 
-@pytest.mark.parametrize(("n", "way"), [(16383, "sent_inline"), (16384, "sent_arena")])
+@pytest.mark.parametrize(("n", "way"), [(LENT - 1, "sent_inline"), (LENT, "sent_arena")])
 def test_threshold(client: palm.Client, n: int, way: str) -> None:
     with palm.arena():
         x = np.zeros(n, "u1")
@@ -374,7 +375,7 @@ def test_threshold(client: palm.Client, n: int, way: str) -> None:
     assert here["bytes_copied"] == there["bytes_copied"] == 0
 
 
-@pytest.mark.parametrize(("n", "blocks"), [(16383, 0), (16384, 1)])
+@pytest.mark.parametrize(("n", "blocks"), [(LENT - 1, 0), (LENT, 1)])
 @pytest.mark.parametrize("inside", [False, True])
 def test_threshold_of_bytes(client: palm.Client, n: int, blocks: int, inside: bool) -> None:
     value = bytes(range(256)) * (n // 256) + bytes(n % 256)

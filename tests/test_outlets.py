@@ -11,12 +11,12 @@ import pytest
 
 import palm
 from palm._core import node as core
+from palm._core.space import LENT
 from palm.assignment import Outlet
 from palm.branch import Queued
 from palm.branches import Branches
 from palm.outlets import LITTLE, Outlets
 
-BLOCK = 16 << 10  # the smallest array that is lent
 PARTS = 1024  # arrays that an envelope lends at most
 
 
@@ -49,7 +49,7 @@ def batch_of(*values) -> core.Batch:
 def lending(n: int) -> core.Batch:
     """A message with so many arrays that are not copied."""
     with palm.arena():
-        return batch_of([np.zeros(BLOCK, np.uint8)] * n)
+        return batch_of([np.zeros(LENT, np.uint8)] * n)
 
 
 def sent(outlets: Outlets) -> list[int]:

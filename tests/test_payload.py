@@ -27,6 +27,7 @@ from hypothesis import example, given, settings
 import palm
 from palm._core import decode, encode, node
 from palm._core.frame import pack, unpack
+from palm._core.space import LENT
 
 SEED = int(os.environ.get("PALM_SEED", "1"))
 Point = namedtuple("Point", "x y")
@@ -298,7 +299,7 @@ def test_tree_in_itself() -> None:
         node.Batch().put(tree, 0)
 
 
-@pytest.mark.parametrize("n", [0, 1, 16383, 16384, 1 << 20])
+@pytest.mark.parametrize("n", [0, 1, LENT - 1, LENT, 1 << 20])
 def test_bytes(client: palm.Client, n: int) -> None:
     data = bytes(range(256)) * (n // 256) + bytes(n % 256)
     for value in (data, [data], {"data": (data, 1)}):

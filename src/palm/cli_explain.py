@@ -141,7 +141,7 @@ def _sample(job: JobFile, servers: dict[str, dict[str, Any]]) -> str:
         if len(contract.takes) == 1:
             fitting.check([np.asarray(value) if isinstance(value, np.memmap) else value])
     size = value.nbytes if isinstance(value, np.ndarray) else 0
-    goes = "in shared memory" if size >= explain.LENT else "inside their messages"
+    goes = "in shared memory" if size >= core_space.LENT else "inside their messages"
     arrays = f"; such arrays go {goes}" if isinstance(value, np.ndarray) else ""
     many = f"{len(files)} files, the first" if len(files) > 1 else "one file"
     return f"input: {many} {first.name}: {_kind(value)}{arrays}"
@@ -164,9 +164,9 @@ def _print(hops: list[explain.Hop], job: JobFile, sample: str) -> None:
         table.add_row(h.giver, h.taker, h.host, h.by, h.arrays, str(h.copies), h.carries)
     console.print(table)
     total = sum(h.copies for h in hops)
+    copied = f"copied {total} times" if total else "not copied"
     text = (
-        f"An array of {explain.LENT >> 10} KiB or more is {f'copied {total} times' if total else 'not copied'} on its "
-        "way, if its function has let go of it; one that it keeps, or whose memory is not numpy's, once more. Smaller "
-        "ones travel inside their messages."
+        f"An array of {core_space.LENT >> 10} KiB or more is {copied} on its way, if its function has let go of it; one "
+        "that it keeps, or whose memory is not numpy's, once more. Smaller ones travel inside their messages."
     )
     console.print(Text(text), soft_wrap=True)

@@ -13,7 +13,6 @@ from typing import Any
 from palm import contracts
 from palm.step import Step
 
-LENT = 16384  # bytes from which on arrays lie in shared memory
 _GIVE_BACK = ("ScatterGather", "Reduce")  # templates whose workers give what they make to their leader
 
 

@@ -7,9 +7,9 @@
 #include <Python.h>
 #include "palm.h"
 
-/* Below this, arrays stay on numpy's heap and travel inline: a memcpy of 16 KiB takes 0.2 us, as much as taking over
- * and letting go of a block. */
-enum { PALM_NEP49_THRESHOLD = 16384 };
+/* Below this, arrays stay on numpy's heap and travel inline: to copy them costs less than to take over and let go of a block
+ * (docs/decisions/batching.md has the sweep). */
+enum { PALM_NEP49_THRESHOLD = 8192 };
 
 /* Makes the handlers; once per process, with the GIL. The space has to live as long as the process does. */
 int palm_nep49_setup(palm_space *space);

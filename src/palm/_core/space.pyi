@@ -5,6 +5,7 @@ class CoreError(RuntimeError):
     code: str
     def __init__(self, message: str, code: str) -> None: ...
 
+LENT: int
 EXCEPTIONS: dict[int, type[Exception]]
 
 def error(code: int) -> Exception: ...

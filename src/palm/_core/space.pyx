@@ -10,7 +10,7 @@ from libc.stdio cimport _IOLBF, setvbuf, stdout
 from libc.string cimport memcpy
 
 from palm._core.cpalm cimport *
-from palm._core.nep49 cimport palm_nep49_install, palm_nep49_restore, palm_nep49_setup, palm_nep49_whose
+from palm._core.nep49 cimport PALM_NEP49_THRESHOLD, palm_nep49_install, palm_nep49_restore, palm_nep49_setup, palm_nep49_whose
 
 cdef palm_space *the_space = NULL
 cdef palm_pulse *the_pulse = NULL
@@ -24,6 +24,8 @@ class CoreError(RuntimeError):
         super().__init__(message)
         self.code = code
 
+
+LENT = PALM_NEP49_THRESHOLD  # bytes from which on arrays lie in shared memory
 
 # One table from codes to exceptions; everything else is a CoreError.
 EXCEPTIONS = {
@@ -172,7 +174,7 @@ cdef class arena:
     """Context manager: arrays that numpy makes in it, in this thread, are born in shared memory.
 
     They are sent without a copy even while you keep them: do not write to an array after you have sent it, for the
-    receiver reads the same memory. Arrays below 16 KiB stay on the heap; so do all when the arena is full.
+    receiver reads the same memory. Arrays below 8 KiB stay on the heap; so do all when the arena is full.
 
     Parameters
     ----------
