@@ -166,7 +166,7 @@ def _print(hops: list[explain.Hop], job: JobFile, sample: str) -> None:
     total = sum(h.copies for h in hops)
     copied = f"copied {total} times" if total else "not copied"
     text = (
-        f"An array of {core_space.LENT >> 10} KiB or more is {copied} on its way, if its function has let go of it; one "
-        "that it keeps, or whose memory is not numpy's, once more. Smaller ones travel inside their messages."
+        f"An array of {core_space.LENT >> 10} KiB or more is {copied} on its way, if its function has let go of it; "
+        "one that it keeps, or whose memory is not numpy's, once more. Smaller ones travel inside their messages."
     )
     console.print(Text(text), soft_wrap=True)
