@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from helpers_arrays import place, settle
+from helpers_arrays import moved, place, settle
 
 import palm
 from palm._core.space import LENT
@@ -224,6 +224,21 @@ def test_field_of_records(mirror: tuple[palm.Client, str], name: str, n: int) ->
 def test_several_fields(mirror: tuple[palm.Client, str]) -> None:
     a = values(np.dtype(STRUCTURED["packed"]), (LARGE,))[["y", "x"]]
     check_array(mirror[0].call("mirror.same", a), a)
+
+
+@pytest.mark.parametrize(
+    ("n", "in_frames"), [(LENT, "sent_inline"), (1 << 15, "sent_inline"), (1 << 16, "sent_frames")]
+)
+def test_what_has_come_goes_on_as_it_came(mirror: tuple[palm.Client, str], n: int, in_frames: str) -> None:
+    """A little one, to who does not map our memory, goes in the body: a frame for each would cost more."""
+    client, transport = mirror
+    with palm.arena():
+        x = values(np.dtype("u1"), (n,))
+    with moved() as here, moved(client, "mirror") as there:
+        check_array(client.call("mirror.same", x), x)
+    assert here["bytes_copied"] == there["bytes_copied"] == 0
+    assert here[in_frames if transport == "frames" else "sent_arena"] == 1
+    assert there[in_frames if transport == "frames" else "sent_arena"] == 1
 
 
 @pytest.mark.parametrize("n", [0, 1, LENT - 1, LENT, LENT + 1, 65536, 65537, 3 << 20])

@@ -18,6 +18,7 @@ enum {
     PALM_MAX_RUN_DIMS = 65536,   /* numbers of shape and strides, of all runs of arrays in an envelope */
     PALM_MAX_DIMS = 64,          /* numpy's own limit */
     PALM_MAX_PARTS = 1024,       /* frames after the first: below IOV_MAX */
+    PALM_LITTLE_PART = 32 << 10, /* bytes of a lent array that goes in the body where larger ones are frames of their own */
     PALM_MAX_TEXT = 4096,        /* bytes of one text (dtype, name, endpoint) */
     PALM_MAX_STEPS = 256,        /* steps of a pipeline */
     PALM_MAX_DEPTH = 64,         /* nesting of a payload tree: far from the C stack's end */

@@ -259,21 +259,24 @@ static void test_bye(void)
 }
 
 /* One record that lends n blocks. */
-static void put_blocks(peer *p, palm_batch *batch, uint32_t n)
+enum { LITTLE = 9001, LARGE = 40 << 10 }; /* which goes in frames in the body, and which in one of its own */
+
+static void put_blocks(peer *p, palm_batch *batch, uint32_t n, int64_t bytes_each)
 {
     palm_record *record;
     palm_arena *arena;
     uint32_t index;
     const void *first;
     size_t size;
-    int64_t shape = 4096, stride = 1;
-    void *bytes = palm_space_alloc(p->space, 4096, false);
+    int64_t stride = 1;
+    void *bytes = palm_space_alloc(p->space, (size_t)bytes_each, false);
     CHECK(bytes);
-    memset(bytes, 7, 4096);
+    memset(bytes, 7, (size_t)bytes_each);
     CHECK_OK(palm_batch_record(batch, PALM_TREE, n, &record));
     for (uint32_t i = 0; i < n; i++) {
-        CHECK_OK(palm_space_hold(p->space, bytes, 4096, &arena, &index, &first, &size));
-        CHECK_OK(palm_batch_lend(batch, "|u1", 3, 1, &shape, &stride, 4096, 0, arena, index, first, 0));
+        CHECK_OK(palm_space_hold(p->space, bytes, (size_t)bytes_each, &arena, &index, &first, &size));
+        CHECK_OK(palm_batch_lend(batch, "|u1", 3, 1, &bytes_each, &stride, (uint64_t)bytes_each, 0, arena, index,
+                                 first, 0));
     }
     palm_space_free(p->space, bytes);
 }
@@ -286,9 +289,9 @@ static void test_full_batch(void)
     palm_batch *kept, *again;
     CHECK_OK(palm_batch_new(&kept));
     CHECK_OK(palm_batch_new(&again));
-    put_blocks(&a, kept, PALM_MAX_PARTS);
-    put_blocks(&a, kept, 10);
-    put_blocks(&a, kept, 1);
+    put_blocks(&a, kept, PALM_MAX_PARTS, LARGE);
+    put_blocks(&a, kept, 10, LARGE);
+    put_blocks(&a, kept, 1, LARGE);
     put_bytes(kept, 5, "small");
     CHECK_OK(palm_batch_add(again, kept, 1));
     CHECK(!palm_batch_full(again));
@@ -307,6 +310,40 @@ static void test_full_batch(void)
     palm_event_done(b.node, &first);
     palm_event_done(b.node, &second);
     palm_batch_free(again);
+    wait_until_free(&a);
+    peer_close(&a);
+    peer_close(&b);
+}
+
+/* A frame for each would cost more than a copy. What was in the body, and what follows, stays what it was. */
+static void test_little_ones_go_in_the_body(void)
+{
+    enum { RECORDS = 5, OF_THEM_LARGE = 2 };
+    int64_t sizes[RECORDS] = {LITTLE, LARGE, LITTLE, 1, LARGE};
+    peer a = peer_open("a", true), b = peer_open("b", false);
+    uint32_t link = connect_to(&a, &b), parts = 0;
+    palm_batch *batch;
+    CHECK_OK(palm_batch_new(&batch));
+    put_bytes(batch, 5, "small");
+    for (int i = 0; i < RECORDS; i++)
+        put_blocks(&a, batch, 1, sizes[i]);
+    put_bytes(batch, 4, "last");
+    CHECK_OK(palm_node_send(a.node, link, PALM_DATA, 1, 0, batch));
+    palm_event event = next_message(&b, &a);
+    const palm_envelope *e = &event.envelope;
+    CHECK(e->n_records == RECORDS + 2 && e->n_parts == OF_THEM_LARGE && e->n_arrays == RECORDS);
+    CHECK(!memcmp(e->body + e->records[0].body_at, "small", 5) && !memcmp(e->body + e->records[RECORDS + 1].body_at, "last", 4));
+    for (int i = 0; i < RECORDS; i++) {
+        const palm_array *array = &e->arrays[i];
+        bool large = sizes[i] == LARGE;
+        CHECK(array->place == (large ? PALM_IN_PART : PALM_IN_BODY) && array->size == (uint64_t)sizes[i]);
+        const uint8_t *bytes = large ? event.parts[parts++] : e->body + array->start;
+        CHECK((uintptr_t)bytes % PALM_ALIGN == 0);
+        for (int64_t k = 0; k < sizes[i]; k++)
+            CHECK(bytes[k] == 7);
+    }
+    palm_event_done(b.node, &event);
+    palm_batch_free(batch);
     wait_until_free(&a);
     peer_close(&a);
     peer_close(&b);
@@ -539,6 +576,7 @@ int main(int argc, char **argv)
     test_block(false);
     test_block(true);
     test_full_batch();
+    test_little_ones_go_in_the_body();
     test_kept_batch(false);
     test_kept_batch(true);
     test_half_a_message(1);

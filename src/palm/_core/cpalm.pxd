@@ -39,6 +39,7 @@ cdef extern from "palm.h" nogil:
         PALM_MAX_STEPS
         PALM_MAX_DEPTH
         PALM_MAX_PARTS
+        PALM_LITTLE_PART
         PALM_ALIGN
 
     ctypedef struct palm_space

@@ -286,6 +286,8 @@ cdef int put_array(palm_batch *b, cnp.ndarray a, Py_ssize_t expected) except -1:
         palm_count(&c.bytes_copied, least)
         return put_inline(b, a, text, e, dense)
     if palm_space_hold(space(), e.low, e.size, &arena, &index, &first, &size) != PALM_OK:
+        if e.size <= <uint64_t> PALM_LITTLE_PART and was_received(a):  # in a body; so it goes on, as it lies
+            return put_inline(b, a, text, e, True)
         c = counters()
         palm_count(&c.copied_thread if made_in_a_thread(a) else &c.copied_foreign, 1)
         return put_copy(b, a, text, e, dense)
