@@ -284,7 +284,7 @@ def test_what_is_repeated_fits_in_envelopes(monkeypatch, tmp_path):
     with palm.Cluster() as cluster:
         cluster.start(Sums)
         with palm.arena():
-            inputs = [[np.full(2100, float(k)) for k in range(n)] for n in counts]
+            inputs = [[np.full(4200, float(k)) for k in range(n)] for n in counts]
         files = {name: str(tmp_path / name) for name in ("sent", "died")}
         job = cluster.client().job(palm.step("sums.total", **files), inputs, ordered=True)
         eventually(lambda: job.progress.sent == 2)

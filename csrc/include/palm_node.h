@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: BSD-3-Clause
  *
- * palm_node.h: a process on the wire: one door, links to peers, the loop (node.c, hello.c, receive.c, attend.c, link.c).
+ * palm_node.h: a process on the wire: one door, links to peers, the loop (node.c, hello.c, receive.c, attend.c, link.c,
+ * transmit.c).
  */
 #ifndef PALM_NODE_H
 #define PALM_NODE_H

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: BSD-3-Clause
  *
- * What node.c, hello.c, receive.c, attend.c (receiving), link.c (sending) and local.c (both, within a host) share.
+ * What node.c, hello.c, receive.c, attend.c (receiving), link.c, transmit.c (sending) and local.c (both, within a host) share.
  * Everything below node->lock and node->receiving is guarded by these, of which receiving is taken first; the fields above
  * are written once. */
 #ifndef PALMI_NODE_INTERNAL_H

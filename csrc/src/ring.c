@@ -60,9 +60,9 @@ static uint64_t used(const palmi_out *out)
 }
 
 /* At the end of what is used of the ring: it goes on behind it, since there was no room once, or is none in front. */
-static bool goes_on(palmi_out *out, uint64_t to_front)
+static bool goes_on(palmi_out *out, uint64_t needed, uint64_t to_front)
 {
-    if (used(out) == PALMI_RING_BYTES || (!out->was_full && has_room(out, to_front)))
+    if (used(out) == PALMI_RING_BYTES || !has_room(out, needed) || (!out->was_full && has_room(out, to_front + needed)))
         return false;
     out->doubled++;
     out->was_full = false;
@@ -75,7 +75,7 @@ uint8_t *palmi_ring_begin(palmi_out *out, uint64_t size)
     if (size > PALMI_RING_MOST)
         return NULL;
     bool is_far = place > PALMI_RING_FRONT && needed <= PALMI_RING_LITTLE;
-    bool skip = place + needed > used(out) ? !goes_on(out, left + needed) : is_far && is_empty(out);
+    bool skip = place + needed > used(out) ? !goes_on(out, needed, left) : is_far && is_empty(out);
     if (!has_room(out, needed + (skip ? left : 0))) {
         out->was_full = true;
         return NULL;

@@ -2,6 +2,7 @@
  * Own blocks: where they are, which are free. A block keeps its addresses and its header for good, so that what was
  * warm stays warm here and in every consumer's page table; addresses are gathered only when they run out. Nothing
  * here touches shared memory, but for data that trimming gives back. */
+#include "poison.h"
 #include "space_internal.h"
 
 #include <fcntl.h>

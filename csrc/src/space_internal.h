@@ -24,15 +24,6 @@
 #include <stdalign.h>
 #include <stdatomic.h>
 
-#if defined(__SANITIZE_ADDRESS__)
-#include <sanitizer/asan_interface.h>
-#define PALMI_POISON(p, n) ASAN_POISON_MEMORY_REGION(p, n)
-#define PALMI_UNPOISON(p, n) ASAN_UNPOISON_MEMORY_REGION(p, n)
-#else
-#define PALMI_POISON(p, n) ((void)(p), (void)(n))
-#define PALMI_UNPOISON(p, n) ((void)(p), (void)(n))
-#endif
-
 /* -------------------------------------------------------------------------------------------- the arena's layout */
 
 #define PALMI_MAGIC 0x314152414D4C4150ull /* "PALMARA1" */

@@ -146,7 +146,7 @@ static palm_err send_part(palmi_link *link, const palmi_lent *lent, uint64_t sta
     return send_frame(link, &msg, more); /* a message that is closed calls part_sent too */
 }
 
-/* What goes in frames: the larger lent arrays each in one of its own, the others in the body, which is a copy then. */
+/* What goes in frames: the larger lent arrays each in one of its own, little ones in the body, which is a copy then. */
 typedef struct framed {
     palm_array *arrays; /* as the receiver sees them; the batch's body follows in the same memory, and the little ones behind it */
     uint8_t *body;
@@ -155,17 +155,12 @@ typedef struct framed {
     uint64_t starts[PALM_MAX_PARTS], sizes[PALM_MAX_PARTS];
 } framed;
 
-static bool is_little(const palm_array *a)
-{
-    return a->place == PALM_IN_BLOCK && a->size <= PALM_LITTLE_PART;
-}
-
-static uint64_t body_with_little(const palm_batch *batch)
+static uint64_t most_body(const palm_batch *batch)
 {
     uint64_t size = batch->body_size;
     for (uint32_t i = 0; i < batch->arrays.n; i++)
-        if (is_little(&batch->arrays.at[i]))
-            size = palmi_batch_aligned(size) + batch->arrays.at[i].size;
+        if (batch->arrays.at[i].size <= PALM_LITTLE_PART)
+            size += PALM_ALIGN + batch->arrays.at[i].size;
     return size;
 }
 
@@ -191,24 +186,35 @@ static void add_part(framed *f, palm_array *a)
     a->start = 0;
 }
 
+/* Of a record, what is in the body lies in the order of its arrays (docs/wire.md, 4): behind the last that was there already. */
+static void add_record(framed *f, const palm_batch *batch, const palm_record *r)
+{
+    palm_array *arrays = f->arrays + r->array_at;
+    uint32_t behind = r->array_count;
+    while (behind && arrays[behind - 1].place == PALM_IN_BLOCK)
+        behind--;
+    for (uint32_t i = 0; i < r->array_count; i++)
+        if (arrays[i].place == PALM_IN_BLOCK && i >= behind && arrays[i].size <= PALM_LITTLE_PART)
+            add_little(f, batch, &arrays[i]);
+        else if (arrays[i].place == PALM_IN_BLOCK)
+            add_part(f, &arrays[i]);
+}
+
 static palm_err framed_new(const palm_batch *batch, framed *f)
 {
     uint64_t arrays_size = palmi_batch_aligned(batch->arrays.n * sizeof *f->arrays);
     f->n = 0;
     f->bytes = 0;
     f->body_size = batch->body_size;
-    f->arrays = palmi_warm_take(arrays_size + body_with_little(batch));
+    f->arrays = palmi_warm_take(arrays_size + most_body(batch));
     if (!f->arrays)
         return PALM_ENOMEM;
     f->body = (uint8_t *)f->arrays + arrays_size;
     memcpy(f->arrays, batch->arrays.at, batch->arrays.n * sizeof *f->arrays);
     if (batch->body_size)
         memcpy(f->body, batch->body, batch->body_size);
-    for (uint32_t i = 0; i < batch->arrays.n; i++)
-        if (is_little(&f->arrays[i]))
-            add_little(f, batch, &f->arrays[i]);
-        else if (f->arrays[i].place == PALM_IN_BLOCK)
-            add_part(f, &f->arrays[i]);
+    for (uint32_t i = 0; i < batch->records.n; i++)
+        add_record(f, batch, &batch->records.at[i]);
     return PALM_OK;
 }
 

@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 #include "warm.h"
+#include "poison.h"
 
-#include <stdatomic.h>
+#include <pthread.h>
 #include <stdint.h>
 #include <stdlib.h>
 
@@ -17,8 +18,17 @@ typedef struct piece {
     max_align_t bytes[];
 } piece;
 
-static _Atomic(piece *) kept[PIECES];
-static atomic_uint oldest; /* to be replaced next, if none is missing */
+/* Whoever finds it locked does without, so that it does no harm in a child that was forked meanwhile. */
+static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
+static piece *kept[PIECES];
+static unsigned n_kept, turn; /* of the one that makes room for another when there are as many as there may be */
+
+static void piece_free(piece *p)
+{
+    if (p)
+        PALMI_UNPOISON(p->bytes, p->room);
+    free(p);
+}
 
 static piece *piece_new(size_t size)
 {
@@ -29,47 +39,63 @@ static piece *piece_new(size_t size)
     return p;
 }
 
-/* Pieces are taken out before they are looked at: another thread may free them. */
 static piece *kept_for(size_t size)
 {
-    for (int i = 0; i < PIECES; i++) {
-        if (!atomic_load_explicit(&kept[i], memory_order_relaxed))
-            continue;
-        piece *p = atomic_exchange_explicit(&kept[i], NULL, memory_order_acquire); /* pairs with the release below */
-        if (p && p->room >= size && p->room <= 2 * size)
-            return p;
-        if (p)
-            palmi_warm_give(p->bytes);
-    }
-    return NULL;
+    piece *found = NULL;
+    if (size < LEAST || size > LARGEST || pthread_mutex_trylock(&lock))
+        return NULL;
+    for (unsigned i = 0; i < n_kept && !found; i++)
+        if (kept[i]->room >= size && kept[i]->room <= 2 * size) {
+            found = kept[i];
+            kept[i] = kept[--n_kept];
+        }
+    pthread_mutex_unlock(&lock);
+    return found;
 }
 
 void *palmi_warm_take(size_t size)
 {
-    piece *p = size < LEAST || size > LARGEST ? NULL : kept_for(size);
+    piece *p = kept_for(size);
     if (!p)
         p = piece_new(size);
-    return p ? p->bytes : NULL;
+    if (!p)
+        return NULL;
+    PALMI_POISON(p->bytes, p->room);
+    PALMI_UNPOISON(p->bytes, size);
+    return p->bytes;
+}
+
+/* Returns what is not kept: this piece, or the one whose place it has got. */
+static piece *keep(piece *p)
+{
+    if (!p->room || pthread_mutex_trylock(&lock))
+        return p;
+    PALMI_POISON(p->bytes, p->room);
+    piece *left = NULL;
+    if (n_kept < PIECES) {
+        kept[n_kept++] = p;
+    } else {
+        left = kept[turn % PIECES];
+        kept[turn++ % PIECES] = p;
+    }
+    pthread_mutex_unlock(&lock);
+    return left;
 }
 
 void palmi_warm_give(void *memory)
 {
-    piece *p = memory ? (piece *)((uint8_t *)memory - offsetof(piece, bytes)) : NULL;
-    if (!p || !p->room) {
-        free(p);
-        return;
-    }
-    for (int i = 0; i < PIECES; i++) {
-        piece *none = NULL; /* release: whoever takes it sees who wrote last */
-        if (atomic_compare_exchange_strong_explicit(&kept[i], &none, p, memory_order_release, memory_order_relaxed))
-            return;
-    }
-    unsigned which = atomic_fetch_add_explicit(&oldest, 1, memory_order_relaxed) % PIECES;
-    free(atomic_exchange_explicit(&kept[which], p, memory_order_acq_rel));
+    if (memory)
+        piece_free(keep((piece *)((uint8_t *)memory - offsetof(piece, bytes))));
 }
 
 void palmi_warm_clear(void)
 {
-    for (int i = 0; i < PIECES; i++)
-        free(atomic_exchange_explicit(&kept[i], NULL, memory_order_acquire));
+    for (piece *p = NULL;; piece_free(p)) {
+        if (pthread_mutex_trylock(&lock))
+            return;
+        p = n_kept ? kept[--n_kept] : NULL;
+        pthread_mutex_unlock(&lock);
+        if (!p)
+            return;
+    }
 }

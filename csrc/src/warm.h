@@ -6,11 +6,12 @@
 
 #include <stddef.h>
 
-/* At least so many bytes, and at most twice as many, since some are kept for long; NULL: there are none. */
+/* At least so many bytes, and at most twice as many, since some are kept for long; NULL: there are none. From 16 to 512 KiB
+ * they may be warm. */
 void *palmi_warm_take(size_t size);
 /* Any thread's, and NULL. */
 void palmi_warm_give(void *memory);
-/* What is kept goes back to malloc. */
+/* What nobody has goes back to malloc. */
 void palmi_warm_clear(void);
 
 #endif

@@ -258,27 +258,32 @@ static void test_bye(void)
     peer_close(&b);
 }
 
-/* One record that lends n blocks. */
-enum { LITTLE = 9001, LARGE = 40 << 10 }; /* which goes in frames in the body, and which in one of its own */
+enum { LITTLE = 9001, LARGE = 40 << 10, FIRST = 128 }; /* which goes in frames in the body, and which in one of its own */
 
-static void put_blocks(peer *p, palm_batch *batch, uint32_t n, int64_t bytes_each)
+/* A block of so many bytes behind FIRST others, in n arrays of the record begun last. */
+static void put_blocks(peer *p, palm_batch *batch, uint32_t n, int64_t bytes_each, int fill)
 {
-    palm_record *record;
     palm_arena *arena;
     uint32_t index;
     const void *first;
-    size_t size;
+    size_t size, all = FIRST + (size_t)bytes_each;
     int64_t stride = 1;
-    void *bytes = palm_space_alloc(p->space, (size_t)bytes_each, false);
+    uint8_t *bytes = palm_space_alloc(p->space, all, false);
     CHECK(bytes);
-    memset(bytes, 7, (size_t)bytes_each);
-    CHECK_OK(palm_batch_record(batch, PALM_TREE, n, &record));
+    memset(bytes, 0, FIRST);
+    memset(bytes + FIRST, fill, (size_t)bytes_each);
     for (uint32_t i = 0; i < n; i++) {
-        CHECK_OK(palm_space_hold(p->space, bytes, (size_t)bytes_each, &arena, &index, &first, &size));
+        CHECK_OK(palm_space_hold(p->space, bytes, all, &arena, &index, &first, &size));
         CHECK_OK(palm_batch_lend(batch, "|u1", 3, 1, &bytes_each, &stride, (uint64_t)bytes_each, 0, arena, index,
-                                 first, 0));
+                                 first, FIRST));
     }
     palm_space_free(p->space, bytes);
+}
+
+static void put_large(peer *p, palm_batch *batch, uint32_t n)
+{
+    CHECK_OK(palm_batch_record(batch, PALM_TREE, n, &(palm_record *){NULL}));
+    put_blocks(p, batch, n, LARGE, 7);
 }
 
 /* What one envelope can carry in frames is not exceeded by records that came in two. */
@@ -289,9 +294,9 @@ static void test_full_batch(void)
     palm_batch *kept, *again;
     CHECK_OK(palm_batch_new(&kept));
     CHECK_OK(palm_batch_new(&again));
-    put_blocks(&a, kept, PALM_MAX_PARTS, LARGE);
-    put_blocks(&a, kept, 10, LARGE);
-    put_blocks(&a, kept, 1, LARGE);
+    put_large(&a, kept, PALM_MAX_PARTS);
+    put_large(&a, kept, 10);
+    put_large(&a, kept, 1);
     put_bytes(kept, 5, "small");
     CHECK_OK(palm_batch_add(again, kept, 1));
     CHECK(!palm_batch_full(again));
@@ -315,32 +320,56 @@ static void test_full_batch(void)
     peer_close(&b);
 }
 
-/* A frame for each would cost more than a copy. What was in the body, and what follows, stays what it was. */
+static const uint8_t *bytes_of(const palm_event *event, const palm_array *a)
+{
+    return (a->place == PALM_IN_PART ? event->parts[a->source] : event->envelope.body) + a->start;
+}
+
+static void put_in_body(palm_batch *batch, int64_t size, int fill)
+{
+    uint8_t *bytes;
+    CHECK_OK(palm_batch_array(batch, "|u1", 3, 1, &size, &(int64_t){1}, (uint64_t)size, 0, &bytes));
+    memset(bytes, fill, (size_t)size);
+}
+
+/* A frame for each would cost more than a copy. Those of one record that are in the body lie there in their order, so what
+ * stands before one that was there already does not move behind it. */
 static void test_little_ones_go_in_the_body(void)
 {
-    enum { RECORDS = 5, OF_THEM_LARGE = 2 };
-    int64_t sizes[RECORDS] = {LITTLE, LARGE, LITTLE, 1, LARGE};
+    enum { N = 7 };
+    const struct { int64_t size; bool lent; palm_place place; } is[N] = {
+        {LITTLE, true, PALM_IN_BODY}, {LARGE, true, PALM_IN_PART}, {1, true, PALM_IN_BODY}, /* of a record */
+        {LITTLE, true, PALM_IN_PART}, {100, false, PALM_IN_BODY}, {LITTLE, true, PALM_IN_BODY}, {LARGE, true, PALM_IN_PART}};
     peer a = peer_open("a", true), b = peer_open("b", false);
-    uint32_t link = connect_to(&a, &b), parts = 0;
+    uint32_t link = connect_to(&a, &b);
+    uint64_t end = 0;
     palm_batch *batch;
     CHECK_OK(palm_batch_new(&batch));
     put_bytes(batch, 5, "small");
-    for (int i = 0; i < RECORDS; i++)
-        put_blocks(&a, batch, 1, sizes[i]);
-    put_bytes(batch, 4, "last");
+    for (int i = 0; i < N; i++) {
+        if (i == 0 || i == 3)
+            CHECK_OK(palm_batch_record(batch, PALM_TREE, 1, &(palm_record *){NULL}));
+        if (is[i].lent)
+            put_blocks(&a, batch, 1, is[i].size, i + 1);
+        else
+            put_in_body(batch, is[i].size, i + 1);
+    }
     CHECK_OK(palm_node_send(a.node, link, PALM_DATA, 1, 0, batch));
     palm_event event = next_message(&b, &a);
     const palm_envelope *e = &event.envelope;
-    CHECK(e->n_records == RECORDS + 2 && e->n_parts == OF_THEM_LARGE && e->n_arrays == RECORDS);
-    CHECK(!memcmp(e->body + e->records[0].body_at, "small", 5) && !memcmp(e->body + e->records[RECORDS + 1].body_at, "last", 4));
-    for (int i = 0; i < RECORDS; i++) {
+    CHECK(e->n_records == 3 && e->n_parts == 3 && e->n_arrays == N);
+    CHECK(!memcmp(e->body + e->records[0].body_at, "small", 5));
+    for (int i = 0; i < N; i++) {
         const palm_array *array = &e->arrays[i];
-        bool large = sizes[i] == LARGE;
-        CHECK(array->place == (large ? PALM_IN_PART : PALM_IN_BODY) && array->size == (uint64_t)sizes[i]);
-        const uint8_t *bytes = large ? event.parts[parts++] : e->body + array->start;
-        CHECK((uintptr_t)bytes % PALM_ALIGN == 0);
-        for (int64_t k = 0; k < sizes[i]; k++)
-            CHECK(bytes[k] == 7);
+        const uint8_t *bytes = bytes_of(&event, array);
+        CHECK(array->place == is[i].place && array->size == (uint64_t)is[i].size && (uintptr_t)bytes % PALM_ALIGN == 0);
+        for (int64_t k = 0; k < is[i].size; k++)
+            CHECK(bytes[k] == i + 1);
+        if (i == 0 || i == 3)
+            end = 0;
+        CHECK(array->place != PALM_IN_BODY || array->start >= end);
+        if (array->place == PALM_IN_BODY)
+            end = array->start + array->size;
     }
     palm_event_done(b.node, &event);
     palm_batch_free(batch);

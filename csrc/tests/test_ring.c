@@ -178,6 +178,28 @@ static void test_more_is_used_only_when_it_is_full(void)
     pair_free(&p);
 }
 
+/* One shortage doubles it once, however often it is met at the end of the part that is used. */
+static void test_a_shortage_counts_once(void)
+{
+    enum { SIZE = 64 << 10, LAP = PALMI_RING_FIRST / SIZE - 1 };
+    pair p = pair_new();
+    for (int lap = 0; lap < 2; lap++) {
+        for (uint64_t n = 0; n < LAP; n++)
+            put_sized(&p, SIZE, n);
+        for (int n = 0; n < LAP && !lap; n++)
+            take(&p);
+    }
+    for (int again = 0; again < 3; again++)
+        CHECK(!palmi_ring_begin(&p.out, SIZE) && p.out.doubled == 0);
+    for (uint64_t n = 0; n < 4 * LAP; n++) {
+        while (p.out.head != p.in.tail)
+            take(&p);
+        put_sized(&p, SIZE, n);
+    }
+    CHECK(p.out.doubled == 1);
+    pair_free(&p);
+}
+
 static void spoil(pair *p, uint64_t place, uint32_t size)
 {
     memcpy(p->ring->bytes + place, &size, sizeof size);
@@ -317,6 +339,7 @@ int main(void)
     test_the_front();
     test_a_stream_has_all_the_room();
     test_more_is_used_only_when_it_is_full();
+    test_a_shortage_counts_once();
     test_lies();
     test_lies_at_the_end();
     test_lies_to_the_sender();

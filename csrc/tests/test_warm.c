@@ -60,10 +60,11 @@ static void test_what_does_not_fit_any_more(void)
         small[i] = warm(20 * KIB);
     for (int i = 0; i < 100; i++)
         palmi_warm_give(small[i]);
-    void *large = warm(400 * KIB);
+    void *large = warm(400 * KIB), *other = warm(400 * KIB);
     palmi_warm_give(large);
     CHECK(warm(400 * KIB) == large);
     palmi_warm_give(large);
+    palmi_warm_give(other);
     palmi_warm_clear();
 }
 

@@ -46,7 +46,7 @@ class Hop:
     by : str
         What carries the envelopes.
     arrays : str
-        What becomes of arrays of at least 16 KiB.
+        What becomes of large arrays.
     copies : int
         Of such an array, on this hop.
     carries : str

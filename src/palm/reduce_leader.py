@@ -17,7 +17,6 @@ import numpy as np
 from palm._core import loop
 from palm._core import node as core
 from palm._core.decode import BlockLost
-from palm._core.space import LENT
 from palm.assignment import Assignment, JobHere
 from palm.assignment import Name as WireName
 from palm.errors import Crashed, PalmError, PayloadError
@@ -38,6 +37,9 @@ UNCOMBINED, UNCOMBINED_BYTES = (
     32,
     1 << 27,
 )  # unless more wait to be combined: each would be told, and they have no bound
+SMALL = (
+    1 << 15
+)  # bytes: what is no larger may share memory with others (PALM_LITTLE_PART), and would keep it from being let go of
 AN_ARRAY = 1 << 14  # bytes that one counts for at least: an envelope has 8192 arrays at most, and a task 64 MiB
 AT_A_TIME = (
     16  # envelopes that are taken in before workers are given anything, if more are there: it costs as much as one
@@ -493,7 +495,7 @@ def _text_of(a: Assignment) -> str:
 def _kept(value: Any) -> tuple[Any, int]:
     """A value to be held for long, and its bytes; what is small is copied out of what it came in."""
     if isinstance(value, np.ndarray):
-        return (value.copy() if value.nbytes < LENT else value), max(value.nbytes, AN_ARRAY)
+        return (value.copy() if value.nbytes <= SMALL else value), max(value.nbytes, AN_ARRAY)
     if isinstance(value, (bytes, str)):
         return value, len(value)
     if isinstance(value, (tuple, list)):
