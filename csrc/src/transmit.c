@@ -186,7 +186,7 @@ static void add_part(framed *f, palm_array *a)
     a->start = 0;
 }
 
-/* Of a record, what is in the body lies in the order of its arrays (docs/wire.md, 4): behind the last that was there already. */
+/* Of a record, what is in the body lies in the order of its arrays (docs/wire.md, 9): behind the last that was there already. */
 static void add_record(framed *f, const palm_batch *batch, const palm_record *r)
 {
     palm_array *arrays = f->arrays + r->array_at;

@@ -37,9 +37,7 @@ UNCOMBINED, UNCOMBINED_BYTES = (
     32,
     1 << 27,
 )  # unless more wait to be combined: each would be told, and they have no bound
-SMALL = (
-    1 << 15
-)  # bytes: what is no larger may share memory with others (PALM_LITTLE_PART), and would keep it from being let go of
+SMALL = 1 << 15  # bytes: what is no larger may share memory with others (PALM_LITTLE_PART), which it would keep
 AN_ARRAY = 1 << 14  # bytes that one counts for at least: an envelope has 8192 arrays at most, and a task 64 MiB
 AT_A_TIME = (
     16  # envelopes that are taken in before workers are given anything, if more are there: it costs as much as one
