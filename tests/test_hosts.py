@@ -95,6 +95,41 @@ def test_a_server_elsewhere_is_killed(hosts, keys):
         assert list((host.runtime / "palm").iterdir()) == []
 
 
+LARGE = """
+import sys
+
+import numpy as np
+
+import palm
+import palm.delivery
+
+palm.delivery.FRUITLESS = 3  # for a quicker end
+with palm.Client(sys.argv[1]) as client:
+    client.wait_for("first", "third")
+    print(float(client.call("third.total", np.ones(1 << 20))[0]))
+    try:
+        client.call("first.scaled", np.ones(15 << 20))
+    except palm.Crashed as e:
+        print(e)
+    print(client.call("first.scaled", 1.0))
+"""
+
+
+def test_more_than_a_receiver_may_have(hosts, keys):
+    """An array that its `memory_limit` has no room for breaks each connection by which it comes. So it is an error in
+    the end, and whoever can be reached still is."""
+    address, _ = up(hosts[0], {"third": 1})
+    small = configuration(hosts[1].hosts.directory, 2, {"first": 1})
+    with open(small, "a") as tables:
+        tables.write('memory_limit = "96MiB"\n')
+    line_of(hosts[1].palm("join", address, small), "joined")
+    out, err = hosts[0].start("-c", LARGE, address).communicate(timeout=60)
+    total, error, scaled = out.splitlines() or [err, "", ""]
+    assert total == "1048576.0"
+    assert "on its way to 'first', on another host, was lost 3 times in a row, though its process lives" in error
+    assert scaled == "2.0"
+
+
 def test_strangers(hosts, keys):
     """Who has another key, or none, is refused, and that is logged."""
     address, owner = up(hosts[0], {"first": 1})

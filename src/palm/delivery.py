@@ -12,7 +12,7 @@ import math
 import os
 import time
 from collections.abc import Callable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from palm._core import node as core
 from palm._core.book import OPEN, OVER
@@ -31,6 +31,9 @@ SWEEP, SWEEP_BYTES = 4, 1 << 21  # envelopes kept beyond those that have to be, 
 MAX_CHILDREN = (1 << 32) - 1  # of a message: a RELEASE counts no further, whatever place a peer has made up
 RANGES = 256  # of settled children that a keeper is told at a time: 4 KiB
 LOSSES = 8  # of the same message, in a row, while nothing dies: then its block cannot be had, and it has failed
+FRUITLESS = (
+    16  # repeats in a row, some of the way by TCP, of which nothing has come; deaths that a message may cause are fewer
+)
 BREATH = 0.002  # seconds between a loss and the repeat: reports within it are one
 
 Path = tuple[int, ...]
@@ -85,6 +88,8 @@ class Delivery:
         self._told: dict[Keeper, core.Batch] = {}
         self._losses: dict[tuple[int, Path], int] = {}
         self._recovering = self._lost_again = False
+        self._found: tuple[Any, ...] = ()  # by the last repeat: what is open, and who is there
+        self._fruitless = 0  # repeats since then
         self.reductions: Reductions | None = None
 
     def open(self) -> None:
@@ -324,6 +329,7 @@ class Delivery:
                 if self.over:
                     return
                 self.route, self.epoch, self._handle = route, self.epoch + 1, self.connection.handle()
+                self._check_fruit()
                 self.sweep()
                 kept = list(self._kept.values())
             self.open()
@@ -337,6 +343,21 @@ class Delivery:
                     if first + i in self.book:
                         self._add_again(again, batch, i)
             self._send_again(again)
+
+    def _check_fruit(self) -> None:
+        """What can never arrive is not to be repeated for ever: a message that its receiver's `memory_limit` has no
+        room for breaks each connection that it comes by, and nobody is told why."""
+        servers = {name: (s["address"], s["pid"]) for name, s in self.route.servers.items()}
+        found = self.book.dump(), servers
+        self._fruitless = self._fruitless + 1 if found == self._found else 0
+        self._found = found
+        remote = [repr(name) for name, (address, _) in servers.items() if address.startswith("tcp:")]
+        if self._fruitless >= FRUITLESS and remote and not self.reductions:
+            raise PalmError(
+                f"what was on its way to {' or '.join(remote)}, on another host, was lost {FRUITLESS} times in a row, "
+                "though its process lives. Its messages may be larger than what its memory_limit leaves them: make "
+                "them smaller, or raise it; or else see what cuts connections"
+            )
 
     def _add_again(self, again: core.Batch, batch: core.Batch, i: int) -> None:
         if not again.add(batch, i):  # the two together lend too much for an envelope
