@@ -14,7 +14,7 @@ PALM_BEGIN_DECLS
  * breaks, the node is stopped, and after grace_ms `unlink_path` is removed and the process ends, GIL or no GIL (R15). */
 typedef struct palm_pulse palm_pulse;
 palm_err palm_pulse_start(palm_space *space, palm_pulse **out);
-void palm_pulse_add(palm_pulse *pulse, palm_node *node);
+palm_err palm_pulse_add(palm_pulse *pulse, palm_node *node);
 void palm_pulse_remove(palm_pulse *pulse, palm_node *node); /* returns when the pulse does not use it any more */
 void palm_pulse_watch_owner(palm_pulse *pulse, int owner_fd, int grace_ms, const char *unlink_path);
 /* The functions of this process get their messages from `node`: one that takes longer than it may ends the process, which

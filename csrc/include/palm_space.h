@@ -77,6 +77,7 @@ typedef struct palm_identity {
     int32_t pid, fd;
 } palm_identity;
 void palm_space_identity(const palm_space *space, palm_identity *out);
+bool palm_space_same_host(const palm_space *space, const palm_identity *peer);
 /* Maps a peer's arena and claims a slot in its table, once per arena (again: the same slot). *slot: the number. */
 palm_err palm_space_attach(palm_space *space, const palm_identity *peer, uint32_t *slot);
 /* Words of our arena's head in which a receiver tells how far it has taken what we sent: one per link, since a process

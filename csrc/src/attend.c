@@ -27,25 +27,12 @@ void palmi_node_drop_held(palm_node *node)
     free(node->held.at);
 }
 
-static bool room_for_one(palm_node *node)
-{
-    if (node->held.n < node->held.room)
-        return true;
-    uint32_t room = node->held.room ? 2 * node->held.room : 64;
-    palm_event *at = realloc(node->held.at, room * sizeof *at);
-    if (!at)
-        return false; /* it stays in the socket */
-    node->held.at = at;
-    node->held.room = room;
-    return true;
-}
-
 enum { MOST_OF_A_BEAT = 1024 }; /* envelopes: the pulse has other duties, whatever peers send */
 
 static void receive_all(palm_node *node)
 {
     bool given;
-    for (int i = 0; i < MOST_OF_A_BEAT && room_for_one(node); i++) {
+    for (int i = 0; i < MOST_OF_A_BEAT && !PALMI_GROW(node->held, 1); i++) { /* without room, it stays in the socket */
         palm_event *event = &node->held.at[node->held.n];
         memset(event, 0, sizeof *event);
         if (palmi_receive(node, event, &given))

@@ -15,24 +15,6 @@ enum {
     ENOUGH_LENT = 1 << 22,    /* of blocks, which cost as much whatever their size; bounds what waits behind the first */
 };
 
-palm_err palmi_batch_grow(void *vector_at, uint32_t n, uint32_t *room, uint32_t more, size_t item)
-{
-    void **at = vector_at;
-    if (more <= *room - n)
-        return PALM_OK;
-    uint32_t wanted = *room ? *room : 16;
-    while (wanted - n < more) {
-        if (wanted > UINT32_MAX / 2)
-            return PALM_ELIMIT;
-        wanted *= 2;
-    }
-    void *bigger = realloc(*at, wanted * item);
-    if (!bigger)
-        return PALM_ENOMEM;
-    *at = bigger;
-    *room = wanted;
-    return PALM_OK;
-}
 static uint64_t rounded(uint64_t room, uint64_t end)
 {
     if (end > SMALL_BODY && end <= PALMI_SPARE_ROOM)
@@ -70,8 +52,12 @@ void palm_batch_free(palm_batch *b)
     if (!b)
         return;
     palm_batch_clear(b);
-    if (palmi_spare_keep(b))
-        return;
+    if (!palmi_spare_keep(b))
+        palmi_batch_release(b);
+}
+
+void palmi_batch_release(palm_batch *b)
+{
     free(b->records.at);
     free(b->paths.at);
     free(b->arrays.at);

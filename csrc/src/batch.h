@@ -6,6 +6,7 @@
 
 #include "palm_batch.h"
 #include "runs.h"
+#include "vector.h"
 
 typedef struct palmi_lent { /* a block in the batch, and one reference to it */
     palm_arena *arena;
@@ -13,7 +14,6 @@ typedef struct palmi_lent { /* a block in the batch, and one reference to it */
     const uint8_t *first;
 } palmi_lent;
 
-#define PALMI_VECTOR(type) struct { type *at; uint32_t n, room; }
 struct palm_batch {
     PALMI_VECTOR(palm_record) records;
     PALMI_VECTOR(uint64_t) paths;
@@ -29,8 +29,6 @@ struct palm_batch {
     uint32_t mark_messages, mark_paths, mark_arrays, mark_dims, mark_lent, mark_dtypes;
 };
 
-palm_err palmi_batch_grow(void *vector_at, uint32_t n, uint32_t *room, uint32_t more, size_t item);
-#define PALMI_GROW(v, more) palmi_batch_grow(&(v).at, (v).n, &(v).room, (more), sizeof *(v).at)
 palm_err palmi_batch_grow_body(palm_batch *batch, uint64_t end);
 
 static inline palm_record *palmi_batch_last(palm_batch *batch)
@@ -54,6 +52,9 @@ palm_array palmi_narrowed(const palm_array *array, const int64_t *dims, palmi_ro
 /* An array as it is, to the record begun last: a copy of its bytes in `body`, or lent once more. */
 palm_err palmi_batch_put(palm_batch *batch, const palm_text *dtype, const palm_array *array, const int64_t *dims,
                          const uint8_t *body, const palmi_lent *lent);
+
+/* The memory of one that is empty, which is not kept for another one. */
+void palmi_batch_release(palm_batch *empty);
 
 /* All that is in another one. */
 palm_err palmi_batch_copy(palm_batch *to, const palm_batch *from);

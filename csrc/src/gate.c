@@ -98,11 +98,7 @@ static bool receive(void *socket, request *r)
     while (more) {
         palmi_zmq_msg msg;
         palmi_zmq.msg_init_(&msg);
-        int got;
-        do
-            got = palmi_zmq.msg_recv_(&msg, socket, 0);
-        while (got < 0 && palmi_zmq.errno_() == EINTR);
-        if (got < 0) {
+        if (palmi_zmq_recv(&msg, socket, 0) < 0) {
             palmi_zmq.msg_close_(&msg);
             return false;
         }
@@ -117,15 +113,17 @@ static bool receive(void *socket, request *r)
     return true;
 }
 
-static void send(void *socket, const void *bytes, size_t size, bool more)
+static bool send(void *socket, const void *bytes, size_t size, bool more)
 {
     palmi_zmq_msg msg;
     if (palmi_zmq.msg_init_size_(&msg, size))
-        return;
+        return false;
     if (size)
         memcpy(palmi_zmq.msg_data_(&msg), bytes, size);
-    if (palmi_zmq.msg_send_(&msg, socket, more ? PALMI_ZMQ_SNDMORE : 0) < 0)
-        palmi_zmq.msg_close_(&msg);
+    if (palmi_zmq_send(&msg, socket, more ? PALMI_ZMQ_SNDMORE : 0) >= 0)
+        return true;
+    palmi_zmq.msg_close_(&msg);
+    return false;
 }
 
 static void answer(void *socket, const request *r, bool allowed)
@@ -184,10 +182,8 @@ static void close_gate(void)
     if (!last)
         return;
     palmi_zmq.setsockopt_(last, PALMI_ZMQ_LINGER, &no_linger, sizeof no_linger);
-    if (!palmi_zmq_connect(last, ENDPOINT)) {
-        send(last, "", 0, false);
+    if (!palmi_zmq_connect(last, ENDPOINT) && send(last, "", 0, false))
         pthread_join(gate.thread, NULL);
-    }
     palmi_zmq.close_(last);
 }
 

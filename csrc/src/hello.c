@@ -13,10 +13,7 @@ static bool text_fits(palm_text text)
 /* A pidfd of a peer that says it is on this host. */
 static int process_of(const palm_node *node, const palm_identity *peer)
 {
-    palm_identity me;
-    palm_space_identity(node->space, &me);
-    bool here = !memcmp(me.boot_id, peer->boot_id, sizeof me.boot_id) && me.pid_namespace == peer->pid_namespace;
-    return here ? palmi_pidfd(peer->pid) : PALMI_NO_PIDFD;
+    return palm_space_same_host(node->space, peer) ? palmi_pidfd(peer->pid) : PALMI_NO_PIDFD;
 }
 
 /* A HELLO may come from anybody and costs a socket, so there are bounds: a living process of this host vouches for so many

@@ -51,14 +51,9 @@ palmi_link *palmi_link_by_endpoint(palm_node *node, const char *endpoint)
 
 static palm_err add_link(palm_node *node, palmi_link *link)
 {
-    if (node->links.n == node->links.room) {
-        uint32_t room = node->links.room ? 2 * node->links.room : 16;
-        palmi_link **at = realloc(node->links.at, room * sizeof *at);
-        if (!at)
-            return PALM_ENOMEM;
-        node->links.at = at;
-        node->links.room = room;
-    }
+    palm_err err = PALMI_GROW(node->links, 1);
+    if (err)
+        return err;
     node->links.at[node->links.n++] = link;
     link->number = ++node->last_link;
     return PALM_OK;

@@ -161,14 +161,6 @@ void palmi_local_hello(palm_node *node, palmi_link *link, palm_hello *hello)
     }
 }
 
-static bool same_host(const palm_node *node, const palm_identity *peer)
-{
-    palm_identity me;
-    palm_space_identity(node->space, &me);
-    return me.pid_namespace && !memcmp(me.boot_id, peer->boot_id, sizeof me.boot_id) &&
-           me.pid_namespace == peer->pid_namespace;
-}
-
 static void open_bell(palmi_link *link, const palm_hello *hello)
 {
     palmi_out *out = &link->local.out;
@@ -247,7 +239,7 @@ static void settle_offer(palmi_local *local)
 
 void palmi_local_greeted(palm_node *node, palmi_link *link, const palm_hello *hello)
 {
-    if (node->door.bell && same_host(node, &hello->identity)) {
+    if (node->door.bell && palm_space_same_host(node->space, &hello->identity)) {
         open_bell(link, hello);
         open_ring(node, link, hello);
     }
@@ -387,14 +379,8 @@ bool palmi_local_precedes(palm_node *node, palmi_link *link, uint64_t seq)
 bool palmi_local_keep_early(palmi_link *link, palm_event *event)
 {
     palmi_local *local = &link->local;
-    if (local->early.n == local->early.room) {
-        uint32_t room = local->early.room ? 2 * local->early.room : 4;
-        palm_event *at = realloc(local->early.at, room * sizeof *at);
-        if (!at)
-            return false;
-        local->early.at = at;
-        local->early.room = room;
-    }
+    if (PALMI_GROW(local->early, 1))
+        return false;
     local->early.at[local->early.n++] = *event;
     memset(event, 0, sizeof *event);
     return true;

@@ -21,10 +21,7 @@ static bool next_event(void *monitor, uint16_t *event, bool *first)
 {
     palmi_zmq_msg msg;
     palmi_zmq.msg_init_(&msg);
-    int got;
-    do
-        got = palmi_zmq.msg_recv_(&msg, monitor, PALMI_ZMQ_DONTWAIT);
-    while (got < 0 && palmi_zmq.errno_() == EINTR);
+    int got = palmi_zmq_recv(&msg, monitor, PALMI_ZMQ_DONTWAIT);
     *event = 0;
     if (got >= 0 && *first && palmi_zmq.msg_size_(&msg) >= sizeof *event)
         memcpy(event, palmi_zmq.msg_data_(&msg), sizeof *event);

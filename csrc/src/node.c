@@ -9,23 +9,10 @@
 #include <string.h>
 #include <sys/epoll.h>
 #include <sys/random.h>
-#include <time.h>
 #include <unistd.h>
 
 enum { MOST_WAIT_MS = 5000 }; /* longer than a socket takes on any host that is not stuck */
 enum { LOOK_EVERY = 16 }; /* messages between two looks at door and pidfds while something always comes */
-
-static uint64_t now_ns(void)
-{
-    struct timespec t;
-    clock_gettime(CLOCK_MONOTONIC, &t);
-    return (uint64_t)t.tv_sec * 1000000000u + (uint64_t)t.tv_nsec;
-}
-
-uint64_t palmi_now_ms(void)
-{
-    return now_ns() / 1000000;
-}
 
 /* ------------------------------------------------------------------------------------------------- open and close */
 
@@ -158,7 +145,7 @@ palm_err palm_node_open(const palm_node_options *options, palm_node **out)
         return err;
     }
     if (node->serves)
-        palm_gauge(&node->counters->serves_since_ns, now_ns());
+        palm_gauge(&node->counters->serves_since_ns, palmi_now_ns());
     *out = node;
     return PALM_OK;
 }
@@ -292,10 +279,10 @@ static int wait_awake(palm_node *node, struct epoll_event *ready, int n, int ms)
     if (palmi_spin_wait(&door->spin, bell, &node->woken))
         return 0;
     door->sleeps = door->sleeps % UINT32_MAX + 1;
-    uint64_t began = now_ns();
+    uint64_t began = palmi_now_ns();
     int got = epoll_wait(node->watch, ready, n, palmi_bell_sleep(bell, door->sleeps) ? ms : 0);
     palmi_bell_rise(bell);
-    palmi_spin_slept(&door->spin, now_ns() - began);
+    palmi_spin_slept(&door->spin, palmi_now_ns() - began);
     return got;
 }
 
@@ -318,14 +305,8 @@ void palmi_node_note(palm_node *node, palm_event_kind kind, uint32_t link, uint3
 {
     if (node->notes_first == node->notes.n)
         node->notes_first = node->notes.n = 0;
-    if (node->notes.n == node->notes.room) {
-        uint32_t room = node->notes.room ? 2 * node->notes.room : 16;
-        palmi_note *at = realloc(node->notes.at, room * sizeof *at);
-        if (!at)
-            return; /* the link is gone all the same: the next send says so */
-        node->notes.at = at;
-        node->notes.room = room;
-    }
+    if (PALMI_GROW(node->notes, 1))
+        return; /* the link is gone all the same: the next send says so */
     node->notes.at[node->notes.n++] = (palmi_note){kind, link, reason};
     palmi_door_ring(node);
 }
@@ -371,11 +352,11 @@ static palm_err sleep_until(palm_node *node, uint64_t end_ms, uint64_t now_ms)
 {
     if (!node->serves)
         return palmi_node_look(node, (int)(end_ms - now_ms));
-    uint64_t began = now_ns();
+    uint64_t began = palmi_now_ns();
     palm_gauge(&node->counters->sleeps_since_ns, began);
     palm_err err = palmi_node_look(node, (int)(end_ms - now_ms));
     palm_gauge(&node->counters->sleeps_since_ns, 0);
-    palm_count(&node->counters->idle_ns, now_ns() - began);
+    palm_count(&node->counters->idle_ns, palmi_now_ns() - began);
     return err;
 }
 

@@ -7,6 +7,7 @@
 #define PALMI_NODE_INTERNAL_H
 
 #include "batch.h"
+#include "clock.h"
 #include "curve.h"
 #include "local.h"
 #include "zmq_api.h"
@@ -129,7 +130,6 @@ struct palm_node {
     uint32_t notes_first;
 };
 
-uint64_t palmi_now_ms(void);
 
 /* With `receiving` held. Waits up to ms for the socket, the bell or a death. */
 palm_err palmi_node_look(palm_node *node, int ms);

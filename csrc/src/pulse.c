@@ -4,8 +4,10 @@
  * its owner is gone (R15), or a function takes longer than it may. It calls nothing that waits. While there is nothing to do
  * for it, it beats but once in two seconds: hundreds of servers on one host may be idle. */
 #include "palm_pulse.h"
+#include "clock.h"
 #include "palm_work.h"
 #include "spill.h"
+#include "vector.h"
 
 #include <errno.h>
 #include <poll.h>
@@ -18,7 +20,7 @@
 #include <time.h>
 #include <unistd.h>
 
-enum { BEAT_MS = PALM_COUNTED ? 100 : 10000, REST_MS = 20 * BEAT_MS, MAX_NODES = 64 };
+enum { BEAT_MS = PALM_COUNTED ? 100 : 10000, REST_MS = 20 * BEAT_MS };
 enum { QUIET_BEATS = 20 }; /* before it rests */
 static const uint64_t ASK_NS = 1000000000; /* how long a function runs before it is asked who has the GIL, and again */
 
@@ -31,8 +33,7 @@ struct palm_pulse {
     uint64_t seen; /* of what the process has done, at the last beat */
     unsigned quiet_beats;
     pthread_mutex_t lock; /* what follows; held during a beat, so that remove() waits for its end */
-    palm_node *nodes[MAX_NODES];
-    unsigned n_nodes;
+    PALMI_VECTOR(palm_node *) nodes;
     bool stop;
     int owner_fd, grace_ms;
     uint64_t end_at_ns; /* 0: the owner lives */
@@ -43,13 +44,6 @@ struct palm_pulse {
     unsigned n_prints;
     char unlink_path[512];
 };
-
-static uint64_t now_ns(void)
-{
-    struct timespec t;
-    clock_gettime(CLOCK_MONOTONIC, &t);
-    return (uint64_t)t.tv_sec * 1000000000u + (uint64_t)t.tv_nsec;
-}
 
 static void ring(int eventfd)
 {
@@ -62,9 +56,9 @@ static void ring(int eventfd)
 static void owner_is_gone(palm_pulse *p)
 {
     p->owner_fd = -1;
-    p->end_at_ns = now_ns() + (uint64_t)p->grace_ms * 1000000u;
-    for (unsigned i = 0; i < p->n_nodes; i++)
-        palm_node_stop(p->nodes[i]);
+    p->end_at_ns = palmi_now_ns() + (uint64_t)p->grace_ms * 1000000u;
+    for (uint32_t i = 0; i < p->nodes.n; i++)
+        palm_node_stop(p->nodes.at[i]);
 }
 
 static void end_process(palm_pulse *p, int code)
@@ -143,13 +137,13 @@ static void show_memory(palm_pulse *p)
 
 static void beat(palm_pulse *p)
 {
-    uint64_t now = now_ns();
+    uint64_t now = palmi_now_ns();
     palm_space_tick(p->space, now);
     show_memory(p);
     palm_gauge(&p->counters->pulse_ns, now);
     palm_unread unread = {0};
-    for (unsigned i = 0; i < p->n_nodes; i++)
-        palm_node_tick(p->nodes[i], &unread);
+    for (uint32_t i = 0; i < p->nodes.n; i++)
+        palm_node_tick(p->nodes.at[i], &unread);
     palm_gauge(&p->counters->unread.envelopes, unread.envelopes);
     __atomic_store_n(&p->counters->unread.pid, unread.pid, __ATOMIC_RELAXED); /* a glance: the two may not fit */
     for (unsigned i = 0; i < p->n_prints; i++)
@@ -168,8 +162,8 @@ static bool is_quiet(palm_pulse *p)
     uint64_t done = palm_seen(&c->by_ring) + palm_seen(&c->by_socket) + palm_seen(&c->batches) + palm_seen(&c->rejected);
     bool quiet = done == p->seen && !palm_seen(&c->at_work.since_ns) && !p->end_at_ns;
     p->seen = done;
-    for (unsigned i = 0; i < p->n_nodes && quiet; i++)
-        quiet = palm_node_is_quiet(p->nodes[i]);
+    for (uint32_t i = 0; i < p->nodes.n && quiet; i++)
+        quiet = palm_node_is_quiet(p->nodes.at[i]);
     return quiet;
 }
 
@@ -230,21 +224,24 @@ palm_err palm_pulse_start(palm_space *space, palm_pulse **out)
     return PALM_OK;
 }
 
-void palm_pulse_add(palm_pulse *p, palm_node *node)
+palm_err palm_pulse_add(palm_pulse *p, palm_node *node)
 {
     pthread_mutex_lock(&p->lock);
-    if (p->n_nodes < MAX_NODES)
-        p->nodes[p->n_nodes++] = node;
-    palm_node_rest(node, &p->rests, p->bell);
+    palm_err err = PALMI_GROW(p->nodes, 1);
+    if (!err) {
+        p->nodes.at[p->nodes.n++] = node;
+        palm_node_rest(node, &p->rests, p->bell);
+    }
     pthread_mutex_unlock(&p->lock);
+    return err;
 }
 
 void palm_pulse_remove(palm_pulse *p, palm_node *node)
 {
     pthread_mutex_lock(&p->lock);
-    for (unsigned i = 0; i < p->n_nodes; i++)
-        if (p->nodes[i] == node)
-            p->nodes[i--] = p->nodes[--p->n_nodes];
+    for (uint32_t i = 0; i < p->nodes.n; i++)
+        if (p->nodes.at[i] == node)
+            p->nodes.at[i--] = p->nodes.at[--p->nodes.n];
     palm_node_rest(node, NULL, -1);
     if (p->limited == node)
         p->limited = NULL;
@@ -297,5 +294,6 @@ void palm_pulse_stop(palm_pulse *p)
         close(p->prints[i].fd);
     close(p->bell);
     pthread_mutex_destroy(&p->lock);
+    free(p->nodes.at);
     free(p);
 }

@@ -78,11 +78,9 @@ static palm_err raw_frame(palm_node *node, raw *r, bool *more)
     palmi_zmq_msg bin;
     r->too_many = r->n == 1 + PALM_MAX_PARTS;
     palmi_zmq_msg *msg = r->too_many ? &bin : &r->msgs[r->n];
-    int got;
     palmi_zmq.msg_init_(msg);
-    do
-        got = palmi_zmq.msg_recv_(msg, node->pull, PALMI_ZMQ_DONTWAIT);
-    while (got < 0 && r->n && palmi_zmq.errno_() == EINTR);
+    int got = r->n ? palmi_zmq_recv(msg, node->pull, PALMI_ZMQ_DONTWAIT)
+                   : palmi_zmq.msg_recv_(msg, node->pull, PALMI_ZMQ_DONTWAIT); /* who waits has to hear of a signal */
     if (got < 0) {
         palm_err err = palmi_zmq_err();
         palmi_zmq.msg_close_(msg);

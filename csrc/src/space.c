@@ -5,19 +5,11 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/resource.h>
-#include <time.h>
 
 #define RESERVATION 4                     /* addresses for each byte of the bound: blocks are never moved */
 #define RESERVE_BEYOND (256ull << 30)     /* but no more than this: a process may map 448 arenas */
 #define LEAST_ARENA (2 * PALMI_HUGE)
 enum { SHARE_OF_MEMORY = 2, SHARE_OF_ADDRESSES = 4 };
-
-uint64_t palmi_clock(void)
-{
-    struct timespec t;
-    clock_gettime(CLOCK_MONOTONIC, &t);
-    return (uint64_t)t.tv_sec * 1000000000u + (uint64_t)t.tv_nsec;
-}
 
 /* ------------------------------------------------------------------------------------------------------ open, close */
 
@@ -105,7 +97,7 @@ palm_err palm_space_open(const palm_space_options *options, palm_space **out)
         return PALM_ENOMEM;
     pthread_mutex_init(&space->lock, NULL);
     space->no_arena = options->no_arena;
-    space->now = palmi_clock();
+    space->now = palmi_now_ns();
     palmi_peers_open(space);
     palmi_bound_open(&space->bound);
     palm_err err = PALM_OK;

@@ -262,7 +262,7 @@ static bool gather_addresses(palm_space *space)
 
 static bool sweep_is_due(palm_space *space)
 {
-    return palmi_clock() - space->swept_at >= SWEEP_EVERY_NS;
+    return palmi_now_ns() - space->swept_at >= SWEEP_EVERY_NS;
 }
 
 static uint32_t find_block(palm_space *space, uint64_t n)

@@ -186,7 +186,7 @@ bool palmi_bound_admits(palmi_bound *bound, uint64_t fresh)
         bound->granted -= fresh;
         return true;
     }
-    uint64_t now = palmi_clock();
+    uint64_t now = palmi_now_ns();
     if (now < bound->short_until)
         return false;
     uint64_t margin = bound->total / 64 < MARGIN_MOST ? bound->total / 64 : MARGIN_MOST;

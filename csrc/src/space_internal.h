@@ -16,6 +16,7 @@
  */
 #ifndef PALMI_SPACE_INTERNAL_H
 #define PALMI_SPACE_INTERNAL_H
+#include "clock.h"
 #include "crashpoint.h"
 #include "palm_limits.h"
 #include "palm_space.h"
@@ -190,7 +191,6 @@ void palmi_space_forget(palm_space *space, palm_arena *arena);
 void palmi_space_unlock(palm_space *space);
 palm_err palmi_space_remember(palm_space *space, palm_arena *arena);
 palm_arena *palmi_space_find(palm_space *space, uint64_t id_hi, uint64_t id_lo);
-uint64_t palmi_clock(void);
 
 /* space_arena.c: none of these wants the lock */
 palm_err palmi_arena_create(palm_space *space, uint64_t data_size, palm_arena **out);

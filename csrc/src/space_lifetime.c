@@ -319,7 +319,7 @@ static void sweep_slot(palm_space *space, uint32_t slot)
 
 void palmi_sweep(palm_space *space)
 {
-    space->swept_at = palmi_clock();
+    space->swept_at = palmi_now_ns();
     for (uint32_t slot = 1; slot < PALMI_SLOTS; slot++) {
         /* acquire: pairs with the claim; only whether the number names a living process matters */
         uint64_t who = atomic_load_explicit(&space->own->head->slot[slot], memory_order_acquire);

@@ -81,10 +81,23 @@ void palm_space_identity(const palm_space *space, palm_identity *out)
     out->fd = space->own->fd;
 }
 
+/* Where /proc is missing, both are zero: nobody knows. */
+static bool same_host(const palm_identity *ours, const palm_identity *theirs)
+{
+    return theirs->pid_namespace && ours->pid_namespace == theirs->pid_namespace &&
+           !memcmp(ours->boot_id, theirs->boot_id, sizeof ours->boot_id);
+}
+
+bool palm_space_same_host(const palm_space *space, const palm_identity *peer)
+{
+    palm_identity ours;
+    palm_space_identity(space, &ours);
+    return same_host(&ours, peer);
+}
+
 bool palmi_peers_reachable(const palm_identity *ours, const palm_identity *theirs)
 {
-    return (theirs->arena_hi || theirs->arena_lo) && theirs->pid_namespace && ours->pid_namespace == theirs->pid_namespace &&
-           !memcmp(ours->boot_id, theirs->boot_id, sizeof ours->boot_id);
+    return (theirs->arena_hi || theirs->arena_lo) && same_host(ours, theirs);
 }
 
 /* --------------------------------------------------------------------------------------------------------- attaching */

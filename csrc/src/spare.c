@@ -43,3 +43,9 @@ bool palmi_spare_keep(palm_batch *empty)
     pthread_mutex_unlock(&lock);
     return kept;
 }
+
+void palmi_spare_clear(void)
+{
+    for (palm_batch *spare; (spare = palmi_spare_take());)
+        palmi_batch_release(spare);
+}

@@ -12,5 +12,7 @@ enum { PALMI_SPARE_ROOM = 5 << 16 }; /* bytes of body, at most: of a full envelo
 palm_batch *palmi_spare_take(void);
 /* False: it is not kept, being too large, or one too many. */
 bool palmi_spare_keep(palm_batch *empty);
+/* Gives all of them back to malloc. */
+void palmi_spare_clear(void);
 
 #endif

@@ -5,12 +5,12 @@
  * longer computes: then it sleeps, and does not try again soon. (A count of our own, in a page that all share, would be wrong
  * after each death, and would not know of others' processes.) */
 #include "spin.h"
+#include "clock.h"
 
 #include <fcntl.h>
 #include <sched.h>
 #include <stdlib.h>
 #include <string.h>
-#include <time.h>
 #include <unistd.h>
 
 enum {
@@ -27,13 +27,6 @@ enum {
 };
 
 typedef enum load { FREE, SHARED, CROWDED } load;
-
-static uint64_t now_ns(void)
-{
-    struct timespec t;
-    clock_gettime(CLOCK_MONOTONIC, &t);
-    return (uint64_t)t.tv_sec * 1000000000u + (uint64_t)t.tv_nsec;
-}
 
 static inline void pause_cpu(void)
 {
@@ -95,9 +88,9 @@ static bool glance(const palmi_bell *bell, const atomic_bool *woken, int n)
 /* How long others have had our core. */
 static uint64_t give_way(void)
 {
-    uint64_t began = now_ns();
+    uint64_t began = palmi_now_ns();
     sched_yield();
-    return now_ns() - began;
+    return palmi_now_ns() - began;
 }
 
 static bool spin_until(palmi_spin *spin, const palmi_bell *bell, const atomic_bool *woken, uint64_t end)
@@ -121,7 +114,7 @@ static bool spin_until(palmi_spin *spin, const palmi_bell *bell, const atomic_bo
         spin->shares = true;
         if (glance(bell, woken, 1))
             return true;
-    } while (!spin->hogged && now_ns() < end);
+    } while (!spin->hogged && palmi_now_ns() < end);
     return false;
 }
 
@@ -134,7 +127,7 @@ bool palmi_spin_wait(palmi_spin *spin, const palmi_bell *bell, const atomic_bool
         return false;
     }
     spin->hogged = false;
-    bool seen = spin_until(spin, bell, woken, now_ns() + SPIN_NS);
+    bool seen = spin_until(spin, bell, woken, palmi_now_ns() + SPIN_NS);
     if (spin->hogged) {
         spin->hits = 0;
         spin->doubled += spin->doubled < MAX_DOUBLED;

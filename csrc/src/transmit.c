@@ -17,11 +17,7 @@
 static palm_err send_frame(palmi_link *link, palmi_zmq_msg *msg, bool more)
 {
     int flags = PALMI_ZMQ_DONTWAIT | (more ? PALMI_ZMQ_SNDMORE : 0);
-    int sent;
-    do
-        sent = palmi_zmq.msg_send_(msg, link->socket, flags);
-    while (sent < 0 && palmi_zmq.errno_() == EINTR);
-    if (sent >= 0)
+    if (palmi_zmq_send(msg, link->socket, flags) >= 0)
         return PALM_OK;
     palm_err err = palmi_zmq_err();
     palmi_zmq.msg_close_(msg);
@@ -75,15 +71,7 @@ static palm_err flight_room(palmi_link *link, uint32_t more)
         link->flight.n -= link->flight_first;
         link->flight_first = 0;
     }
-    if (link->flight.n + more <= link->flight.room)
-        return PALM_OK;
-    uint32_t room = 2 * (link->flight.n + more);
-    palmi_flight *at = realloc(link->flight.at, room * sizeof *at);
-    if (!at)
-        return PALM_ENOMEM;
-    link->flight.at = at;
-    link->flight.room = room;
-    return PALM_OK;
+    return PALMI_GROW(link->flight, more);
 }
 
 enum { FEW_BLOCKS = 4 }; /* whose list is not worth an allocation */

@@ -55,34 +55,21 @@ palm_err palmi_zmq_err(void)
     return e == EAGAIN ? PALM_EAGAIN : e == EINTR ? PALM_EINTR : (palm_err)(PALM_ESYS + e);
 }
 
-static bool is_interrupted(int got) { return got < 0 && palmi_zmq.errno_() == EINTR; }
-
-int palmi_zmq_connect(void *socket, const char *endpoint)
-{
-    int got;
-    do
-        got = palmi_zmq.connect_(socket, endpoint);
-    while (is_interrupted(got));
-    return got;
-}
-
-int palmi_zmq_bind(void *socket, const char *endpoint)
-{
-    int got;
-    do
-        got = palmi_zmq.bind_(socket, endpoint);
-    while (is_interrupted(got));
-    return got;
-}
-
-int palmi_zmq_monitor(void *socket, const char *endpoint, int events)
-{
-    int got;
-    do
-        got = palmi_zmq.socket_monitor_(socket, endpoint, events);
-    while (is_interrupted(got));
-    return got;
-}
+#define RETRIED(name, function, parameters, arguments)      \
+    int palmi_zmq_##name parameters                         \
+    {                                                       \
+        int got;                                            \
+        do                                                  \
+            got = palmi_zmq.function##_ arguments;          \
+        while (got < 0 && palmi_zmq.errno_() == EINTR);     \
+        return got;                                         \
+    }
+RETRIED(connect, connect, (void *socket, const char *endpoint), (socket, endpoint))
+RETRIED(bind, bind, (void *socket, const char *endpoint), (socket, endpoint))
+RETRIED(monitor, socket_monitor, (void *socket, const char *endpoint, int events), (socket, endpoint, events))
+RETRIED(send, msg_send, (palmi_zmq_msg *msg, void *socket, int flags), (msg, socket, flags))
+RETRIED(recv, msg_recv, (palmi_zmq_msg *msg, void *socket, int flags), (msg, socket, flags))
+#undef RETRIED
 
 palm_err palmi_zmq_context(void **out)
 {

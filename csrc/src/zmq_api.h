@@ -55,10 +55,12 @@ extern struct palmi_zmq palmi_zmq;
 /* The context of this process, made at the first use and ended with the last. PALM_ECLOSED before palm_zmq_load. */
 palm_err palmi_zmq_context(void **out);
 void palmi_zmq_context_drop(void);
-/* zmq_connect, zmq_bind and zmq_socket_monitor, whatever signals come: they look for commands first, which one interrupts. */
+/* zmq_connect and others, whatever signals come: they look for commands first, which one interrupts. */
 int palmi_zmq_connect(void *socket, const char *endpoint);
 int palmi_zmq_bind(void *socket, const char *endpoint);
 int palmi_zmq_monitor(void *socket, const char *endpoint, int events);
+int palmi_zmq_send(palmi_zmq_msg *msg, void *socket, int flags);
+int palmi_zmq_recv(palmi_zmq_msg *msg, void *socket, int flags);
 /* PALM_ESYS + what zmq_errno() says; EAGAIN and EINTR as PALM_EAGAIN and PALM_EINTR. */
 palm_err palmi_zmq_err(void);
 

@@ -278,7 +278,7 @@ static void let_go_of_some(bool all)
 static void tick(void)
 {
     uint64_t swept = me.stats.swept, evacuated = me.stats.evacuated;
-    palm_space_tick(me.space, palmi_clock());
+    palm_space_tick(me.space, palmi_now_ns());
     palm_space_get_stats(me.space, &me.stats);
     me.place->swept += me.stats.swept - swept;
     me.place->evacuated += me.stats.evacuated - evacuated;

@@ -535,7 +535,7 @@ static void test_threads(void)
     peer a = peer_open("a", false), b = peer_open("b", false);
     palm_pulse *pulse;
     CHECK_OK(palm_pulse_start(a.space, &pulse));
-    palm_pulse_add(pulse, a.node);
+    CHECK_OK(palm_pulse_add(pulse, a.node));
     sender s = {&a, connect_to(&a, &b)};
     pthread_t threads[THREADS];
     for (int i = 0; i < THREADS; i++)
@@ -562,7 +562,7 @@ static void test_rest(void)
     uint32_t link = connect_to(&b, &a);
     CHECK_OK(palm_batch_new(&batch));
     CHECK_OK(palm_pulse_start(a.space, &pulse));
-    palm_pulse_add(pulse, a.node);
+    CHECK_OK(palm_pulse_add(pulse, a.node));
     const atomic_bool *rests = a.node->rest.rests;
     for (int i = 0; i < 1000 && !atomic_load(rests); i++)
         usleep(10000);

@@ -406,7 +406,7 @@ cdef extern from "palm.h" nogil:
 
     ctypedef struct palm_pulse
     palm_err palm_pulse_start(palm_space *space, palm_pulse **out)
-    void palm_pulse_add(palm_pulse *pulse, palm_node *node)
+    palm_err palm_pulse_add(palm_pulse *pulse, palm_node *node)
     void palm_pulse_remove(palm_pulse *pulse, palm_node *node)
     void palm_pulse_watch_owner(palm_pulse *pulse, int owner_fd, int grace_ms, const char *unlink_path)
     void palm_pulse_ask(palm_pulse *pulse, int fd)

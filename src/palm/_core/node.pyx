@@ -102,6 +102,7 @@ cdef class Node:
         cdef palm_keys pair
         cdef bytes e = endpoint.encode()
         cdef bytes n = name.encode()
+        cdef uint32_t unsent = 0
         cdef palm_err err
         options.endpoint = e
         options.name = n
@@ -120,7 +121,11 @@ cdef class Node:
         check(err)
         self.c = counters()
         self.pid = os.getpid()
-        palm_pulse_add(pulse(), self.node)
+        err = palm_pulse_add(pulse(), self.node)
+        if err:
+            palm_node_close(self.node, 0, &unsent)
+            self.node = NULL
+        check(err)
 
     cdef palm_node *live(self) except NULL:
         if self.node == NULL or self.closing:

@@ -71,15 +71,17 @@ def open_space(uint64_t bound=0, bint no_arena=False):
     if the_space != NULL:
         if the_pid != os.getpid():
             raise error(PALM_EFORK)
+        if the_pulse == NULL:  # there was no thread to be had
+            check(palm_pulse_start(the_space, &the_pulse))
         return
     options.bound = bound
     options.floor = 0
     options.idle_ns = 0
     options.no_arena = no_arena
     check(palm_space_open(&options, &the_space))
+    the_pid = os.getpid()
     palm_nep49_setup(the_space)
     check(palm_pulse_start(the_space, &the_pulse))
-    the_pid = os.getpid()
 
 
 cdef palm_space *space() except NULL:
