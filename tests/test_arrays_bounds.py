@@ -13,6 +13,7 @@ from conftest import eventually
 from helpers_arrays import counters, moved, settle
 
 import palm
+from palm._core import node as core
 from palm._core import space
 
 MIB = 1 << 20
@@ -162,3 +163,13 @@ def test_nothing_named_is_left_in_shared_memory(cluster: palm.Cluster) -> None:
     cluster.start(Narrow)
     cluster.client().call("narrow.double", np.zeros(MIB))
     assert set(os.listdir("/dev/shm")) == before
+
+
+def test_many_nodes_of_one_process(narrow, tmp_path):
+    """Each lets go of what has arrived, though it sends nothing more: the pulse looks after all of them."""
+    nodes = [core.Node(f"ipc://{tmp_path}/{i}") for i in range(70)]
+    with palm.Client(narrow.address) as last:
+        assert last.call("narrow.same", np.ones(MIB // 8)).sum() == MIB // 8
+        eventually(lambda: space.stats()["blocks_held"] == 0)
+    for node in nodes:
+        node.close(0)
