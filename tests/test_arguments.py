@@ -100,7 +100,7 @@ def test_the_timeout_of_a_call(client, use, timeout):
         getattr(client, use)("echo.same", 1, timeout=timeout)
 
 
-@pytest.mark.parametrize("inputs", [5, "abc", b"abc", {"a": 1}])
+@pytest.mark.parametrize("inputs", [5, np.float64(3), "abc", b"abc", {"a": 1}])
 def test_what_is_no_stream_of_inputs(client, inputs):
     with pytest.raises(TypeError, match="inputs are an iterable of messages"):
         client.job("echo.same", inputs)
@@ -117,6 +117,10 @@ def test_numpy_numbers_are_numbers(client):
         ({"memory": 1024}, TypeError, '"512MiB"'),
         ({"setup": [1]}, TypeError, "dict"),
         ({"env": "A=1"}, TypeError, "dict"),
+        ({"env": {"A": 1}}, TypeError, "{'A': '1'}, not 1"),
+        ({"cores": "2"}, TypeError, "cores is a whole number"),
+        ({"cores": 0}, ValueError, "at least 1"),
+        ({"timeout": "3"}, TypeError, "number of seconds"),
         ({"name": 3}, palm.ConfigError, "letters"),
     ],
 )
@@ -134,6 +138,65 @@ def test_a_method_without_self():
                 return x
 
 
+def test_the_timeout_of_a_function():
+    with pytest.raises(TypeError, match="timeout is a number of seconds"):
+        palm.function(timeout="3")
+
+
+class Silent(palm.Server):
+    def same(self, x):
+        return x
+
+
+class Hides(Echo):
+    def setup(self):
+        self.add = 3
+
+
+@pytest.mark.parametrize("template", [Silent, palm.Server, palm.Butterfly])
+def test_a_server_without_a_function(cluster, template):
+    with pytest.raises(TypeError, match=f"{template.__name__} exposes no function that could be called: put @palm"):
+        cluster.start(template)
+
+
+def test_an_attribute_that_hides_a_function(cluster):
+    with pytest.raises(palm.PalmError, match="setup has set self.add, which hides the function add of Hides"):
+        cluster.start(Hides)
+
+
+@pytest.mark.parametrize(("name", "wanted"), [("finish", "self, key, total, count"), ("key", "self, message")])
+def test_methods_of_a_reduce(name, wanted):
+    with pytest.raises(TypeError, match=rf"Sum.{name}\(self, a, \*, b\) is called as {name}\({wanted}\)"):
+        type("Sum", (palm.Reduce,), {"__qualname__": "Sum", name: lambda self, a, *, b: a})
+
+
+class Sum(palm.Reduce):
+    @palm.function
+    def add(self, a, b):
+        return a + b
+
+
+def test_map_over_a_reduce(cluster):
+    cluster.start(Sum)
+    client = cluster.client()
+    with pytest.raises(ValueError, match="sum.add makes one of many: use client.job"):
+        client.map("sum.add", range(3))
+    assert list(client.job("sum.add", range(3))) == [3]
+
+
+class Selfish(palm.Server):
+    @palm.function
+    def itself(self, how):
+        return getattr(self.client, how)("selfish.itself", how)
+
+
+@pytest.mark.parametrize("how", ["call", "submit"])
+def test_a_server_that_calls_itself(cluster, how):
+    cluster.start(Selfish)
+    with pytest.raises(palm.RemoteError, match="would wait for the function that calls it: call the method"):
+        cluster.client().call("selfish.itself", how, timeout=20)
+
+
 def test_a_static_method():
     with pytest.raises(TypeError, match="staticmethod"):
 
@@ -144,7 +207,7 @@ def test_a_static_method():
                 return x
 
 
-@pytest.mark.parametrize(("value", "says"), [([1, 2], "one list; send a tuple of 2"), ((1,), "a tuple of 1")])
+@pytest.mark.parametrize(("value", "says"), [([1, 2], "one list: send a tuple of 2"), ((1,), "a tuple of 1")])
 def test_several_parameters_take_a_tuple(client, value, says):
     with pytest.raises(palm.RemoteError, match=says):
         client.call("echo.add", value)

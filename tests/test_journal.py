@@ -152,7 +152,9 @@ def test_constants_are_told_apart_by_content(tmp_path):
         Journal(tmp_path / "j", [step("a.b", x=np.arange(4))], 1, 0)
 
 
-@pytest.mark.parametrize("text", ["no json\n", "{}\n", '{"palm journal": 2}\n', "[1]\n"])
+@pytest.mark.parametrize(
+    "text", ["no json\n", "{}\n", '{"palm journal": 2}\n', "[1]\n", "no line", "one\nand two", '{"palm": 1']
+)
 def test_a_file_that_is_no_journal(tmp_path, text):
     (tmp_path / "j").write_text(text)
     with pytest.raises(ValueError, match="no journal"):

@@ -97,6 +97,14 @@ class Told(palm.Server):
         return process.exitcode == 0 and multiprocessing.parent_process() is None
 
     @palm.function
+    def terminates(self, x):
+        process = multiprocessing.get_context("fork").Process(target=time.sleep, args=(60,))
+        process.start()
+        process.terminate()
+        process.join(10)
+        return process.exitcode == -signal.SIGTERM or process.kill()
+
+    @palm.function
     def threads(self, x):
         there = []
         thread = threading.Thread(target=lambda: there.append(threading.current_thread() is threading.main_thread()))
@@ -210,7 +218,9 @@ def test_what_the_owner_has_become(cluster, tmp_path, monkeypatch, capfd):
 # -------------------------------------------------------------------------------------------------- a life as any other
 
 
-@pytest.mark.parametrize("what", ["clock", "native_id", "robust", "raises", "forks", "multiprocesses", "threads"])
+@pytest.mark.parametrize(
+    "what", ["clock", "native_id", "robust", "raises", "forks", "multiprocesses", "terminates", "threads"]
+)
 def test_a_process_as_any_other(cluster, what):
     cluster.start(Told)
     assert cluster.client().call(f"told.{what}", 1) is True

@@ -8,6 +8,8 @@ import operator
 from collections.abc import AsyncIterable, Iterable, Mapping
 from typing import Any
 
+import numpy as np
+
 AGES = 1e9  # seconds, some 30 years: what is longer does not fit into what waits
 
 
@@ -65,7 +67,7 @@ def inputs(value: Any) -> Iterable[Any] | AsyncIterable[Any] | None:
     """What a job reads."""
     if value is None or (isinstance(value, (Iterable, AsyncIterable)) and not isinstance(value, (str, bytes, Mapping))):
         return value
-    if hasattr(value, "__getitem__") and not isinstance(value, (str, bytes, Mapping)):
+    if hasattr(value, "__getitem__") and not isinstance(value, (str, bytes, Mapping, np.generic)):
         return value  # type: ignore[no-any-return]  # `iter` takes it
     raise TypeError(
         f"inputs are an iterable of messages, not one {type(value).__name__}: a single message is [message], "

@@ -313,8 +313,9 @@ def pickled(order: Order) -> bytes:
     try:
         pickled: bytes = cloudpickle.dumps(order)
     except Exception as e:  # whatever the user's objects raise
+        given = f", or what setup={sorted(order.setup)} gives it," if order.setup else ""
         raise TypeError(
-            f"{order.name!r} cannot be handed to its process: {order.template!r} or its setup={sorted(order.setup)} "
-            f"holds something that cannot be pickled ({e}); make it in setup()"
+            f"{order.name!r} cannot be handed to its process: {order.template!r}{given} has something that cannot be "
+            f"pickled, itself or in globals that its functions use ({e}): make it in setup()"
         ) from e
     return pickled

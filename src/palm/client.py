@@ -19,7 +19,7 @@ from palm.cache import Cache, ServerCaches
 from palm.calls import Calls, Retired
 from palm.connection import Connection, finalise
 from palm.directory import Directory
-from palm.errors import Crashed, Disconnected, Timeout
+from palm.errors import Crashed, Disconnected, PalmError, Timeout
 from palm.futures import Background, Call, CallFuture
 from palm.job import Job, end_with, leave
 from palm.journal import Journal
@@ -47,6 +47,8 @@ class Client(concurrent.futures.Executor):
         Nobody answers; says which addresses were tried.
     """
 
+    _own = ""  # the server of whose functions this is the client
+
     def __init__(self, address: str | None = None, *, timeout: float = 10.0) -> None:
         self.timeout = timeout
         self.address = places.find(address)
@@ -65,6 +67,8 @@ class Client(concurrent.futures.Executor):
         if known is not None and not known.retired:
             return known, False
         s = one_step(name)
+        if s.server == self._own:
+            raise PalmError(f"{s!r} of the server itself would wait for the function that calls it: call the method")
         if s.constants:
             return Calls(self._connection, self._directory, self._directory.route([s])), True
         calls = self._calls.get(s)
@@ -165,7 +169,11 @@ class Client(concurrent.futures.Executor):
         values: Iterable[Any] = iterables[0] if len(iterables) == 1 else zip(*iterables, strict=False)
         inputs = arguments.inputs(values)
         options = _options(ordered=True, timeout=arguments.seconds("timeout", timeout), all_in_order=True)
-        return self._job(self._directory.route(route_of(step)), inputs, options, progress=False)._one_for_each()
+        route = self._directory.route(route_of(step))
+        for s in route.steps:
+            if route.servers[s.server].get("template") == "Reduce":
+                raise ValueError(f"client.map has a result for each input, and {s} makes one of many: use client.job")
+        return self._job(route, inputs, options, progress=False)._one_for_each()
 
     def job(
         self,

@@ -27,7 +27,7 @@ from palm.amounts import parse_memory
 from palm.births import Births
 from palm.child import Child
 from palm.client import Client
-from palm.errors import Disconnected, PalmError
+from palm.errors import Disconnected, NotFound, PalmError
 from palm.nurseries import THREADS
 from palm.options import Options, Prepared, Spec
 from palm.own_names import CACHE, REGISTRY, is_own
@@ -168,6 +168,11 @@ class Cluster:
             It did not start; the message has its traceback.
         """
         setup, env = arguments.mapping("setup", setup), arguments.mapping("env", env)
+        for key, value in env.items():
+            if not isinstance(value, str):
+                raise TypeError(f"env has strings: {{{key!r}: {str(value)!r}}}, not {value!r}")
+        cores = None if cores is None else arguments.whole("cores", cores, 1)
+        timeout = arguments.seconds("timeout", STARTS if timeout is None else timeout) or 0.0
         return self._start(Spec(template, name, workers, setup, cores, memory, env), replace, timeout)
 
     def _start(self, spec: Spec, replace: bool, timeout: float = STARTS, is_led: bool = False) -> str:
@@ -297,7 +302,7 @@ class Cluster:
         children = [child for n in names if (child := self._supervisor.remove(n)) is not None]
         if not children:
             there = ", ".join(n for n in self._servers() if n != REGISTRY) or "none"
-            raise LookupError(f"there is no server {name!r} here; there are: {there}")
+            raise NotFound(f"there is no server {name!r} here; there are: {there}")
         self._crews.pop(name, None)
         if successor:  # before it is gone, so that nobody takes its end for one that is final
             self._reports.put("left", successor, children[0].pid, "replaced", "restarting").wait()
@@ -340,7 +345,7 @@ class Cluster:
         if hire is None and name in self._servers():
             return _check_workers(workers, is_parallel=False)
         if hire is None:
-            raise LookupError(
+            raise NotFound(
                 f"there is no server {name!r} with workers of this cluster; there are: "
                 f"{', '.join(self._crews) or 'none'}. One that was started by palm.serve has as many as there are "
                 "processes"
@@ -493,6 +498,8 @@ def check_start(cls: type[Server], workers: int, setup: Mapping[str, Any]) -> No
     """TypeError or ValueError if it cannot be started so."""
     _check_workers(workers, cls._is_parallel)
     cls._check_complete()
+    if not cls._exposed:
+        raise TypeError(f"{cls.__qualname__} exposes no function that could be called: put @palm.function before one")
     _check_setup(cls, setup)
 
 

@@ -21,6 +21,7 @@ from palm._core import frame
 from palm.step import Step
 
 VERSION = 1
+HEAD = b'{"palm journal": '  # how the first line begins
 EVERY = 0.5  # seconds between two lines: so much is done again after a kill
 PATIENCE = 2.0  # seconds for a job that was dropped to let go of its journal
 
@@ -126,13 +127,15 @@ class Journal:
     def _begin(self, steps: Sequence[Step], seed: int | None, fresh: int) -> tuple[int, Ranges]:
         self._file.seek(0)
         whole, _, cut_off = self._file.read().rpartition(b"\n")
+        is_new = not whole and (cut_off.startswith(HEAD) or HEAD.startswith(cut_off))
+        lines = [] if is_new else self._lines(whole or cut_off)  # before anything is cut off: it may be something else
         if cut_off:
             self._file.truncate(len(whole) + 1 if whole else 0)
         mine = {"palm journal": VERSION, "steps": [_text(s) for s in steps]}
-        if not whole:
+        if is_new:
             self._append(mine | {"seed": fresh if seed is None else seed})
             return fresh if seed is None else seed, []
-        found, *lines = self._lines(whole)
+        found, *lines = lines
         self._compare(mine | {"seed": found["seed"] if seed is None else seed}, found)
         samples = [(line["inputs"], line["digest"]) for line in lines if type(line) is dict]
         self.known = next((sample for sample in reversed(samples) if sample[0]), None)

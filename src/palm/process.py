@@ -16,9 +16,10 @@ import resource
 import signal
 import socket
 import sys
+import threading
 import time
 import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
@@ -156,6 +157,7 @@ def run(order: Order, ready: Callable[[], None], records: Handler | None = None)
 
         on_end = None if supervised else lambda: host.node.stop()
         membership = Membership(order.registry, lambda: describe(server, order, host.node.endpoint, supervised), on_end)
+        membership.client._own = order.name
     if membership and order.guest:
         from palm.guest import Guest
 
@@ -195,6 +197,7 @@ def run(order: Order, ready: Callable[[], None], records: Handler | None = None)
             memory_limit.watch()
             with core_space.arena(shared=False):
                 server.setup(**order.setup, **({"again": order.again} if order.is_registry else {}))
+            _check_hidden(server)
             if records:
                 records.settle()
         if not order.is_ours:  # to end that for one message that takes long would cost all of them
@@ -262,6 +265,15 @@ def _leader(server: Server, post: Post) -> Leader:
     return ButterflyLeader(type(server), post)
 
 
+def _check_hidden(server: Server) -> None:
+    """TypeError if an attribute of the object has the name of a function of its class."""
+    for name in vars(server).keys() & type(server)._exposed.keys():
+        raise TypeError(
+            f"setup has set self.{name}, which hides the function {name} of {type(server).__qualname__}: name one of "
+            "them otherwise"
+        )
+
+
 def _stop_on_signals(softly: Callable[[], None], at_once: Callable[[], None], *, is_served: bool) -> None:
     """The first signal softly, others at once. is_served: by palm.serve, for which Ctrl-C is such a signal; a second
     one interrupts."""
@@ -272,8 +284,30 @@ def _stop_on_signals(softly: Callable[[], None], at_once: Callable[[], None], *,
             signal.signal(signal.SIGINT, signal.default_int_handler)
         (ways.pop() if len(ways) > 1 else at_once)()
 
-    for number in (signal.SIGTERM, signal.SIGINT) if is_served else (signal.SIGTERM,):
+    numbers = (signal.SIGTERM, signal.SIGINT) if is_served else (signal.SIGTERM,)
+    for number in numbers:
         signal.signal(number, stop)
+    _fork_without(stop, numbers)
+
+
+def _fork_without(stop: Callable[[int, Any], None], numbers: Sequence[signal.Signals]) -> None:
+    """What a function forks is a process like others: what stops a server ends it, in the first moment too."""
+    mask = threading.local()
+
+    def hold() -> None:
+        mask.before = signal.pthread_sigmask(signal.SIG_BLOCK, numbers)
+
+    def let_go() -> None:
+        signal.pthread_sigmask(signal.SIG_SETMASK, mask.before)
+
+    def begin() -> None:
+        signal.set_wakeup_fd(-1)
+        for number in numbers:
+            if signal.getsignal(number) is stop:
+                signal.signal(number, signal.default_int_handler if number == signal.SIGINT else signal.SIG_DFL)
+        let_go()
+
+    os.register_at_fork(before=hold, after_in_parent=let_go, after_in_child=begin)
 
 
 def _work_grace(order: Order, setup_took: float) -> float:

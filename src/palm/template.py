@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, TypeVar, overload
 import msgspec
 import numpy as np
 
+from palm import arguments
 from palm._core.decode import NOTHING
 from palm.cache import Cache
 from palm.contracts import Contract, abridged
@@ -106,7 +107,8 @@ def function(
         raise ValueError(f"batch={batch!r} is neither a bool nor the largest number of messages in a call")
     if not isinstance(attempts, int) or attempts < 1:
         raise ValueError(f"a message is tried at least once: attempts={attempts!r} is no natural number")
-    if timeout is not None and not timeout > 0:
+    timeout = arguments.seconds("timeout", timeout)
+    if timeout == 0:
         raise ValueError(f"timeout={timeout!r}: an execution takes some seconds; None, if any number will do")
     if not isinstance(retry_on, tuple) or not all(
         isinstance(e, type) and issubclass(e, BaseException) for e in retry_on
@@ -193,11 +195,12 @@ class Signature:
         if type(values) is tuple and len(values) == count:
             return values
         what = f"a tuple of {len(value)}" if type(value) is tuple else f"one {type(value).__name__}"
-        advice = f"; send a tuple of {count}" if count > 1 and type(value) is not tuple else ""
+        advice = f": send a tuple of {count}, or call it with {count} values"
         if count == 0:
-            advice = "; it begins a job without inputs, or a call without a value"
+            advice = ": call it without a value, or begin a job without inputs by it"
         elif value is NOTHING:
-            what, advice = "an empty message", "; the job has no inputs, or the call no value"
+            what = "empty"
+            advice = f": give the call {count} value{'s' * (count != 1)}, the job inputs"
         takes = f"{count} positional parameter{'s' * (count != 1)}"
         raise PayloadError(f"{self.what(server)} has {takes}, but the message is {what}{advice}")
 
@@ -207,7 +210,7 @@ class Signature:
 
     def what(self, server: str) -> str:
         """For errors."""
-        return f"{server}.{self.name}{self.text}"
+        return f"{server}.{self.name}{self._abridged}"
 
     def describe(self) -> dict[str, Any]:
         return {
@@ -421,6 +424,8 @@ class Reduce(Server):
                 raise TypeError(f"{where} is exposed, but {name!r} is a name of the template")
             if len(signature.parameters) != 2 or signature.batch or inspect.isgeneratorfunction(getattr(cls, name)):
                 raise TypeError(f"{where}: a function of a Reduce makes one message of two, as add(self, a, b)")
+        _check_takes(cls, "key", "message")
+        _check_takes(cls, "finish", "key", "total", "count")
 
     def key(self, message: Any, /) -> Any:
         """Which messages belong together. In the leader, once a message; again for what is repeated after a death.
@@ -454,6 +459,16 @@ class Reduce(Server):
             By default the total, which does not say its key; None: nothing goes on.
         """
         return total
+
+
+def _check_takes(cls: type, name: str, *values: str) -> None:
+    """TypeError if this method cannot be called with these values."""
+    signature = inspect.signature(getattr(cls, name))
+    try:
+        signature.bind(None, *values)
+    except TypeError:
+        wanted = ", ".join(("self", *values))
+        raise TypeError(f"{cls.__qualname__}.{name}{signature} is called as {name}({wanted})") from None
 
 
 _OF_THE_TEMPLATE = frozenset(n for n in vars(Server) if not n.startswith("_"))
