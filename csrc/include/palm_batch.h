@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: BSD-3-Clause
  *
- * palm_batch.h: what one envelope will carry (batch.c, spare.c).
+ * palm_batch.h: what one envelope will carry (batch.c, batch_run.c, batch_copy.c, spare.c).
  */
 #ifndef PALM_BATCH_H
 #define PALM_BATCH_H

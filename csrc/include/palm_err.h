@@ -14,7 +14,6 @@ typedef enum palm_err {
     PALM_ENOMEM,       /* no memory, neither arena nor heap */
     PALM_EINVAL,       /* a caller's mistake */
     PALM_EAGAIN,       /* nothing there yet */
-    PALM_ETIMEDOUT,    /* the deadline has passed */
     PALM_EINTR,        /* a signal came: look at it, call again */
     PALM_ECLOSED,      /* closed, by us or by the other side */
     PALM_EFORK,        /* used in a process that was forked from the one that made it */

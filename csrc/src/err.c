@@ -10,7 +10,6 @@ static const struct {
     [PALM_ENOMEM] = {"PALM_ENOMEM", "no memory"},
     [PALM_EINVAL] = {"PALM_EINVAL", "invalid argument"},
     [PALM_EAGAIN] = {"PALM_EAGAIN", "nothing there yet"},
-    [PALM_ETIMEDOUT] = {"PALM_ETIMEDOUT", "timed out"},
     [PALM_EINTR] = {"PALM_EINTR", "interrupted by a signal"},
     [PALM_ECLOSED] = {"PALM_ECLOSED", "closed"},
     [PALM_EFORK] = {"PALM_EFORK", "PALM cannot be used in a forked child: start a new process with spawn or exec"},

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: BSD-3-Clause
- * Batches that are used again: they come back empty, what is too small or too large does not, few are kept, several threads
+ * Batches that are used again: they come back empty, what is too large does not, few are kept, several threads
  * at a time get different ones, and what is in a body stays while it grows. */
 #include "../src/spare.h"
 #include "check.h"

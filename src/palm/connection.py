@@ -32,7 +32,6 @@ from palm._core.node import FORGET, GONE, LOST, MESSAGE, OPEN, READY
 from palm.errors import Disconnected
 
 log = logging.getLogger("palm")
-Outcome = tuple[int, int, tuple[int, ...], Any]  # form, number, path, value
 Settled = tuple[Any, Any, BaseException | None]  # future, value, error
 LONG = 3600.0  # seconds: who waits for ever looks again so often
 ASK_EACH = 20e-6  # seconds, for each work there is, between two looks at what they hold: some 50 times what it takes

@@ -33,15 +33,10 @@ from palm.tasks import Task
 from palm.template import Reduce, Signature
 
 ABSORBED, ABSORBED_BYTES = 256, 1 << 22  # messages, after which the client is told at the latest,
-UNCOMBINED, UNCOMBINED_BYTES = (
-    32,
-    1 << 27,
-)  # unless more wait to be combined: each would be told, and they have no bound
-SMALL = 1 << 15  # bytes: what is no larger may share memory with others (PALM_LITTLE_PART), which it would keep
+# unless more wait to be combined: each would be told, and they have no bound
+UNCOMBINED, UNCOMBINED_BYTES = 32, 1 << 27
 AN_ARRAY = 1 << 14  # bytes that one counts for at least: an envelope has 8192 arrays at most, and a task 64 MiB
-AT_A_TIME = (
-    16  # envelopes that are taken in before workers are given anything, if more are there: it costs as much as one
-)
+AT_A_TIME = 16  # envelopes taken in before workers are given anything, if more are there: it costs as much as one
 TASK = 1 << 63  # tasks have numbers of their own
 
 
@@ -206,10 +201,10 @@ class ReduceLeader(TaskLeader):
             *(job.making, a.refused, a.tried, job.given_up),
         )
 
-    def spread(self, function: Any, parameters: int, value: Any) -> Any:
+    def spread(self, function: Any, value: Any) -> Any:
         if self.place.assignment is not None and not self._is_own(self.place.assignment):
             raise PayloadError(f"{self.name} got an empty message: there is nothing to combine")
-        return super().spread(function, parameters, value)
+        return super().spread(function, value)
 
     def make(self, i: int, result: Any) -> None:
         if not isinstance(result, Absorbed):
@@ -493,7 +488,7 @@ def _text_of(a: Assignment) -> str:
 def _kept(value: Any) -> tuple[Any, int]:
     """A value to be held for long, and its bytes; what is small is copied out of what it came in."""
     if isinstance(value, np.ndarray):
-        return (value.copy() if value.nbytes <= SMALL else value), max(value.nbytes, AN_ARRAY)
+        return (value.copy() if value.nbytes <= core.LITTLE_PART else value), max(value.nbytes, AN_ARRAY)
     if isinstance(value, (bytes, str)):
         return value, len(value)
     if isinstance(value, (tuple, list)):

@@ -244,7 +244,7 @@ class JobWork:
         else:
             before = len(self.results)
             try:
-                outcomes = event.take_plain(self.book, self.results)[1]
+                outcomes = event.take_plain(self.book, self.results)
             finally:
                 taken = len(self.results) - before
                 self.done += taken

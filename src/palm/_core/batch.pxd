@@ -11,7 +11,7 @@ from palm._core.stack cimport Items
 cdef class Batch:
     cdef palm_batch *batch
 
-    cpdef put(self, value, uint64_t number, path=*, uint64_t deadline=*, Py_ssize_t others=*)
+    cpdef put(self, value, uint64_t number, path=*, uint64_t deadline=*)
     cpdef set_number(self, uint64_t number)
     cpdef clear(self)
     cdef tuple fill_at_hand(self, iterator, uint64_t number, Py_ssize_t most, uint64_t deadline, Book book, Lock lock)

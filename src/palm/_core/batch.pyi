@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: BSD-3-Clause
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import AbstractContextManager
 from typing import Any
 
 from palm._core.book import Book
+from palm._core.lock import Lock
 
 class Batch:
     def __len__(self) -> int: ...
@@ -14,9 +14,7 @@ class Batch:
     def set_number(self, number: int) -> None: ...
     def clear(self) -> None: ...
     def take(self) -> Batch: ...
-    def put(
-        self, value: Any, number: int, path: Iterable[int] | None = None, deadline: int = 0, others: int = -1
-    ) -> None: ...
+    def put(self, value: Any, number: int, path: Iterable[int] | None = None, deadline: int = 0) -> None: ...
     def event(self, form: int, number: int, path: Iterable[int] | None = None, count: int = 0) -> None: ...
     def release(
         self, number: int, path: Iterable[int], ranges: Sequence[tuple[int, int]], granted: int, over: bool
@@ -32,7 +30,7 @@ class Batch:
         most: int,
         deadline: int,
         book: Book,
-        lock: AbstractContextManager[Any],
+        lock: Lock,
     ) -> tuple[int, bool]: ...
     def put_out_of(
         self, box: Any, number: int, deadline: int = 0, path: Iterable[int] | None = None, back: bool = False

@@ -70,9 +70,8 @@ cdef class Batch:
         taken.batch, self.batch = self.batch, taken.batch
         return taken
 
-    cpdef put(self, value, uint64_t number, path=None, uint64_t deadline=0, Py_ssize_t others=-1):
-        """Add a message. others: references to `value` that the caller itself has, beside the argument; -1: treat its
-        arrays as kept by somebody.
+    cpdef put(self, value, uint64_t number, path=None, uint64_t deadline=0):
+        """Add a message. Its arrays count as kept by somebody if anything but the argument names them.
 
         Raises
         ------
@@ -80,7 +79,7 @@ cdef class Batch:
             The value cannot be sent; the batch is as it was.
         """
         # the argument itself: one reference of the caller's frame or argument vector, none of ours
-        put_value(self.batch, value, 0 if others < 0 else others, number, deadline, path, 0)
+        put_value(self.batch, value, 0, number, deadline, path, 0)
 
     cpdef set_number(self, uint64_t number):
         """Of the message added last, where it was not known yet."""

@@ -9,7 +9,7 @@ from libc.stdlib cimport free, malloc
 from palm._core.cpalm cimport *
 from palm._core.space cimport check
 
-# Bits of a verdict, and states of a node; the numbers of palm.h
+# Bits of a verdict, and states of a node; the numbers of palm_book.h
 NEW, COMPLETED, INPUT_DONE, CONTRADICTION = (PALM_BOOK_NEW, PALM_BOOK_COMPLETED, PALM_BOOK_INPUT_DONE,
                                              PALM_BOOK_CONTRADICTION)
 UNKNOWN, OPEN, OVER = PALM_BOOK_UNKNOWN, PALM_BOOK_OPEN, PALM_BOOK_OVER
@@ -36,7 +36,7 @@ cdef class Book:
 
     A name is a number and a path of components hop << 48 | index. Every event may come again, and in any order; the first
     one counts. Events return a verdict: bits of NEW, COMPLETED, INPUT_DONE, CONTRADICTION, and see `depth`; 0 if all of it
-    was known, or the input is not open. csrc/include/palm.h says more. One thread at a time.
+    was known, or the input is not open. csrc/include/palm_book.h says more. One thread at a time.
 
     Raises
     ------

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: BSD-3-Clause
 # cython: language_level=3
-# csrc/include/palm.h, as far as Python uses it.
+# csrc/include/palm.h, as far as Python uses it, and all of its enums.
 from libc.stdint cimport int32_t, int64_t, uint8_t, uint16_t, uint32_t, uint64_t
 
 
@@ -12,7 +12,6 @@ cdef extern from "palm.h" nogil:
         PALM_ENOMEM
         PALM_EINVAL
         PALM_EAGAIN
-        PALM_ETIMEDOUT
         PALM_EINTR
         PALM_ECLOSED
         PALM_EFORK
@@ -357,7 +356,6 @@ cdef extern from "palm.h" nogil:
     void palm_node_close(palm_node *node, int linger_ms, uint32_t *unsent)
     const char *palm_node_endpoint(const palm_node *node)
     int palm_node_door(const palm_node *node)
-    uint64_t palm_node_id(const palm_node *node)
     palm_err palm_node_link(palm_node *node, const char *endpoint, int32_t pid, uint32_t *link)
     palm_err palm_node_link_named(palm_node *node, const char *endpoint, int32_t pid, uint32_t *link)
     ctypedef enum palm_link_state:

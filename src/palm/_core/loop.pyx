@@ -185,7 +185,7 @@ cpdef bint run(Event event, uint32_t first, uint32_t end, function, int paramete
 
     What is not simple is the host's: ``host.make(i, generator or instance of special)``, ``host.drop(i)``,
     ``host.fail(i, exception)``, ``host.late(i)`` where the deadline has passed before it was begun; the host's `place` has
-    the number of the record while its function runs. ``host.spread(function, parameters, value)`` calls a function that has
+    the number of the record while its function runs. ``host.spread(function, value)`` calls a function that has
     not exactly one parameter, or gets an empty message. ``host.flush()`` is called when `out` should go; False: the rest is
     not wanted any more. Messages whose (number, path) is in `kept`, since this server may have made many of them already,
     are not run if ``host.again(i)`` says so; those in `refused` are ``host.refuse(i)``'s. `tried`: how often a message has
@@ -242,7 +242,7 @@ cpdef bint run(Event event, uint32_t first, uint32_t end, function, int paramete
                 if parameters == 1 and r.form != PALM_NOTHING:
                     result = function(get_value(&event.event, i, event.holders))
                 else:
-                    result = host.spread(function, parameters, get_value(&event.event, i, event.holders))
+                    result = host.spread(function, get_value(&event.event, i, event.holders))
                 whose = HOST
                 look = not is_little(result)
                 over = ended(&watch, look)

@@ -48,4 +48,4 @@ cdef class Event:
     cdef uint32_t take_run(self, Book book, uint32_t first, uint32_t end, ResultQueue results) except? 0xFFFFFFFF
     cdef bint are_numbers(self, const palm_run *run) noexcept
     cdef uint32_t take_rows(self, Book book, const palm_run *run, ResultQueue results) except? 0xFFFFFFFF
-    cdef Py_ssize_t take_one(self, Book book, uint32_t i, ResultQueue results, list rest) except -1
+    cdef int take_one(self, Book book, uint32_t i, ResultQueue results, list rest) except -1

@@ -26,7 +26,7 @@ from palm._core.stack cimport get_rows
 from palm._core.batch import Batch  # for those who have a node
 from palm._core.decode import BlockLost
 
-# What events and records say; the numbers of palm.h
+# What events and records say; the numbers of palm_node.h and palm_envelope.h
 MESSAGE, READY, GONE, WAKE, STOP = (PALM_EVENT_MESSAGE, PALM_EVENT_READY, PALM_EVENT_GONE, PALM_EVENT_WAKE,
                                     PALM_EVENT_STOP)
 OPEN, DATA, FORGET, CANCEL, RELEASE = PALM_OPEN, PALM_DATA, PALM_FORGET, PALM_CANCEL, PALM_RELEASE
@@ -34,7 +34,7 @@ TREE = PALM_TREE
 DROP, CLOSE, ERROR, ASK, LOST, ASIDE, REDUCED = (PALM_DROP, PALM_CLOSE, PALM_ERROR, PALM_ASK, PALM_LOST, PALM_ASIDE,
                                                   PALM_REDUCED)
 DROP_SLOW = PALM_DROP_SLOW  # `count` of a DROP: why
-MAX_RECORDS, MAX_PATH, MAX_STEPS = PALM_MAX_RECORDS, PALM_MAX_PATH, PALM_MAX_STEPS
+MAX_PATH, MAX_STEPS, LITTLE_PART = PALM_MAX_PATH, PALM_MAX_STEPS, PALM_LITTLE_PART
 TRACKED = bool(PALM_TRACKED)  # False: a build to measure against, which keeps nothing
 
 # A wait is cut into slices of this length, so that a signal that comes just before one is seen within it.
@@ -164,10 +164,6 @@ cdef class Node:
     def endpoint(self):
         return (<bytes> palm_node_endpoint(self.live())).decode()
 
-    @property
-    def id(self):
-        return palm_node_id(self.live())
-
     def link(self, str endpoint, int pid=0, bint named=False):
         """The number of the link to `endpoint`, opened if there is none. pid: whose death is its end, on this host. named: a
         peer wants it; of such, 256 are kept that nobody answers from."""
@@ -288,7 +284,7 @@ cdef class Node:
 
     def limit(self, double grace):
         """From now on a function of this node that takes longer than it may ends the process; `grace`: seconds, of what is
-        late or unwanted; negative: such is not ended (palm.h, palm_pulse_limit)."""
+        late or unwanted; negative: such is not ended (palm_pulse.h, palm_pulse_limit)."""
         palm_pulse_limit(pulse(), self.live(), -1 if grace < 0 else <int> (grace * 1000))
 
     def unwanted(self):
@@ -384,10 +380,6 @@ cdef class Event:
     def hop(self):
         return self.event.envelope.hop
 
-    @property
-    def sender(self):
-        return self.event.envelope.sender
-
     def __len__(self):
         return self.event.envelope.n_records
 
@@ -429,12 +421,10 @@ cdef class Event:
 
         Returns
         -------
-        taken : int
-        rest : list
+        list
             All others, as `outcomes` has them.
         """
         cdef uint32_t i = 0, end, limit, n, next_run = 0
-        cdef Py_ssize_t taken = 0
         cdef list rest = []
         while i < self.event.envelope.n_records:
             while next_run < self.event.n_runs and self.event.runs[next_run].first < i:
@@ -442,23 +432,20 @@ cdef class Event:
             limit = self.event.runs[next_run].first if next_run < self.event.n_runs else self.event.envelope.n_records
             if limit == i:
                 n = self.take_rows(book, &self.event.runs[next_run], results)
-                taken += n
                 i += n
                 if n:
                     continue
                 limit += self.event.runs[next_run].count
             end = self.plain_run(i, limit)
             if end - i > 1 and palm_book_are_open(book.book, self.event.envelope.records[i].number, end - i):
-                n = self.take_run(book, i, end, results)
-                taken += n
-                i += n
+                i += self.take_run(book, i, end, results)
                 if i == end:
                     continue
             end = max(end, i + 1)
             while i < end:
-                taken += self.take_one(book, i, results, rest)
+                self.take_one(book, i, results, rest)
                 i += 1
-        return taken, rest
+        return rest
 
     cdef uint32_t take_rows(self, Book book, const palm_run *run, ResultQueue results) except? 0xFFFFFFFF:
         """A run of open inputs' results, made values when they are asked for; 0 if it is none such."""
@@ -513,7 +500,7 @@ cdef class Event:
                 palm_book_settle_all(book.book, records[first].number, i - first)
         return i - first
 
-    cdef Py_ssize_t take_one(self, Book book, uint32_t i, ResultQueue results, list rest) except -1:
+    cdef int take_one(self, Book book, uint32_t i, ResultQueue results, list rest) except -1:
         cdef uint32_t verdict = 0
         cdef const palm_record *r = &self.event.envelope.records[i]
         if r.form > PALM_TREE or r.path_count:
@@ -527,8 +514,7 @@ cdef class Event:
         check(palm_book_settle(book.book, r.number, NULL, 0, &verdict))
         if verdict & PALM_BOOK_NEW:
             results.append((r.number, (), value))
-            return 1
-        if verdict & PALM_BOOK_CONTRADICTION:
+        elif verdict & PALM_BOOK_CONTRADICTION:
             rest.append(self.outcome(i))  # who settles it finds that too
         return 0
 

@@ -24,12 +24,15 @@ class CoreError(RuntimeError):
         super().__init__(message)
         self.code = code
 
+    def __reduce__(self):  # of a pool's worker, to whoever waits for it
+        return type(self), (*self.args, self.code)
+
 
 LENT = PALM_NEP49_THRESHOLD  # bytes from which on arrays lie in shared memory
 
 # One table from codes to exceptions; everything else is a CoreError.
 EXCEPTIONS = {
-    PALM_ENOMEM: MemoryError, PALM_EINVAL: ValueError, PALM_ETIMEDOUT: TimeoutError, PALM_EINTR: InterruptedError,
+    PALM_ENOMEM: MemoryError, PALM_EINVAL: ValueError, PALM_EINTR: InterruptedError,
     PALM_EAGAIN: BlockingIOError,
 }
 

@@ -271,7 +271,7 @@ cdef class Calls:
 def run_stacked(Event event not None, uint32_t first, uint32_t end, function, int parameters, spread, str what not None,
                 Work work not None, Batch out not None, host, special, kept, dict refused, dict tried, given_up,
                 list alone, pace):
-    """As `node.run`, for a batch function: it is called with several messages, each parameter's values stacked as an array.
+    """As `loop.run`, for a batch function: it is called with several messages, each parameter's values stacked as an array.
 
     Parameters
     ----------
