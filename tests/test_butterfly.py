@@ -346,6 +346,10 @@ class Broken(palm.Butterfly):
         if self.worker == 2:
             raise ValueError("no such device")
 
+    @palm.function
+    def same(self, x):
+        return x
+
 
 def test_a_worker_that_does_not_start_is_told_and_nothing_is_left(cluster):
     with pytest.raises(palm.PalmError, match="no such device"):
@@ -464,3 +468,22 @@ def test_status_tells_of_workers_that_are_started_again(cluster):
     [server] = cluster.status()["servers"]
     assert server["name"] == "work" and [w["state"] for w in server["workers"]] == ["running", "running"]
     assert server["template"] == "Butterfly"
+
+
+class Knows(palm.Butterfly):
+    @palm.function
+    def same(self, x):
+        return x
+
+    @palm.function
+    def handles(self, x):
+        return len(self._host._assignments)
+
+
+def test_handles_do_not_multiply_from_leader_to_leader(cluster):
+    """Each worker has one at the next leader, which has one at each of its own for all of them."""
+    cluster.start(Knows, "a", workers=2)
+    cluster.start(Knows, "b", workers=2)
+    steps = ["a.same", "b.same"] * 6 + ["a.handles"]
+    found = max(cluster.client().job(steps, range(200)))
+    assert found <= 7, "one for each visit"

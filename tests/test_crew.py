@@ -32,7 +32,7 @@ def makespan(tasks: list[float], speeds: list[float]) -> tuple[float, list[int]]
             first += len(part)
             assert part and n <= MOST
             took = sum(part) / speeds[worker.index]
-            worker.loads[1].sent += len(part)
+            worker.give(worker.loads[1], len(part))
             free_at[worker.index] = max(now + HANDOVER / 2, free_at[worker.index]) + took
             heapq.heappush(reports, (free_at[worker.index] + HANDOVER / 2, worker.index, len(part), took))
         now, index, n, took = heapq.heappop(reports)
@@ -78,7 +78,7 @@ def test_short_ones_travel_in_batches_and_long_ones_alone():
     for service, most in ((1e-7, MOST // 2), (1e-4, 5), (1e-3, 1), (1.0, 1)):
         worker.services["f"] = service
         assert crew.next("f", 10_000) == (worker, most)
-    worker.loads[1].sent += 1
+    worker.give(worker.loads[1], 1)
     assert crew.next("f", 10_000) is None  # a long one is at work
 
 
@@ -99,7 +99,7 @@ def test_the_last_ones_are_for_who_is_free_first():
     for n in (1, 1, 1, 1, 1, 1, 1, 1):  # half of an equal share each, in two envelopes
         found = crew.next("f", 16)
         assert found is not None and found[1] == n
-        found[0].loads.setdefault(1, Load(None, "f")).sent += n
+        found[0].give(found[0].loads.setdefault(1, Load(None, "f")), n)
     assert crew.next("f", 16) is None
 
 
@@ -109,7 +109,7 @@ def test_one_envelope_is_ahead_while_another_is_worked_on():
     crew.add(worker)
     for _ in range(2):
         assert crew.next("f", 1000) == (worker, 1)
-        worker.loads[1].sent += 1
+        worker.give(worker.loads[1], 1)
     assert crew.next("f", 1000) is None
     worker.reported(1, 1, 1_000_000)
     assert crew.next("f", 1000) == (worker, 1)
@@ -123,20 +123,21 @@ def test_one_is_ahead_of_what_takes_long_while_many_wait():
     assert crew.next("f", 1) == (worker, 1) and crew.next("f", 1000) == (worker, 2)
     assert crew.next("hours", 1000) == (worker, 1) and crew.next("not known", 1000) == (worker, 1)
 
-    worker.loads[1].sent += 1
+    worker.give(worker.loads[1], 1)
     assert crew.next("f", 1000) is None, "nobody knows for how long it has been at it"
-    worker.loads[1].sent += 1
+    worker.give(worker.loads[1], 1)
     worker.reported(1, 1, 20_000_000)
     assert crew.next("f", 1000) == (worker, 1) and crew.next("g", 1000) == (worker, 1), "it has just begun"
     assert crew.next("f", 3) is None, "somebody else may be free sooner"
     assert crew.next("hours", 1000) is None and crew.next("not known", 1000) is None
-    worker.loads[1].sent += 1
+    worker.give(worker.loads[1], 1)
     assert crew.next("f", 1000) is None
 
 
 def test_what_is_reported_is_believed_if_it_can_be():
     worker = Worker(0, 0, "w", 1)
-    worker.loads[7] = Load(None, "f", sent=(1 << 32) + 3, done=1 << 32)
+    worker.loads[7] = Load(None, "f", sent=1 << 32, done=1 << 32)
+    worker.give(worker.loads[7], 3)
     worker.reported(7, 2, 2_000)
     assert worker.outstanding == 1 and worker.services["f"] == pytest.approx(1e-6)
     for handle, done, busy in ((8, 3, 3_000), (7, 2, 3_000), (7, 9, 3_000), (7, 3, 1_000)):
@@ -152,8 +153,10 @@ def test_a_short_one_does_not_wait_behind_what_is_long_or_not_known():
     crew.add(worker)
     for other in ("long", "not known"):
         worker.loads = {1: Load(None, other, sent=1), 2: Load(None, "short")}
+        worker.keep(lambda load: True)
         assert crew.next("short", 1000) is None
-    worker.loads = {2: Load(None, "short", sent=1)}
+    worker.loads[2].sent = 1
+    worker.keep(lambda load: load.function == "short")
     assert crew.next("short", 1000) == (worker, 1)
     assert crew.next("long", 1000) is None and crew.next("not known", 1000) is None
 

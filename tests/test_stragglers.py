@@ -36,7 +36,7 @@ def stragglers(crew: Crew) -> Stragglers:
     stragglers, load = Stragglers(), Load(SimpleNamespace(job=JOB), "f")
     crew.of(0).loads[7] = load
     for values in ((0, 1, 2), (3, 4)):
-        load.sent += len(values)
+        crew.of(0).give(load, len(values))
         stragglers.add(crew.of(0), 7, batch_of(*values), 10.0)
     return stragglers
 
@@ -71,7 +71,7 @@ def test_nothing_when_all_is_done(stragglers, crew):
 
 
 def test_not_while_all_have_something_to_do(stragglers, crew):
-    crew.of(1).loads[1] = Load(None, "g", sent=1)
+    crew.of(1).give(Load(None, "g"), 1)
     assert given(stragglers, crew, 99.0) is None and stragglers.due(crew, 99.0) == math.inf
 
 
@@ -102,6 +102,6 @@ def test_what_is_given_up_is_not(stragglers, crew):
 def test_what_is_of_former_loads_is_not(stragglers, crew):
     stragglers.forget()
     assert stragglers.due(crew, 10.0) < math.inf
-    crew.of(0).loads.clear()
+    crew.of(0).keep(lambda load: False)
     stragglers.forget()
     assert given(stragglers, crew, 99.0) is None

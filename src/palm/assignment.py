@@ -63,6 +63,7 @@ class JobHere:
     given_up: set[int] = field(default_factory=set)  # inputs that may still be in the backlog
     downstream: set[int] = field(default_factory=set)  # links on which this job was handed on
     asked: set[int] = field(default_factory=set)  # of a leader: links to workers that give their results back
+    handed: dict[tuple[Any, ...], dict[int, Outlet]] = field(default_factory=dict)  # likewise: `Assignment.workers`
 
 
 @dataclass
@@ -101,7 +102,9 @@ class Assignment:
     pace: Pace = field(default_factory=Pace)  # of a batch function
     onward: Outlet | None = None
     is_slow: bool = False  # the last turn of its generators was long: nothing is to wait for the next one
-    workers: dict[int, Outlet] = field(default_factory=dict)  # of a leader, by link
+    workers: dict[int, Outlet] = field(
+        default_factory=dict
+    )  # of a leader, by link; others that mean the same have it too
     found: dict[str, str] = field(default_factory=dict)  # servers that the job has not named: their endpoints
     routed: dict[tuple[str, tuple[tuple[str, str | None], ...]], Outlet] = field(
         default_factory=dict

@@ -88,7 +88,7 @@ class ButterflyLeader(Leader):
         self.place.begin(w.event, a)
         try:
             end = loop.forward(w.event, first, most, outlet.batch, self, a.refused, a.job.given_up)
-            load.sent += len(outlet.batch)
+            worker.give(load, len(outlet.batch))
             if len(outlet.batch) and _may_run_twice(a):
                 self._send_kept(outlet, worker)
             self._outlets.flush(outlet)
@@ -118,7 +118,7 @@ class ButterflyLeader(Leader):
         while (found := self._stragglers.next(self._crew, now)) is not None:
             load, worker, batch = found
             outlet, of_other = self._to_worker(load.assignment, worker)
-            of_other.sent += len(batch)
+            worker.give(of_other, len(batch))
             self.node.count("retries", len(batch))
             self._outlets.send_kept(outlet, batch)
 

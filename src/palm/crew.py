@@ -12,6 +12,7 @@ are for who is free first. Pure: no I/O, no clock.
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -49,19 +50,32 @@ class Worker:
     pid: int
     services: dict[str, float] = field(default_factory=dict)  # seconds that a message takes, by function
     loads: dict[int, Load] = field(default_factory=dict)  # by handle
+    waiting: dict[str, int] = field(default_factory=dict)  # messages that it has, by function
     is_leaving: bool = False  # it gets nothing more
     _left: int = 0  # what it had when it last reported
 
     @property
     def outstanding(self) -> int:
-        return sum(load.outstanding for load in self.loads.values())
+        return sum(self.waiting.values())
+
+    def give(self, load: Load, n: int) -> None:
+        """It has got so many messages more."""
+        load.sent += n
+        self.waiting[load.function] = self.waiting.get(load.function, 0) + n
+
+    def keep(self, is_wanted: Callable[[Load], bool]) -> None:
+        """Nothing more is heard of other loads."""
+        self.loads = {handle: load for handle, load in self.loads.items() if is_wanted(load)}
+        self.waiting = {}
+        for load in self.loads.values():
+            self.waiting[load.function] = self.waiting.get(load.function, 0) + load.outstanding
 
     def backlog(self) -> float:
         """Seconds of work that it has; infinite if it is at something that is long, or of which nobody knows."""
         seconds = 0.0
-        for load in self.loads.values():  # asked for each envelope: `sum` over a generator takes twice as long
-            if outstanding := load.outstanding:
-                seconds += outstanding * self._service(load.function)
+        for function, n in self.waiting.items():
+            if n:
+                seconds += n * self._service(function)
         return seconds
 
     def _service(self, function: str) -> float:
@@ -71,7 +85,7 @@ class Worker:
     def _room_behind_long(self, function: str, most: int) -> int:
         """Of what takes long. One may be ahead that it would be given anyway, since so many wait: when it has just
         begun with another one, of which nothing says that it is very long."""
-        functions = {function, *(load.function for load in self.loads.values() if load.outstanding)}
+        functions = {function, *(f for f, n in self.waiting.items() if n)}
         is_soon_free = all(self.services.get(f, math.inf) < VERY_LONG for f in functions)
         if not self.outstanding:
             return 2 if most > 1 and is_soon_free else 1
@@ -80,7 +94,7 @@ class Worker:
     def appetite(self, function: str) -> int:
         """How many messages of this function it has, at most, when it has work enough."""
         service = self._service(function)
-        return 1 if service == math.inf else min(1 + math.ceil(AHEAD / max(service, SHORTEST)), MOST)
+        return 1 if service == math.inf else min(1 + math.ceil(AHEAD / service), MOST)
 
     def room(self, function: str, most: int, backlog: float) -> int:
         """How many messages of this function it may get now; `most`, of those that wait. backlog: what it has."""
@@ -89,7 +103,7 @@ class Worker:
             return self._room_behind_long(function, most)
         limit = min(self.appetite(function), most)
         half = max(1, limit // 2)  # an envelope is reported as a whole: while one half is done, the other is ahead
-        room = limit - math.ceil(backlog / max(service, SHORTEST))
+        room = limit - math.ceil(backlog / service)
         return half if room >= half else 0
 
     def reported(self, handle: int, done: int, busy: int) -> None:
@@ -99,10 +113,11 @@ class Worker:
         more = (done - load.done) & _COUNT if load is not None else 0
         if load is None or not 0 < more <= load.outstanding or busy < load.busy:
             return
-        took = (busy - load.busy) / 1e9 / more
+        took = max((busy - load.busy) / 1e9 / more, SHORTEST)
         known = self.services.get(load.function)
         self.services[load.function] = took if known is None else known + (took - known) * RECENT
         load.done, load.busy = load.done + more, busy
+        self.waiting[load.function] -= more
         self._left = self.outstanding
 
 

@@ -100,7 +100,7 @@ class Leader(Host):
 
     def _forget_handles(self, worker: Worker) -> None:
         """What it is sent from now on goes under new ones."""
-        worker.loads.clear()
+        worker.keep(lambda load: False)
         for a in self._assignments.values():
             a.workers.pop(worker.link, None)
 
@@ -149,6 +149,8 @@ class Leader(Host):
         if signature is None or server != self.name:
             a.refusal = self._no_function(server, name, list(self._template._exposed))
             return
+        # one handle at each worker for all that means the same, or handles would multiply from leader to leader
+        a.workers = a.job.handed.setdefault((a.epoch, a.hop, a.sender, *map(tuple, a.steps)), a.workers)
         self._bind_step(a, signature, a.constants[key] if key is not None else {})
 
     def _bind_step(self, a: Assignment, signature: Signature, constants: dict[str, Any]) -> None:
@@ -177,7 +179,7 @@ class Leader(Host):
     def _forget_stale(self) -> None:
         """What workers have of jobs that are over, or have been repeated, comes back no more."""
         for worker in self._crew.all():
-            worker.loads = {h: load for h, load in worker.loads.items() if not load.assignment.stale}
+            worker.keep(lambda load: not load.assignment.stale)
 
     def _release(self, event: core.Event) -> None:
         worker = self._crew.of(event.link)
@@ -215,6 +217,9 @@ class Leader(Host):
     def _holds_out(self) -> bool:
         """One that nobody watches goes at once: what it has is repeated where its workers are led from then on."""
         return self.tenure is None and super()._holds_out()
+
+    def why_it_ends(self) -> str:
+        return self.tenure.reason if self.tenure is not None else ""
 
     def _has_more(self) -> bool:
         return super()._has_more() or self._crew.outstanding() > 0

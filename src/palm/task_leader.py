@@ -79,7 +79,7 @@ class TaskLeader(Leader):
             self._tasks.give(worker.link)
             if task.alone:
                 break
-        load.sent += len(outlet.batch)
+        worker.give(load, len(outlet.batch))
         self._outlets.flush(outlet)
 
     def _to_worker(self, a: Assignment, worker: Worker) -> Outlet:
