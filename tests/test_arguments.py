@@ -106,6 +106,11 @@ def test_what_is_no_stream_of_inputs(client, inputs):
         client.job("echo.same", inputs)
 
 
+def test_an_array_of_no_dimension_is_no_stream(client):
+    with pytest.raises(TypeError, match=r"not an array of no dimension: one message is \[array\]"):
+        client.job("echo.same", np.array(3))
+
+
 def test_numpy_numbers_are_numbers(client):
     options = {"seed": np.int64(7), "window": np.int32(3), "timeout": np.float32(30)}
     assert list(client.job("echo.random", [1.0], **options)) == list(client.job("echo.random", [1.0], seed=7))
@@ -122,6 +127,7 @@ def test_numpy_numbers_are_numbers(client):
         ({"cores": 0}, ValueError, "at least 1"),
         ({"timeout": "3"}, TypeError, "number of seconds"),
         ({"name": 3}, palm.ConfigError, "letters"),
+        ({"name": ""}, palm.ConfigError, "letters"),
     ],
 )
 def test_options_of_a_server(cluster, options, error, says):

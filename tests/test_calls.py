@@ -206,7 +206,11 @@ def test_none_is_a_message_that_says_none(client):
     ("step", "values", "says"),
     [
         ("forms.none", (1,), r"forms\.none\(\) has 0 positional parameters, but the message is one int"),
-        ("forms.one", (), r"forms\.one\(x\) has 1 positional parameters?, but the message is an empty message"),
+        (
+            "forms.one",
+            (),
+            r"forms\.one\(x\) has 1 positional parameters?, but the message is empty: give the call 1 value",
+        ),
         ("forms.two", (1,), r"forms\.two\(a, b\) has 2 positional parameters, but the message is one int"),
         ("forms.two", (1, 2, 3), r"2 positional parameters, but the message is a tuple of 3"),
         ("forms.two", ([1, 2],), r"2 positional parameters, but the message is one list"),

@@ -128,15 +128,27 @@ class Refuses(palm.Server):
     def setup(self, device="camera"):
         raise RuntimeError(f"no such {device}")
 
+    @palm.function
+    def same(self, x):
+        return x
+
 
 class Exits(palm.Server):
     def setup(self):
         os._exit(7)
 
+    @palm.function
+    def same(self, x):
+        return x
+
 
 class Dawdles(palm.Server):
     def setup(self):
         time.sleep(60)
+
+    @palm.function
+    def same(self, x):
+        return x
 
 
 @pytest.fixture(scope="module")
@@ -496,3 +508,29 @@ def test_exceptions_are_also_what_python_calls_them():
     assert issubclass(palm.Disconnected, ConnectionError)
     assert issubclass(palm.ConfigError, ValueError)
     assert issubclass(palm.Crashed, palm.RemoteError)
+
+
+class Asks(palm.Server):
+    @palm.function
+    def ask(self, x):
+        return self.client.call("dies.die", x)
+
+    @palm.function
+    def claim(self, x):
+        raise palm.Crashed("so I say")
+
+
+class Dies(palm.Server):
+    @palm.function(attempts=1)
+    def die(self, x):
+        os._exit(7)
+
+
+def test_a_death_that_a_function_hears_of_is_not_its_own(cluster):
+    cluster.start(Asks)
+    cluster.start(Dies)
+    client = cluster.client()
+    for step, text in (("asks.ask", "exit code 7"), ("asks.claim", "so I say")):
+        with pytest.raises(palm.RemoteError, match=text) as caught:
+            client.call(step, 1)
+        assert (type(caught.value), caught.value.type, caught.value.server) == (palm.RemoteError, "Crashed", "asks")

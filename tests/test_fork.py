@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import os
+import pickle
 import subprocess
 import sys
 import textwrap
@@ -12,6 +13,7 @@ import numpy as np
 import pytest
 
 import palm
+from palm._core.space import CoreError
 
 N = 1 << 16
 
@@ -198,3 +200,8 @@ def test_client_that_forks(tmp_path) -> None:
     assert said["held"] == "1"
     assert "done" in said
     assert not done.stderr
+
+
+def test_the_error_can_be_told_by_a_pool():
+    error = pickle.loads(pickle.dumps(CoreError("why", "PALM_EFORK")))
+    assert (type(error), str(error), error.code) == (CoreError, "why", "PALM_EFORK")

@@ -399,7 +399,8 @@ def test_a_leader_that_cannot_be_started_is_told(cluster, serve):
 
 def test_a_module_that_serves_when_it_is_imported(cluster, tmp_path, monkeypatch):
     (tmp_path / "serves_at_once.py").write_text(
-        "import palm\nclass Both(palm.Butterfly): ...\nif palm.process.importing: palm.serve(Both)\n"
+        "import palm\nclass Both(palm.Butterfly):\n @palm.function\n def same(self, x): ...\n"
+        "if palm.process.importing: palm.serve(Both)\n"
     )
     monkeypatch.syspath_prepend(tmp_path)
     with pytest.raises(palm.PalmError, match='this one serves one: put that under `if __name__ == "__main'):

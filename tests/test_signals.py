@@ -44,6 +44,10 @@ class Dawdles(palm.Server):
     def setup(self):
         time.sleep(30)
 
+    @palm.function
+    def same(self, x):
+        return x
+
 
 @pytest.fixture(scope="module")
 def servers() -> Iterator[palm.Cluster]:

@@ -148,6 +148,10 @@ class Broken(palm.Server):
         if os.path.exists(gate):
             raise ValueError("no such device")
 
+    @palm.function
+    def same(self, x):
+        return x
+
 
 def facts(status):
     """What stays the same when only the registry dies."""

@@ -17,7 +17,7 @@ import palm
 from palm._core import space
 from palm.delivery import SWEEP_BYTES
 from palm.ledger import Ledger
-from palm.window import AHEAD, BYTES, FLOOR, MOST, SLOTS, SMALL, Pace, Window
+from palm.window import AHEAD, BYTES, FLOOR, MOST, SLOTS, SMALL, TOGETHER, Pace, Window
 
 HOP = 0.00015  # seconds from process to process
 
@@ -214,3 +214,16 @@ def test_inputs_that_are_done_are_not_kept_for_long(client):
         space.tick(time.monotonic_ns())  # what has come back is free when the pulse has looked
         most = max(most, space.stats()["arena_in_use"] - before)
     assert most <= SWEEP_BYTES + (8 << 20), f"{most >> 20} MiB"
+
+
+def test_generators_wait_for_as_much_room_as_inputs():
+    """One child at a time would travel alone, as its successor would."""
+    ledger = Ledger()
+    window = Window(ledger, slots=SLOTS)
+    ledger.begin(0, SLOTS - 6)
+    window.ask((5, ()))
+    assert list(window.grants(0, 0)) == []
+    for number in range(6, 6 + SLOTS // TOGETHER):
+        ledger.settle(number, ())
+    [(name, more)] = window.grants(0, 0)
+    assert name == (5, ()) and more > 1

@@ -65,6 +65,8 @@ def mapping(name: str, value: Any) -> dict[str, Any]:
 
 def inputs(value: Any) -> Iterable[Any] | AsyncIterable[Any] | None:
     """What a job reads."""
+    if isinstance(value, np.ndarray) and not value.ndim:
+        raise TypeError("inputs are an iterable of messages, not an array of no dimension: one message is [array]")
     if value is None or (isinstance(value, (Iterable, AsyncIterable)) and not isinstance(value, (str, bytes, Mapping))):
         return value
     if hasattr(value, "__getitem__") and not isinstance(value, (str, bytes, Mapping, np.generic)):

@@ -65,16 +65,77 @@ class Cache(MutableMapping[str, Any]):
         self.set(key, value)
 
     def set(self, key: str, value: Any, *, ttl: float | None = None) -> None:
-        """Set; after `ttl` seconds the entry is gone. Arrays are copied."""
+        """Set an entry.
+
+        Parameters
+        ----------
+        key : str
+        value : payload
+            Arrays are copied.
+        ttl : float, optional
+            Seconds after which the entry is gone; None: never. It replaces that of an entry that was there.
+
+        Raises
+        ------
+        TypeError
+            The key is no str, or `ttl` no number. `PayloadError`: the value cannot be sent.
+        ValueError
+            The value is larger than the whole cache, or `ttl` is below 0.
+        OSError, Timeout, Disconnected
+            As of the class.
+        """
         self._give("set", key, value, arguments.seconds("ttl", ttl))
 
     def add(self, key: str, value: Any = 1) -> Any:
-        """Add a number or an array to the entry (from 0); returns the new value. Atomic; the entry's ttl stays."""
+        """Add to an entry. Atomic; the entry's ttl stays.
+
+        Parameters
+        ----------
+        key : str
+            If there is no such entry, it begins from 0.
+        value : int, float, complex, bool, numpy scalar or ndarray
+            What is added by ``+``, numpy's if one of both is numpy's.
+
+        Returns
+        -------
+        object
+            The new value; an array is a read-only view.
+
+        Raises
+        ------
+        TypeError
+            The value, or what the entry has, is no number and no array.
+        ValueError
+            Shapes do not fit each other, or the sum is larger than the whole cache.
+        PayloadError, OSError, Timeout, Disconnected
+            As of the class. After a `Timeout` it may have been added or not.
+        """
         return self._give("add", key, value)
 
     def append(self, key: str, value: Any) -> int:
-        """Append to the list in the entry (from an empty one); returns its new length. Atomic; the entry's ttl
-        stays."""
+        """Append to the list in an entry. Atomic; the entry's ttl stays.
+
+        Parameters
+        ----------
+        key : str
+            If there is no such entry, it begins from an empty list.
+        value : payload
+            Arrays are copied.
+
+        Returns
+        -------
+        int
+            The new length of the list.
+
+        Raises
+        ------
+        TypeError
+            The entry is no list.
+        ValueError
+            The list would be larger than the whole cache.
+        PayloadError, OSError, Timeout, Disconnected
+            As of the class. After a `Timeout` it may have been appended or not.
+        """
         length: int = self._give("append", key, value)
         return length
 

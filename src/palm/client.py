@@ -6,10 +6,11 @@ from __future__ import annotations
 import atexit
 import concurrent.futures
 import functools
+import math
 import os
 import time
 import weakref
-from collections.abc import AsyncIterable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterable, Callable, Iterable, Iterator, Mapping, Sequence
 from os import PathLike
 from typing import Any, Literal
 
@@ -48,6 +49,7 @@ class Client(concurrent.futures.Executor):
     """
 
     _own = ""  # the server of whose functions this is the client
+    _left: Callable[[], float] | None = None  # seconds that its message at work has; what it asks for has no more
 
     def __init__(self, address: str | None = None, *, timeout: float = 10.0) -> None:
         self.timeout = timeout
@@ -58,6 +60,11 @@ class Client(concurrent.futures.Executor):
         self._overview = Overview(self._connection)
         self._lock = Lock()
         _open.add(self)
+
+    def _seconds(self, timeout: Any) -> float | None:
+        timeout = arguments.seconds("timeout", timeout)
+        left = math.inf if self._left is None else self._left()
+        return timeout if left == math.inf else left if timeout is None else min(timeout, left)
 
     # -------------------------------------------------------------------------------------------------- calls
 
@@ -103,7 +110,8 @@ class Client(concurrent.futures.Executor):
         ------
         NotFound, PayloadError, RemoteError, Crashed, Timeout, Disconnected
         """
-        timeout = None if timeout is None else arguments.seconds("timeout", timeout)
+        if timeout is not None or self._left is not None:
+            timeout = self._seconds(timeout)
         try:
             return self._call(step, values, timeout)
         except Crashed as e:
@@ -127,7 +135,23 @@ class Client(concurrent.futures.Executor):
                     calls.end()
 
     async def acall(self, step: str, /, *values: Any, timeout: float | None = None) -> Any:
-        """`call`, awaitable; to cancel the task gives the call up."""
+        """`call`, awaitable.
+
+        Parameters
+        ----------
+        step, *values, timeout
+            As of `call`.
+
+        Returns
+        -------
+        object
+            As of `call`. To cancel the task gives the call up, as to cancel the future of `submit` does.
+
+        Raises
+        ------
+        NotFound, PayloadError, RemoteError, Crashed, Timeout, Disconnected
+            As of `call`.
+        """
         import asyncio  # 17 ms that others need not wait for
 
         return await asyncio.wrap_future(self._submit(CallFuture(self, direct=True), step, values, timeout))
@@ -135,15 +159,38 @@ class Client(concurrent.futures.Executor):
     def submit(  # type: ignore[override]  # takes a step where other executors take a callable
         self, step: str, /, *values: Any, timeout: float | None = None
     ) -> concurrent.futures.Future[Any]:
-        """Call a function without waiting; the future has what `call` would return or raise.
+        """Call a function without waiting for what it returns.
 
-        To cancel the future cancels the call, running or not: softly, then hard, as `Job.cancel` does. Callbacks of the
-        future (`add_done_callback`) run in threads of their own, and may wait for other futures.
+        Parameters
+        ----------
+        step : str
+            ``"server.function"``, or `palm.step` with constants.
+        *values
+            None: an empty message; one: itself; several: a tuple.
+        timeout : float, optional
+            Seconds from now on until the future has a `Timeout`; None: however long, while the server lives. What is
+            not begun by then is not begun any more.
+
+        Returns
+        -------
+        concurrent.futures.Future
+            Has what `call` would return or raise, but for the errors below. To cancel it cancels the call, running or
+            not: softly, then hard, as `Job.cancel` does. Callbacks (`add_done_callback`) run in threads of their own,
+            and may wait for other futures.
+
+        Raises
+        ------
+        NotFound
+            There is no such server or function.
+        PayloadError
+            A value cannot be sent, or a constant does not fit its type hint.
+        Disconnected
+            The client is closed, or the cluster is gone.
         """
         return self._submit(CallFuture(self), step, values, timeout)
 
     def _submit(self, future: CallFuture, step: str, values: tuple[Any, ...], timeout: float | None) -> CallFuture:
-        timeout = arguments.seconds("timeout", timeout)
+        timeout = self._seconds(timeout)
         while True:
             calls, once = self._calls_for(step)
             try:
@@ -165,10 +212,37 @@ class Client(concurrent.futures.Executor):
     def map(  # type: ignore[override]
         self, step: str, /, *iterables: Iterable[Any], timeout: float | None = None, chunksize: int = 1
     ) -> Iterator[Any]:
-        """The results for each input, in order; lazy. `chunksize` is ignored: messages are batched anyway."""
+        """The results for each input, in order.
+
+        It is a job (`job`): it begins at once, one thread reads the inputs, as there is room for them, and the first
+        error cancels what is left. So does dropping the iterator. Iterating raises what it raises of a `Job`.
+
+        Parameters
+        ----------
+        step : str
+            ``"server.function"``, or `palm.step` with constants.
+        *iterables
+            One: its items are the messages. Several: tuples of their items, as many as the shortest has.
+        timeout : float, optional
+            Seconds for all of it; None: however long.
+        chunksize : int
+            Ignored: messages are batched anyway.
+
+        Returns
+        -------
+        iterator
+            Lazy; one item for each input: None where the function returned None, a list where it yields.
+
+        Raises
+        ------
+        NotFound, PayloadError, Disconnected
+            At once, as of `job`.
+        ValueError
+            The step is of a `Reduce`, which makes one message of many.
+        """
         values: Iterable[Any] = iterables[0] if len(iterables) == 1 else zip(*iterables, strict=False)
         inputs = arguments.inputs(values)
-        options = _options(ordered=True, timeout=arguments.seconds("timeout", timeout), all_in_order=True)
+        options = _options(ordered=True, timeout=self._seconds(timeout), all_in_order=True)
         route = self._directory.route(route_of(step))
         for s in route.steps:
             if route.servers[s.server].get("template") == "Reduce":
@@ -233,7 +307,7 @@ class Client(concurrent.futures.Executor):
             window = arguments.whole("window", window, 1)
         if seed is not None:
             seed = arguments.whole("seed", seed, 0)
-        timeout = arguments.seconds("timeout", timeout)
+        timeout = self._seconds(timeout)
         inputs = arguments.inputs(inputs)
         steps = route_of(steps)
         route = self._directory.route(steps)
@@ -281,7 +355,24 @@ class Client(concurrent.futures.Executor):
         }
 
     def wait_for(self, *servers: str, workers: int = 1, timeout: float = 60.0) -> None:
-        """Wait until each of these servers has so many workers."""
+        """Wait until each of these servers has so many workers.
+
+        Parameters
+        ----------
+        *servers : str
+            Names; those too that nobody has started yet.
+        workers : int
+            Processes that run its functions; a `palm.Server` has one.
+        timeout : float
+            Seconds.
+
+        Raises
+        ------
+        Timeout
+            Some are not there; names them.
+        Disconnected
+            The cluster is gone, or the client is closed.
+        """
         missing = self._directory.wait_for(servers, workers, timeout)
         if missing:
             raise Timeout(f"not there within {timeout:g} s: {', '.join(missing)}")
@@ -292,6 +383,16 @@ class Client(concurrent.futures.Executor):
         return self._overview.look(self._directory.ask("status"))
 
     def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
+        """Close the client, as leaving a ``with`` block does; `close` does not wait.
+
+        Parameters
+        ----------
+        wait : bool
+            For what was submitted and has not been answered yet, however long that takes. Jobs are not waited for:
+            iterating over them raises `Disconnected`.
+        cancel_futures : bool
+            Do not wait. Futures that are open get `Disconnected`; with ``wait=False`` too.
+        """
         if wait and not cancel_futures:
             calls = [w for w in list(self._connection.works.values()) if isinstance(w, Calls)]
             pending = [(w, number) for w in calls for number in list(w.futures)]

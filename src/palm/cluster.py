@@ -64,6 +64,18 @@ class Cluster:
     name : str, optional
         By which others find it: ``palm.Client("name")``; None: one of its own.
 
+    Raises
+    ------
+    FileExistsError
+        A cluster of this name runs on this host.
+    ConfigError
+        The name is none: 1 to 31 letters, digits, - or _, the first a letter or digit.
+    RuntimeError
+        The module of a server's class is being imported by its process: what starts a cluster belongs under
+        ``if __name__ == "__main__":``. Or this is a forked child of a process that uses PALM.
+    PalmError
+        The registry did not start.
+
     Examples
     --------
     >>> with palm.Cluster() as cluster:                      # doctest: +SKIP
@@ -110,7 +122,23 @@ class Cluster:
 
     @classmethod
     def from_file(cls, path: str | PathLike[str]) -> Cluster:
-        """A cluster as a ``cluster.toml`` describes it."""
+        """A cluster as a ``cluster.toml`` describes it (`docs/configuration.md`); returns when its servers are ready.
+
+        Parameters
+        ----------
+        path : str or path
+            Modules of classes are looked for beside this file, too.
+
+        Raises
+        ------
+        ConfigError
+            The file is wrong: says file, line and the nearest valid word. Or there is no such class, or its `setup`
+            does not take what the file gives.
+        OSError
+            The file cannot be read (FileNotFoundError); a cluster of its name runs (FileExistsError).
+        PalmError
+            A server did not start; the message has its traceback.
+        """
         from palm import applying
         from palm.config import Configuration
 
@@ -164,8 +192,20 @@ class Cluster:
 
         Raises
         ------
+        TypeError
+            `template` is no template, exposes no function, or cannot be handed to a process; its `setup` does not take
+            what `setup` gives; an argument is of another type.
+        ValueError
+            There is a server of this name and `replace` is False; a `palm.Server` has one worker alone; an argument is
+            none that can be. `ConfigError`: the name is none.
+        ImportError, AttributeError
+            There is no such module, or no such class in it.
+        Timeout
+            It was not ready within `timeout` seconds.
         PalmError
             It did not start; the message has its traceback.
+        Disconnected
+            The cluster is closed.
         """
         setup, env = arguments.mapping("setup", setup), arguments.mapping("env", env)
         for key, value in env.items():
@@ -290,8 +330,24 @@ class Cluster:
         return Child(order, {**os.environ, **threads, **env}, timeout, attempts, births, policy, self._logs)
 
     def stop(self, name: str, *, timeout: float = 10.0) -> None:
-        """Stop a server in good order: what it has received is worked on first; what comes more than a second later is
-        not. Its cache ends with it."""
+        """Stop a server in good order; returns when it has ended.
+
+        What it has received is worked on first; what comes more than a second later is not. Its cache ends with it, but
+        for one that is in a file. Jobs that need it fail.
+
+        Parameters
+        ----------
+        name : str
+        timeout : float
+            Seconds, after which its processes are killed.
+
+        Raises
+        ------
+        NotFound
+            No such server was started here; says which were. A process under `palm.serve` is stopped where it runs.
+        Disconnected
+            The cluster is closed.
+        """
         self._check()
         self._stop(name, timeout)
         self._forget_cache(name)
@@ -478,7 +534,7 @@ def _when_it_ends(child: Child) -> int:
 
 def _name_of(name: str | None, cls: type[Server]) -> str:
     """Of a server of a user."""
-    name = places.check_name(name or cls.__name__.lower(), "the server")
+    name = places.check_name(cls.__name__.lower() if name is None else name, "the server")
     if is_own(name):
         raise ValueError(f"{REGISTRY!r} is the name of the cluster's own server: give another one")
     return name

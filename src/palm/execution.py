@@ -10,6 +10,8 @@ from __future__ import annotations
 
 import functools
 import logging
+import math
+import threading
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -158,7 +160,7 @@ class Execution:
         elif name not in a.job.making:  # else it is a generator, which may fail as well
             a.tried.pop(name, None)
 
-    def spread(self, function: Callable[..., Any], parameters: int, value: Any) -> Any:
+    def spread(self, function: Callable[..., Any], value: Any) -> Any:
         """Calls a function that does not have exactly one parameter, or with an empty message."""
         assert self.place.assignment is not None and self.place.assignment.signature is not None
         return function(*self.place.assignment.signature.spread(self.name, value))
@@ -342,6 +344,15 @@ class Execution:
             self.node.give_up()
         late = all(deadline and time.time() > deadline for _, deadline in at_work)
         return late or self.stopping or self.node.unwanted()
+
+    def seconds_left(self) -> float:
+        """Until nobody waits any more for what the function asks others for; infinite: there is no such time, or
+        another thread asks."""
+        is_running = self._generators.running is not None or (self.place.assignment is not None and self.at >= 0)
+        if threading.current_thread() is not threading.main_thread() or not (self.members or is_running):
+            return math.inf
+        deadlines = [deadline or math.inf for _, deadline in self._at_work()]
+        return max(0.0, max(deadlines) - time.time())
 
     def _at_work(self) -> list[tuple[int, float | None]]:
         """Number and deadline of each message."""

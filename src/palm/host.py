@@ -451,6 +451,10 @@ class Host(Execution):
 
     # ------------------------------------------------------------------------------------------------------ the end
 
+    def why_it_ends(self) -> str:
+        """What others are told if it is more than that somebody has stopped it."""
+        return ""
+
     def _teardown(self) -> None:
         """Of what `setup` was called of in this process."""
         self.server.teardown()

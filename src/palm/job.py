@@ -51,7 +51,25 @@ class Progress:
 class Job(ResultIterator):
     """Iterator, also async, of the results of a job; made by `Client.job`.
 
-    Leaving a ``with`` block, or dropping the job, cancels what is left.
+    Each result comes once: in the order in which they come, with ``ordered`` by input and place. Arrays are read-only
+    views, valid as long as you hold them. They lie in the shared memory of the server that made them, so who keeps
+    many of them keeps that full: copy what you keep. Several threads may take results of one job. Leaving a ``with``
+    block, or dropping the job, cancels what is left. What ends a job before it is complete is raised by iterating,
+    after all results that had come.
+
+    Raises
+    ------
+    RemoteError
+        With ``on_error="raise"``: a message has failed, the first of them; `Crashed`, a subclass, if the process that
+        worked on it died. The job is cancelled.
+    Exception
+        Whatever the inputs raise, as it is. The job is cancelled.
+    Timeout
+        The job is not complete within its `timeout`.
+    Cancelled
+        It was cancelled, or left before it was complete.
+    Disconnected
+        The client was closed, or the cluster is gone.
     """
 
     def __init__(self, client: Client, work: JobWork, *, progress: bool) -> None:
@@ -100,13 +118,15 @@ class Job(ResultIterator):
                 pass
             self._take()
 
-    def _take(self) -> None:
-        """All results that are there; StopIteration, or what ended the job, if no more will come. Any number of threads
-        may be here: what one has taken, another may get."""
+    def _take(self, end: float = math.inf) -> bool:
+        """All results that are there; StopIteration, or what ended the job, if no more will come. False: there were
+        none until `end`, monotonic. Any number of threads may be here: what one has taken, another may get."""
         work = self._work
         if self._groups is not None and self._groups.advance(self._taken):
-            return
-        if not self._wait(self._left()):
+            return True
+        if not self._wait(min(self._left(), max(0.0, end - time.monotonic()))):
+            if self._left():
+                return False
             work.stop_late()
         taken = work.take()
         if self._groups is None:
@@ -117,6 +137,7 @@ class Job(ResultIterator):
             self._bar.update(self.progress)
         if not taken and work.over and not work.results:  # in this order: what ends it comes after all results
             self._raise_end()
+        return True
 
     def _left(self) -> float:
         """Seconds that the whole job may still take."""
@@ -228,28 +249,35 @@ class Job(ResultIterator):
                 _put(out, number, value, written)
 
     def wait(self, timeout: float | None = None) -> Progress:
-        """To the end; results are thrown away. `Timeout` after so many seconds: it goes on, wait again."""
+        """To the end; results are thrown away.
+
+        Parameters
+        ----------
+        timeout : float, optional
+            Seconds to wait; None: however long.
+
+        Returns
+        -------
+        Progress
+            What has become of the inputs.
+
+        Raises
+        ------
+        Timeout
+            It is not complete after `timeout` seconds: it goes on, wait again. Or the job's own time is over.
+        RemoteError, Crashed, Cancelled, Disconnected
+            What ended the job, as iterating raises it, and what the inputs raised.
+        """
         timeout = arguments.seconds("timeout", timeout)
-        work = self._work
         end = math.inf if timeout is None else time.monotonic() + timeout
-        while not work.over or work.results:
-            if not self._wait(min(self._left(), max(0.0, end - time.monotonic()))):
-                if self._left():
-                    with work.connection.changed:
-                        so_far = work.so_far()
-                    raise Timeout(f"not complete after {timeout:g} s: {so_far}")
-                work.stop_late()
-            taken = work.take()
-            if self._groups is not None:
-                self._groups.add(taken)
-                while self._groups.advance(taken):
-                    taken.clear()
-            if self._bar is not None:
-                self._bar.update(self.progress)
-        if work.end is not None:
-            self._raise_end()
-        _close_journal(work)
-        return self.progress
+        try:
+            while self._take(end):
+                self._taken.clear()
+        except StopIteration:
+            return self.progress
+        with self._work.connection.changed:
+            so_far = self._work.so_far()
+        raise Timeout(f"not complete after {timeout:g} s: {so_far}")
 
     # ------------------------------------------------------------------------------------------------ ending
 

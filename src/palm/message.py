@@ -33,7 +33,8 @@ class Message:
     client : str
         Who submitted the job.
     deadline : float or None
-        Seconds since 1970.
+        Seconds since 1970, by the client's clock: when the `timeout` of the call or of the whole job is over. None:
+        there is none. A message is not begun after it, and `Server.cancelled` is True from then on.
     attempt : int
         1 at the first execution.
     """

@@ -135,8 +135,6 @@ def describe(server: Server, order: Order, address: str, supervised: bool) -> di
 def run(order: Order, ready: Callable[[], None], records: Handler | None = None) -> None:
     """Runs the server until it is stopped. records: where what is logged goes, which has to know of which message."""
     from palm.execution import Post
-    from palm.faults import Faults
-    from palm.host import Host
 
     cls = load(order.template)
     _allow_many_files()
@@ -149,32 +147,22 @@ def run(order: Order, ready: Callable[[], None], records: Handler | None = None)
 
     capsules = None if order.is_ours else Store(cls, order.setup)
     server = cls()
-    membership = guest = tenure = None
+    server.name, server.worker = order.name, order.worker or 0
+    membership = guest = None
     enlistment: Enlistment | None = None
+    host: Host
     supervised = order.owner_fd >= 0
     if not order.is_registry:
         from palm.membership import Membership
 
         on_end = None if supervised else lambda: host.node.stop()
         membership = Membership(order.registry, lambda: describe(server, order, host.node.endpoint, supervised), on_end)
-        membership.client._own = order.name
+        membership.client._own, membership.client._left = order.name, lambda: host.seconds_left()
     if membership and order.guest:
         from palm.guest import Guest
 
         enlistment = guest = Guest(membership, order, cls, lambda: host.node.stop())
-    server.name, server.worker = order.name, order.worker or 0
-    host: Host
-    leader: Leader | None = None
-    post = Post(order.name, endpoint, membership, order.suspects, capsules)
-    if order.leads:
-        host = leader = _leader(server, post)
-    elif isinstance(server, Reduce):
-        from palm.reduce_worker import Folder
-
-        host = Folder(server, post)
-    else:
-        host = Host(server, post)
-    host.cache_bound = order.cache
+    host = _host(order, server, Post(order.name, endpoint, membership, order.suspects, capsules))
     if records:
         records.attach(host)
     if membership and order.worker is not None and guest is None:
@@ -182,34 +170,22 @@ def run(order: Order, ready: Callable[[], None], records: Handler | None = None)
         from palm.membership import Enlistment
 
         enlistment = Enlistment(membership, order.name, JOIN)
-    if order.is_registry:  # all have a link to it: it sees who is gone
-        host.on_gone = functools.partial(_note_gone, cast("Registry", server), Path(order.directory))
-    if order.owner_fd >= 0 and not order.is_ours:  # else nobody would start it again
-        host.faults = Faults(Path(order.directory), order.name)
     is_served = not (supervised or order.leads)
     _stop_on_signals(guest.leave if guest else host.node.stop, host.node.stop, is_served=is_served)
     if not is_served:  # else the process is the user's
         signal.set_wakeup_fd(host.node.hear_signals(), warn_on_full_buffer=False)
     try:
-        began = time.monotonic()
-        if server._host is not None:  # else nothing of it runs here
-            memory_limit.begin(order.name, order.memory_limit)
-            memory_limit.watch()
-            with core_space.arena(shared=False):
-                server.setup(**order.setup, **({"again": order.again} if order.is_registry else {}))
-            _check_hidden(server)
-            if records:
-                records.settle()
+        took = _set_up(order, server, records)
         if not order.is_ours:  # to end that for one message that takes long would cost all of them
-            host.node.limit(_work_grace(order, time.monotonic() - began))
+            host.node.limit(_work_grace(order, took))
         if membership:
             membership.join()
         if enlistment:
             enlistment.join()
-        if leader is not None and not supervised:
+        if order.leads and not supervised:
             from palm.tenure import Tenure
 
-            leader.tenure = tenure = Tenure(time.monotonic())
+            cast("Leader", host).tenure = Tenure(time.monotonic())
         ready()
         _serve(host, order)
         if guest and guest.why is not None:
@@ -217,7 +193,7 @@ def run(order: Order, ready: Callable[[], None], records: Handler | None = None)
     finally:
         orphan = _owner_is_gone(order.owner_fd) if supervised else places.is_abandoned(order.registry)
         if membership and not supervised:  # else its supervisor tells
-            why = tenure.reason if tenure else ""
+            why = host.why_it_ends()
             membership.leave("failed" if why else "removed", why or "stopped")
         if enlistment:
             enlistment.close()
@@ -230,6 +206,42 @@ def run(order: Order, ready: Callable[[], None], records: Handler | None = None)
             mark.unlink(missing_ok=True)
         if orphan and order.directory:
             _last_one_out(Path(order.directory), GRACE + 0.3 if order.is_registry else 0.3)
+
+
+def _host(order: Order, server: Server, post: Post) -> Host:
+    """What runs the functions of this process, or hands messages out to others that do."""
+    from palm.faults import Faults
+    from palm.host import Host
+
+    host: Host
+    if order.leads:
+        host = _leader(server, post)
+    elif isinstance(server, Reduce):
+        from palm.reduce_worker import Folder
+
+        host = Folder(server, post)
+    else:
+        host = Host(server, post)
+    host.cache_bound = order.cache
+    if order.is_registry:  # all have a link to it: it sees who is gone
+        host.on_gone = functools.partial(_note_gone, cast("Registry", server), Path(order.directory))
+    if order.owner_fd >= 0 and not order.is_ours:  # else nobody would start it again
+        host.faults = Faults(Path(order.directory), order.name)
+    return host
+
+
+def _set_up(order: Order, server: Server, records: Handler | None) -> float:
+    """Returns the seconds that it took."""
+    began = time.monotonic()
+    if server._host is not None:  # else nothing of it runs here
+        memory_limit.begin(order.name, order.memory_limit)
+        memory_limit.watch()
+        with core_space.arena(shared=False):
+            server.setup(**order.setup, **({"again": order.again} if order.is_registry else {}))
+        _check_hidden(server)
+        if records:
+            records.settle()
+    return time.monotonic() - began
 
 
 def _mark(endpoint: str, order: Order) -> Path | None:

@@ -165,7 +165,9 @@ def tree_of_error(error: BaseException, server: str, function: str, capsule: str
         "message": _utf8(_text(error)),
         "traceback": _utf8("".join(traceback.format_exception(error)) if error.__traceback__ else ""),
     }
-    if isinstance(error, Crashed):
+    if (
+        isinstance(error, Crashed) and error.reason and not error.server
+    ):  # else a function raised it: who runs that lives
         tree["reason"] = error.reason
     if capsule is not None:
         tree["capsule"] = _utf8(capsule)

@@ -49,6 +49,12 @@ def step(name: str, /, **constants: Any) -> Step:
     -------
     Step
         A `str`.
+
+    Raises
+    ------
+    ValueError
+        `name` is no ``"server.function"``. Whether there is such a function, and whether it takes these constants, is
+        known when a job or a call is made: `NotFound`, `PayloadError`.
     """
     made = Step(name, constants)
     if not made.server or not made.function:
@@ -100,7 +106,9 @@ def to(route: str | Sequence[str], value: Any, *, slow: Literal["block", "drop-o
     """To return or yield from a function: `value` takes this route instead of the rest of the pipeline.
 
     What leaves its last step is a result of the job. Constants of its steps are compared by content, each time, and
-    sent once a job to each process: that takes a few us where they are small, and more than 1 ms a MiB.
+    sent once a job to each process: that takes a few us where they are small, and more than 1 ms a MiB. What can be
+    known only when the value is sent fails the message at work: a value that cannot be sent, a server or function that
+    is not there, constants that do not fit.
 
     Parameters
     ----------
@@ -114,6 +122,18 @@ def to(route: str | Sequence[str], value: Any, *, slow: Literal["block", "drop-o
         and when one more comes, the oldest of them is dropped, or the new one. What was dropped is counted, in
         `Job.progress` and in the server's counters. A job waits for what it has there at its end alone: with
         ``ordered`` too, results of such a branch come when they are there.
+
+    Returns
+    -------
+    To
+        For PALM alone.
+
+    Raises
+    ------
+    TypeError
+        `route` is no step and no list of steps.
+    ValueError
+        A step of it is no ``"server.function"``, it has none or more than 256, or `slow` is none of the three.
     """
     if slow not in SLOW:
         raise ValueError(f'slow is "block", "drop-oldest" or "reject", not {slow!r}')

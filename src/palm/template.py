@@ -73,7 +73,7 @@ def function(
     Parameters
     ----------
     batch : bool or int, optional
-        The function is called with k messages at once; an int is the largest k, True means 256. Each positional
+        The function is called with k messages at once; an int is the largest k, True means 4096. Each positional
         parameter gets an array ``(k, ...)`` of the values of k messages, read-only: a view where they lie side by side,
         else a copy, which is counted. Messages are arrays, numpy scalars, bool, int, float or complex (in a tuple, for
         several parameters); of other shapes or dtypes, they go in separate calls. It returns k rows, of which row n
@@ -233,6 +233,14 @@ class Server:
 
     Subclass it, expose methods with `palm.function`. An object is made without arguments and may be called directly in
     tests; in a cluster, `setup` runs first in each process.
+
+    Attributes
+    ----------
+    name : str
+        The server's name in steps, as ``"spectrum"``; "" in an object that no cluster and no `palm.testing.run` runs.
+    worker : int
+        0, 1, ... among the server's workers; 0 in a server of one process, and in a leader. One that its cluster
+        starts again has the number of its predecessor.
     """
 
     name: str = ""
@@ -290,7 +298,17 @@ class Server:
 
     @property
     def client(self) -> Client:
-        """A client of the cluster this server belongs to, to call others."""
+        """A client of the cluster this server belongs to, to call others. What a function asks for has no more time
+        than the message that it works on.
+
+        Raises
+        ------
+        RuntimeError
+            The object is in no cluster.
+        PalmError
+            By `call`, `submit` and `acall`: the step is of this server, which would wait for itself. It is not noticed
+            if it does so by way of another server or of a job.
+        """
         client: Client = self._running("client").client()
         return client
 
@@ -323,14 +341,40 @@ class Server:
         return self._host is not None and bool(self._host.cancelled())
 
     def count(self, name: str, n: float = 1) -> None:
-        """Add `n`, not below 0, to a counter of your own, which `palm status --json` and Prometheus show. A process has
-        32 of these and of histograms, with names of 63 bytes at most."""
+        """Add to a counter of your own, which ``palm status --json`` and Prometheus show. Without a cluster, nothing
+        happens.
+
+        Parameters
+        ----------
+        name : str
+            63 bytes at most. A process has 32 counters and histograms of its own, together.
+        n : float
+            Not below 0. Counters begin at 0 in each process, in one that was started again too.
+
+        Raises
+        ------
+        ValueError
+            `n` is below 0 or not a number; the name is too long, that of a histogram, or one too many.
+        """
         if self._host is not None:
             self._host.count(name, n)
 
     def observe(self, name: str, value: float) -> None:
-        """Record `value` in a histogram of your own: how many there were, their sum, and how many up to each power of 2
-        from 2**-20 to 2**20."""
+        """Record a value in a histogram of your own, which ``palm status --json`` and Prometheus show: how many there
+        were, their sum, and how many up to each power of 2 from 2**-20 to 2**20. Without a cluster, nothing happens.
+
+        Parameters
+        ----------
+        name : str
+            As of `count`.
+        value : float
+            What is below 2**-20, or negative, is in the first bucket.
+
+        Raises
+        ------
+        ValueError
+            `value` is not a number; the name is too long, that of a counter, or one too many.
+        """
         if self._host is not None:
             self._host.observe(name, value)
 

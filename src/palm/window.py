@@ -24,7 +24,7 @@ LEAST = 0.002  # seconds over which a rate is measured, at least
 TURN = 0.05  # seconds: so often at most, unless half a window has ended before
 HALF_LIFE = 2.0  # seconds in which a rate that is not reached any more is forgotten by half
 BYTES = 1 << 29  # of payload under way; at least one message is, whatever its size
-TOGETHER = 64  # part of the window that has to be free before inputs that had to wait go on
+TOGETHER = 64  # part of the window that has to be free before what had to wait goes on
 GRANT = 256  # children that are granted at a time, at most; as many as an envelope carries
 UNKNOWN = 16  # children that are granted before it is known how large they are
 
@@ -116,8 +116,8 @@ class Window:
         return self.slots - self._ledger.order.live - held
 
     def has_room(self, free: int) -> bool:
-        """Whether inputs are to go on that had to wait. Where thousands are under way, one that goes alone gains
-        nothing: it would come out alone, and let one follow that goes alone as well."""
+        """Whether inputs and generators are to go on that had to wait. Where thousands are under way, one that goes
+        alone gains nothing: it would come out alone, and let one follow that goes alone as well."""
         return free >= max(1, self.slots // TOGETHER)
 
     def ask(self, name: Name) -> None:
@@ -164,7 +164,7 @@ class Window:
         if self._is_over(name):
             return 0
         free = self.free(held)
-        if free > 0:
+        if self.has_room(free):
             return max(1, min(free // (2 * len(self._asking)), GRANT if self._footprint else UNKNOWN))
         # The reserve: whose next child is the smallest name that is not settled goes on whatever else is full, or two
         # levels of fan-out could wait for each other. Not while results wait to be taken: they would have no bound.
