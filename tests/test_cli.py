@@ -57,6 +57,31 @@ def test_wrong_usage(args, capsys, monkeypatch):
     assert capsys.readouterr().err.strip()
 
 
+@pytest.mark.parametrize(
+    ("args", "says"),
+    [
+        (["submit", "a.f:x=1,b.g", "--input", "*", "--output", "o"], "constants are written as"),
+        (["submit", "a.f,b.g", "--input", "*", "--output", "o"], "steps are separated by spaces, as a.f b.g"),
+        (["submit", "a.f -> b.g:x=1", "--input", "*", "--output", "o"], "separated by spaces, as a.f b.g"),
+        (["submit", "in/a b.npy", "--input", "*", "--output", "o"], "is a file, where a step stands"),
+        (["call", "a.b", "-", "--output", "no/x.npy"], "--output no/x.npy: there is no directory "),
+        (["call", "a.b", "[1, 2]"], "[1, 2]: FILE ends in .npy, .npz, .json, or is - for JSON on standard input"),
+        (["call", "a.b", "no.npy"], "there is no file no.npy"),
+        (["explain", "no.toml"], "there is no file no.toml; it would have the steps of a job"),
+        (["replay", "no.palm"], "there is no file no.palm; an error names its capsule"),
+    ],
+)
+def test_wrong_usage_is_told_with_what_to_do(args, says, capsys, monkeypatch):
+    monkeypatch.setattr(cli, "_client", lambda _: pytest.fail("it should not have come so far"))
+    assert cli.run(args) == 2
+    assert says in capsys.readouterr().err
+
+
+def test_help_of_down_warns_of_scripts(capsys):
+    assert cli.run(["down", "--help"]) == 0
+    assert "the process of that script ends with it" in " ".join(capsys.readouterr().out.split())
+
+
 def test_status(shop):
     status = shop.status()
     assert status["cluster"] == "shop"
@@ -68,8 +93,20 @@ def test_status(shop):
         assert word in out
 
 
+def test_status_of_one_server(shop):
+    out, _ = shop.run("status", "tasks")
+    assert out.startswith("tasks: a palm.Server, tasks:Tasks\n") and "\n\ndouble(x, *, gain=2.0)\n\n" in out
+    assert "\n\n\n" not in out, "it has no docstrings"
+
+
+class Idle(palm.Server):
+    @palm.function
+    def same(self, x):
+        return x
+
+
 def test_status_has_what_the_client_has(cluster):
-    cluster.start(palm.Server, "idle")
+    cluster.start(Idle)
     with cluster.client() as client:
         expected = client.status()
         out = subprocess.run(
@@ -133,6 +170,30 @@ def test_call_with_output(shop):
 def test_call_that_fails(shop, args, stdin, code, words):
     _, reason = shop.run("call", *args, stdin=stdin, code=code)
     assert all(word in reason for word in words), reason
+
+
+def errors_of(shop, *args, stdin=""):
+    """All lines of standard error."""
+    with shop.start(*args) as process:
+        _, err = process.communicate(stdin, timeout=30)
+    return err.splitlines()
+
+
+def test_what_palm_refuses_needs_no_traceback(shop):
+    [reason] = errors_of(shop, "call", "tasks.add", "-", stdin="3")
+    assert reason.startswith("palm: PayloadError: tasks.add(a, b) has 2 positional parameters")
+    first, *_, reason = errors_of(shop, "call", "tasks.positive", "-", stdin="-1")
+    assert first.startswith("Traceback") and reason.startswith("palm: AttributeError: ")
+
+
+def test_who_is_in_a_traceback():
+    own = [
+        f"{os.path.dirname(cli.__file__)}/fitting.py",
+        "/far/site-packages/palm/work.py",
+        "src/palm/_core/encode.pyx",
+    ]
+    assert all(map(cli._is_ours, own))
+    assert not any(map(cli._is_ours, ["/home/u/palm/film.py", "/home/u/fitting.py", "<string>"]))
 
 
 def test_call_stops_at_ctrl_c(shop):

@@ -19,7 +19,7 @@ from conftest import eventually
 from helpers_logs import Crew, Talk, everything, killed, record, records, said
 
 import palm
-from palm import log_pipes, logs, places
+from palm import log_files, log_pipes, logs
 
 pytest_plugins = "helpers_logs"  # its fixtures
 pytestmark = pytest.mark.usefixtures("as_users_have_it")
@@ -88,6 +88,8 @@ def test_which_are_shown(spoken):
     [
         (["tlak"], "there is no server 'tlak' in this log; there are: crew, crew/0, crew/1, talk, talk/0, registry"),
         (["crew/7"], "there is no server 'crew/7'"),
+        (["--job", "no-id"], "there is no job 'no-id' in this log"),
+        (["--job", "no-id", "--json", "-n", "0"], "there is no job 'no-id' in this log"),
         (["--level", "loud"], "'loud' is no level: debug, info"),
         (["-n", "-1"], "-1 is not in the range"),
     ],
@@ -98,6 +100,8 @@ def test_wrong_questions(spoken, args, words):
 
 def test_who_has_said_nothing_is_no_error(spoken):
     assert spoken.run("--level", "critical", "registry") == []
+    job = next(r.job for r in records(spoken.cluster, "crew") if r.job)
+    assert spoken.run("--job", job[:6], "talk") == spoken.run("--job", job, "--level", "critical") == []
 
 
 def test_it_follows_until_ctrl_c(spoken):
@@ -174,12 +178,9 @@ def test_up_in_the_background_says_it_in_the_log_alone(tmp_path):
         with subprocess.Popen(following, env=env, stdout=subprocess.PIPE, text=True) as process:
             assert any("by print 1" in line for line in process.stdout)
             process.terminate()
+        assert "by print" not in (log_files.of("quiet") / "owner.log").read_text()
     finally:
         subprocess.run([*command, "down", "quiet"], check=True, capture_output=True)
-    own = places.base() / "quiet.log"
-    text = own.read_text()
-    own.unlink()
-    assert "by print" not in text
 
 
 def test_as_many_files_as_are_needed():

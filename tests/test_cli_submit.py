@@ -52,6 +52,34 @@ def test_submit_does_not_write_over_its_inputs(shop, output):
     assert (shop.directory / "x1.npy").read_bytes() == before
 
 
+@pytest.mark.parametrize("there", ["x1.npy", "x0.json", "x2-0.npy", "x1-0-12.npz"])
+def test_submit_leaves_no_old_outputs_among_new_ones(shop, tmp_path, there):
+    (tmp_path / there).write_bytes(b"of other steps")
+    (tmp_path / "x1-mean.npy").touch()
+    (tmp_path / "y1.npy").touch()
+    submit = ["submit", "tasks.double", "--input", "x?.npy", "--output", str(tmp_path)]
+    _, reason = shop.run(*submit, code=2)
+    assert f"has an output of these inputs already, {there}: give another directory, remove" in reason
+    assert "--resume" in reason and len(list(tmp_path.iterdir())) == 3
+    shop.run(*submit, "--resume")
+    assert (tmp_path / there).read_bytes() == b"of other steps"
+    _, reason = shop.run(*submit, code=2)
+    assert " outputs of these inputs already, " in reason
+    for path in tmp_path.glob("x[0-9].*"):
+        path.unlink()
+    for path in tmp_path.glob("x[0-9]-[0-9]*"):
+        path.unlink()
+    shop.run(*submit)
+    assert sorted(p.name for p in tmp_path.glob("x?.npy")) == ["x0.npy", "x1.npy", "x2.npy"]
+
+
+def test_errors_of_the_system_in_words(tmp_path):
+    with pytest.raises(OSError) as e:
+        cli_files.load(tmp_path / "no.npy")
+    assert cli_submit.reason_of(e.value) == f"{tmp_path}/no.npy: No such file or directory"
+    assert cli_submit.reason_of(palm.Disconnected("no way")) == "no way"
+
+
 def test_submit_goes_on_after_failures_and_resumes(shop):
     folder = shop.directory / "mixed"
     folder.mkdir()

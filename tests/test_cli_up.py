@@ -16,7 +16,7 @@ from conftest import eventually
 from helpers_shell import CONFIGURATION, TASKS, Shell
 
 import palm
-from palm import places
+from palm import cli_up, places
 from palm.config import Configuration
 
 pytest_plugins = "helpers_shell"  # its fixtures
@@ -38,6 +38,37 @@ def test_up_and_down(shell):
     for args in (["status"], ["call", "tasks.nothing"], ["down", "shop"]):
         _, reason = shell.run(*args, code=3)
         assert "no running cluster" in reason
+
+
+@pytest.mark.parametrize("name", ['name = "shop"', ""])
+def test_nothing_is_left_of_who_owned_it(shell, name):
+    """What it said before it was ready is shown if that failed; later it has a file beside the log."""
+    path = shell.directory / "cluster.toml"
+    logs = shell.runtime / "state" / "palm"
+    shell.env["XDG_STATE_HOME"] = str(shell.runtime / "state")
+    path.write_text(CONFIGURATION.replace('name = "shop"', name))
+    shell.run("up", "-d")
+    (cluster,) = shell.clusters()
+    assert [p.name for p in (shell.runtime / "palm").iterdir()] == [cluster]
+    pid = (shell.runtime / "palm" / cluster / "owner").read_text().split()[0]
+    said = {os.readlink(f"/proc/{pid}/fd/{fd}") for fd in (1, 2)}
+    (beside,) = logs.glob(f"*/{cluster}/owner.log")
+    assert said == {str(beside)} and not beside.read_bytes()
+    shell.run("down")
+    eventually(lambda: not any((shell.runtime / "palm").iterdir()))
+    assert not beside.parent.exists(), "nothing was said"
+
+    path.write_text(CONFIGURATION.replace('name = "shop"', name).replace("0.5", "13"))
+    shell.run("up", "-d", code=1)
+    eventually(lambda: not any((shell.runtime / "palm").iterdir()))
+    assert not [*logs.rglob("owner.log")]
+
+
+def test_what_the_owner_says_at_its_end_is_kept(tmp_path):
+    (tmp_path / "owner.log").write_text("MemoryError")
+    cli_up._remove_silent(tmp_path)
+    assert (tmp_path / "owner.log").read_text() == "MemoryError"
+    cli_up._remove_silent(tmp_path / "none")
 
 
 PARALLEL = """
@@ -193,8 +224,14 @@ def test_scale_has_no_more_patience_than_it_is_told(shell):
     shell.run("down")
 
 
+class Idle(palm.Server):
+    @palm.function
+    def same(self, x):
+        return x
+
+
 def test_scale_of_what_a_script_owns(cluster):
-    cluster.start(palm.Server, "idle")
+    cluster.start(Idle)
     done = subprocess.run(
         [sys.executable, "-c", "from palm.cli import main; main()", "scale", "idle", "2", "--cluster", cluster.name],
         capture_output=True,
@@ -227,6 +264,9 @@ def test_a_server_that_does_not_start(shell, detach):
     _, reason = shell.run("up", *detach, code=1)
     assert "'tasks' did not start" in reason and reason.endswith("ValueError: unlucky")
     assert not shell.clusters()
+    with shell.start("up", *detach) as process:
+        _, err = process.communicate(timeout=30)
+    assert ", in setup" in err and "process.py" not in err, "the user's lines alone"
 
 
 def test_up_with_a_wrong_file(shell):
@@ -246,6 +286,41 @@ def test_check(shell):
     assert "other.toml:6:" in reason and "setup" in reason and "ofset" in reason
     _, reason = shell.run("check", "none.toml", code=2)
     assert "none.toml" in reason
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        (
+            '[servers.registry]\nclass = "tasks:Tasks"',
+            ":2: in [servers], the name 'registry' has to be 1 to 31 letters",
+        ),
+        ('[cluster]\nlisten = "eth77"', ":3: this host has no IPv4 address 'eth77'; it has: lo 127.0.0.1"),
+        (
+            '[cluster]\nlisten = "203.0.113.9/24"',
+            ":3: this host has no address in the network 203.0.113.9/24; it has: ",
+        ),
+        (
+            '[servers.a]\nclass = "tasks:np"',
+            ":3: class = 'tasks:np': a template is a subclass of palm.Server, not <mod",
+        ),
+        ("", ":1: there is nothing in it: [servers.NAME] and class ="),
+        ('[servers.a]\nclass = "tasks:Tasks', ":3: not TOML: "),
+    ],
+)
+def test_check_refuses_what_up_refuses(shell, text, says):
+    (shell.directory / "cluster.toml").write_text(f"\n{text}\n")
+    for args in (["check"], ["up"]):
+        _, reason = shell.run(*args, code=2)
+        assert f"cluster.toml{says}" in reason
+
+
+def test_check_doubts_more_cores_than_there_are(shell):
+    (shell.directory / "cluster.toml").write_text('[servers.a]\nclass = "tasks:Tasks"\ncores = 99999\n')
+    out, doubt = shell.run("check")
+    assert (
+        out == "cluster.toml: a: it can be started\n" and "cluster.toml:3: cores = 99999, which is more than" in doubt
+    )
 
 
 def test_metrics(shell):

@@ -6,11 +6,16 @@ from __future__ import annotations
 import os
 import socket
 import sys
+from contextlib import nullcontext
+from pathlib import Path
+from typing import Annotated
 
+import numpy as np
 import pytest
+from numpy.typing import NDArray
 
 import palm
-from palm import applying
+from palm import addresses, applying, config
 from palm.config import Configuration
 
 GOOD = """
@@ -37,7 +42,7 @@ import os
 import palm
 
 class Thing(palm.Server):
-    def setup(self, size=1): self.size = size
+    def setup(self, size: int = 1): self.size = size
     @palm.function
     def tell(self): return self.name, self.size, os.environ.get("COLOUR"), os.environ.get("OMP_NUM_THREADS")
 """
@@ -78,7 +83,13 @@ def test_start(path, monkeypatch):
     [
         ("[cluster]", "[clusters]", 2, "the file has no key 'clusters'; did you mean 'cluster'"),
         ('cache = "1GiB"', 'cache = "much"', 18, "cache = 'much' has to be an amount of memory, as"),
-        ('cache = "1GiB"', "cache = 5", 18, "cache = 5 has to be a string"),
+        (
+            'cache = "1GiB"',
+            "cache = 5",
+            18,
+            'cache = 5 has to be a string (an amount of memory, as "512MiB" or "2GB") or',
+        ),
+        ('"256MiB"', "1000000", 4, 'memory = 1000000 has to be a string (an amount of memory, as "512MiB" or "2GB")'),
         ('name = "night"', 'nmae = "night"', 3, "[cluster] has no key 'nmae'; did you mean 'name'?"),
         ('name = "night"', "name = 7", 3, "name = 7 has to be a string"),
         (
@@ -96,6 +107,12 @@ def test_start(path, monkeypatch):
         ),
         ('class = "config_things:Thing"\nworkers', "workers", 6, "needs a class"),
         ('config_things:Thing"\nworkers', 'config_things"\nworkers', 7, 'has to be "module:Class"'),
+        (
+            'class = "config_things:Thing"\nworkers',
+            "class = 5\nworkers",
+            7,
+            'class = 5 has to be a string ("module:Class")',
+        ),
         ("workers = 1", 'workers = "1"', 8, "workers = '1' has to be a whole number"),
         ("workers = 1", "workers = true", 8, "workers = True has to be a whole number"),
         ("workers = 1", "workers = 0", 8, "has to be at least 1"),
@@ -104,7 +121,10 @@ def test_start(path, monkeypatch):
         ('env = { COLOUR = "red" }', 'env = "red"', 10, "env = 'red' has to be a table"),
         ('"128MiB"', '"-"', 17, "memory = '-' has to be an amount of memory"),
         ('name = "night"', 'listen = "tcp://*:5555"', 3, "listen = 'tcp://*:5555' has to be an address, network or"),
-        ("[servers.second]", "[servers.registry!]", 1, "not TOML"),
+        ("[servers.second]", "[servers.registry!]", 15, "not TOML"),
+        ('cache = "1GiB"', 'cache = "1GiB', 18, "not TOML"),
+        ('cache = "1GiB"', "cache = {", 18, "not TOML"),
+        ("[servers.second]", "[servers.registry]", 15, "the name 'registry' has to be 1 to 31 letters"),
         ("[servers.second]", '[servers."a b"]', 15, "in [servers], the name 'a b' has to be 1 to 31 letters"),
         ("[servers.second]", "[[servers.second]]", 15, "has to be a table: [servers.second]"),
         ("cores = 1", 'restart = "nevr"', 9, """restart = 'nevr' has to be "always", "never" or "on-failure"; did"""),
@@ -127,7 +147,16 @@ def test_wrong(path, old, new, line, words):
     with pytest.raises(palm.ConfigError) as e:
         Configuration.read(path)
     assert words in str(e.value)
-    assert str(e.value).startswith(f"{path}:{line}: " if "TOML" not in words else f"{path}: ")
+    assert str(e.value).startswith(f"{path}:{line}: ")
+
+
+def test_a_file_that_is_no_text(path):
+    path.write_bytes(b'[cluster]\nname = "\xff"\n')
+    with pytest.raises(palm.ConfigError, match="cluster.toml:2: not TOML: 'utf-8' codec"):
+        Configuration.read(path)
+    path.write_text("[cluster]\nname =")
+    with pytest.raises(palm.ConfigError, match="cluster.toml:2: not TOML: .*at end of document"):
+        Configuration.read(path)
 
 
 WRONG_CLASSES = pytest.mark.parametrize(
@@ -141,7 +170,8 @@ WRONG_CLASSES = pytest.mark.parametrize(
             "has no class 'Thign'; did you mean 'Thing'?",
         ),
         ("size = 3", "siez = 3", 12, "siez"),
-        ('config_things:Thing"\nworkers', 'config_things:os"\nworkers', 7, "subclass of palm.Server"),
+        ("size = 3", 'size = "x"', 12, "Thing.setup takes size: int, not 'x'"),
+        ('config_things:Thing"\nworkers', 'config_things:os"\nworkers', 7, "class = 'config_things:os': a template is"),
     ],
 )
 
@@ -173,6 +203,47 @@ def test_metrics_at_an_address_that_is_taken(path, cluster):
         path.write_text(GOOD.replace('name = "night"', f'name = "night"\nmetrics = "{address}"', 1))
         with pytest.raises(palm.ConfigError, match=f"cluster.toml:4: metrics = '{address}' cannot be had: .*in use"):
             applying.serve_metrics(Configuration.read(path), cluster)
+
+
+class Hinted(palm.Server):
+    def setup(
+        self, n: int | None, x: float, text: str | Path, shape: tuple[int, int], a: NDArray[np.float64], *, b: bool
+    ):
+        pass
+
+
+class Misread(palm.Server):
+    def setup(self, n: int, mask: Annotated[NDArray[np.bool_], "no shape, but a remark"]):
+        pass
+
+
+RIGHT = {"n": 3, "x": 1, "text": 5, "shape": [1, 2], "a": 0.5, "b": True}
+
+
+@pytest.mark.parametrize(
+    ("changed", "says"),
+    [
+        ({}, ""),
+        ({"x": 1.5, "a": "file.npy"}, ""),
+        ({"n": 1.0}, "Hinted.setup takes n: int or None, not 1.0"),
+        ({"x": "1"}, "Hinted.setup takes x: float, not '1'"),
+        ({"b": 1}, "Hinted.setup takes b: bool, not 1"),
+    ],
+)
+def test_values_of_setup_that_its_hints_rule_out(changed, says):
+    with pytest.raises(TypeError, match=says) if says else nullcontext():
+        config._check_kinds(Hinted, RIGHT | changed)
+    config._check_kinds(Misread, {"n": "which nobody knows"})
+
+
+def test_a_network_as_ip_shows_it():
+    """With the host's own address before the slash."""
+    assert addresses.listening("127.0.0.1/8").startswith("tcp://127.0.0.1:")
+
+
+def test_an_address_as_a_newcomer_writes_it():
+    with pytest.raises(palm.Disconnected, match="'localhost:5555' is no address, .*: write tcp://localhost:5555"):
+        addresses.normalised("localhost:5555")
 
 
 @WRONG_CLASSES

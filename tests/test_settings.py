@@ -102,11 +102,18 @@ def server(**keys):
 @example({"cluster": {"metrics": "h:70000"}})
 @example({"cluster": {"listen": "tcp://*:5555"}})
 @example({"cluster": {"listen": "10.0.0.0/8:4711"}})
+@example({"servers": {"registry": {"class": "x:Y"}}})
+@example({"servers": {"registry-2": {"class": "x:Y"}}})
 def test_it_refuses_what_the_check_refuses(data):
     right = is_right(data)
     assert VALIDATOR.is_valid(data) == right or "a\n" in str(data)  # `$` of Python's is not that of JSON's patterns
     if right:
         msgspec.convert(data, File)
+
+
+def test_the_name_of_the_clusters_own_server_is_taken():
+    of = {name: {"servers": {name: {"class": "x:Y"}}} for name in ("registry", "registry-2", "my-registry")}
+    assert [name for name, data in of.items() if not is_right(data)] == ["registry"]
 
 
 def test_files_that_are_right():

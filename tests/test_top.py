@@ -70,9 +70,10 @@ def both_have_worked(cluster: palm.Cluster) -> bool:
     return all(w["counters"]["functions"]["twice"]["calls"] for w in status_of(cluster, "work")["workers"])
 
 
-def run(cluster: palm.Cluster, *args: str) -> subprocess.CompletedProcess[str]:
+def run(cluster: palm.Cluster, *args: str, columns: int = 250) -> subprocess.CompletedProcess[str]:
     command = [*MAIN, "top", "--cluster", cluster.name, *args]
-    return subprocess.run(command, capture_output=True, text=True, timeout=60)
+    env = os.environ | {"COLUMNS": str(columns)}
+    return subprocess.run(command, capture_output=True, text=True, timeout=60, env=env)
 
 
 # ---------------------------------------------------------------------------------------------------------- in a pipe
@@ -87,6 +88,13 @@ def test_in_a_pipe_it_prints_tables(servers):
     assert all(c.title in header for c in COLUMNS)
     assert [line.split()[0] for line in lines[-5:]] == ["plain", "work", "work/0", "work/1", "work/leader"]
     assert "\x1b" not in done.stdout
+
+
+def test_in_a_pipe_it_is_as_wide_as_a_terminal(servers):
+    lines = run(servers, "-n", "1", "--interval", "0.1", columns=80).stdout.splitlines()
+    header = next(line for line in lines if line.startswith("server "))
+    assert header.split() == ["server", "state", "busy", "%", "CPU", "%", "calls/s", "median", "waiting"]
+    assert max(map(len, lines)) <= 80
 
 
 def test_a_function_that_holds_the_gil_is_seen_at_work(servers, tmp_path):
@@ -287,6 +295,17 @@ def test_it_fits_the_terminal():
     view.press("page down")
     lines = drawn(some(), view, height=7, width=80)
     assert [line.split()[0] for line in lines[3:]] == ["b/1", "b/leader", "c"][-len(lines[3:]) :] and view.first <= 4
+
+
+@pytest.mark.parametrize("width", [40, 60, 80, 120, 250])
+def test_names_and_titles_are_not_cut(width):
+    name, work = "a-name-that-has-25-letters", {"state": "running", "function": "f" * 40, "seconds": 0.5}
+    found = between(look(0, server(name, process(3))), look(1, server(name, process(3, work=work))))
+    header, *rows = drawn(found, View(), width=width)[2:]
+    assert [line.split()[0] for line in rows] == [name, f"{name}/0", f"{name}/leader"]
+    titles = " ".join(header.split())
+    assert titles == " ".join(c.title for c in COLUMNS if c.title in titles)
+    assert drawn(found, View(), width=20)[3].startswith("a-name-that")
 
 
 def test_what_is_not_known_is_not_shown_as_zero():

@@ -57,6 +57,8 @@ def normalised(address: str) -> str:
         return address
     if address.startswith("ipc://"):  # peers would look for ours beside it where they are
         raise Disconnected(f"{address!r} is no address: the path of a socket begins with /; or give a cluster's name")
+    if "://" not in address:
+        raise Disconnected(f"{address!r} is no address, nor a cluster's name: write tcp://{address}")
     place = Place.of(address)
     if not is_tcp(address) or not place.host or not place.port.isdecimal():
         raise Disconnected(f"{address!r} is no address: it is tcp://host:port, or the name of a cluster of this host")
@@ -98,18 +100,24 @@ def listening(text: str) -> str:
 
 def _own_address(where: str) -> str:
     try:
-        host = _own_in(ipaddress.IPv4Network(where)) if "/" in where else str(ipaddress.IPv4Address(where))
+        host = (
+            _own_in(ipaddress.IPv4Network(where, strict=False)) if "/" in where else str(ipaddress.IPv4Address(where))
+        )
     except ValueError:
         host = _of_interface(where)
     if not host or not _is_ours(host):
         there = ", ".join(f"{name} {_of_interface(name)}" for _, name in socket.if_nameindex() if _of_interface(name))
-        raise ConfigError(f"this host has no IPv4 address {where!r}; it has: {there}")
+        what = f"address in the network {where}" if "/" in where else f"IPv4 address {where!r}"
+        raise ConfigError(f"this host has no {what}; it has: {there}")
     return host
 
 
 def _own_in(network: ipaddress.IPv4Network) -> str:
     """Ours in a network; "" if there is none."""
-    own = _source(str(network[1] if network.num_addresses > 2 else network[0]))
+    try:
+        own = _source(str(network[1] if network.num_addresses > 2 else network[0]))
+    except Disconnected:  # there is not even a way to it
+        return ""
     return own if ipaddress.IPv4Address(own) in network else ""
 
 

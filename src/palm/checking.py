@@ -82,7 +82,7 @@ def _check_entries(table: Mapping[str, Any], kind: inspect.DictType, place: Plac
 
 def _check_single(value: Any, kind: inspect.Type, place: Place, says: str) -> None:
     if not _fits(value, kind):
-        raise _wrong(value, place, _what(kind))
+        raise _wrong(value, place, f"{_what(kind)} ({says})" if says else _what(kind))
     if isinstance(kind, inspect.LiteralType):
         if value not in kind.values:
             raise _wrong(value, place, _what(kind), near(value, map(str, kind.values), others=False))
@@ -114,7 +114,8 @@ def _fits(value: Any, kind: inspect.Type) -> bool:
 
 def _what(kind: inspect.Type) -> str:
     if isinstance(kind, inspect.Metadata):
-        return _what(kind.type)
+        says = (kind.extra or {}).get("is")
+        return f"{_what(kind.type)} ({says})" if says else _what(kind.type)
     if isinstance(kind, inspect.LiteralType):
         return _or([f'"{value}"' for value in kind.values])
     if isinstance(kind, inspect.StrType):

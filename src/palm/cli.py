@@ -8,6 +8,7 @@ something failed, the last line of standard error says what.
 from __future__ import annotations
 
 import contextlib
+import re
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -21,6 +22,9 @@ if TYPE_CHECKING:
     from palm.client import Client
 
 CLOSE_SECONDS = 0.2
+_FILE = re.compile(r'^  File "(.+)", line \d', re.MULTILINE)  # in a traceback
+_FRAME = re.compile(r'^(?=  File "(?:.+)", line \d)', re.MULTILINE)
+_SEVERAL = re.compile(r"\s*(?:->|,|\s)\s*")  # what some write between steps
 FAILED, USAGE, NO_CLUSTER, TIMEOUT, INTERRUPTED = 1, 2, 3, 124, 130
 _CODES: tuple[tuple[type[BaseException], int], ...] = (  # the first that fits
     (RemoteError, FAILED),
@@ -124,7 +128,12 @@ def check(file: Path, schema: bool) -> None:
 
     configuration = Configuration.read(file)
     configuration.check()
-    click.echo(f"{file}: {', '.join(configuration.servers) or 'no servers'}: nothing is wrong")
+    configuration.check_listen()
+    doubts = configuration.doubts()
+    for doubt in doubts:
+        click.echo(f"palm: {doubt}", err=True)
+    verdict = "it can be started" if doubts else "nothing is wrong"
+    click.echo(f"{file}: {', '.join(configuration.servers) or 'no servers'}: {verdict}")
 
 
 @palm.command()
@@ -138,7 +147,11 @@ def check(file: Path, schema: bool) -> None:
     help="Give up waiting after so long; exit code 124.",
 )
 def down(cluster: str | None, timeout: float) -> None:
-    """Stop a cluster in good order, and wait until it is gone."""
+    """Stop a cluster in good order, and wait until it is gone.
+
+    Without a name it is $PALM_CLUSTER, else your only one here, if `palm up` has begun that. One that a script has
+    begun has to be named, and the process of that script ends with it.
+    """
     from palm import cli_up
 
     click.echo(f"cluster {cli_up.down(cluster, timeout)} is down")
@@ -238,8 +251,9 @@ def logs(cluster: str | None, follow: bool, job: str, level: str, last: int, as_
 def top(cluster: str | None, interval: float, iterations: int | None, sort: str, reverse: bool, as_json: bool) -> int:
     """Watch a cluster at work: rates, times of calls, what waits, memory, and which server limits.
 
-    In a terminal it is live, and keys sort it: h shows which. In a pipe it prints a table each interval. What is shown
-    is read from the processes' pages: none is asked, or slowed down.
+    In a terminal it is live, and keys sort it: h shows which. In a pipe it prints a table each interval, as wide as the
+    terminal or $COLUMNS (250: all of it), else 80. What is shown is read from the processes' pages: none is asked, or
+    slowed down.
     """
     from palm import cli_top, top_view
 
@@ -271,6 +285,7 @@ def call(cluster: str | None, timeout: float | None, step: str, file: str | None
 
     if output is not None and output.suffix not in cli_files.SUFFIXES:
         raise click.UsageError(f"{output}: a file of values ends in {', '.join(cli_files.SUFFIXES)}")
+    _check_parent("--output", output)
     wanted = _steps([step])[0]
     with arena():
         value = _value(file)
@@ -325,16 +340,18 @@ def submit(
 ) -> None:
     """Send files through a pipeline: palm submit denoise.median spectrum.power --input 'in/*.npy' --output out
 
-    An input that fails is listed at the end, and does not stop the others; the exit code is then 1.
+    An input that fails is listed at the end, and does not stop the others; the exit code is then 1. Where inputs have
+    outputs in DIR already, nothing is begun without --resume.
     """
     from palm import cli_files, cli_submit
 
+    _check_parent("--report", report)
     try:
         submission = cli_submit.Submission(_steps(steps), cli_files.inputs_of(pattern), output)
+        if not resume:
+            submission.check_fresh()
     except ValueError as e:
         raise click.UsageError(str(e)) from None
-    if report is not None and not report.absolute().parent.is_dir():
-        raise click.UsageError(f"--report {report}: there is no directory {report.absolute().parent}")
     if resume and (done := submission.skip_done()):
         click.echo(f"{done} inputs are done already, {submission.total} are left", err=True)
     with _client(cluster) as client:
@@ -372,6 +389,10 @@ def replay(ctx: click.Context, file: Path, pdb: bool, show: bool) -> None:
 
     try:
         found = capsule.read(file)
+    except FileNotFoundError:
+        raise click.UsageError(
+            f"there is no file {file}; an error names its capsule, which is on the host of the server"
+        ) from None
     except ValueError as e:
         raise click.UsageError(f"{file}: {e}") from None
     cli_replay.show(found)
@@ -418,21 +439,35 @@ def _steps(texts: list[str] | tuple[str, ...]) -> list[Any]:
     from palm.cli_files import parse_step
     from palm.step import route_of
 
+    for text in texts:
+        several = _SEVERAL.split(text.partition(":")[0].strip())
+        if len(several) > 1 and "/" not in text:
+            raise click.UsageError(f"{text!r} is no step: steps are separated by spaces, as {' '.join(several)}")
     try:
         return list(route_of([parse_step(text) for text in texts]))
     except ValueError as e:
         raise click.UsageError(str(e)) from None
 
 
+def _check_parent(option: str, file: Path | None) -> None:
+    """Before anything is done that could not be written to it."""
+    if file is not None and not (parent := file.absolute().parent).is_dir():
+        raise click.UsageError(f"{option} {file}: there is no directory {parent}")
+
+
 def _value(file: str | None) -> Any:
     import json
 
-    from palm.cli_files import load
+    from palm.cli_files import SUFFIXES, load
 
     if file is None:
         return None
+    if file != "-" and Path(file).suffix not in SUFFIXES:
+        raise click.UsageError(f"{file}: FILE ends in {', '.join(SUFFIXES)}, or is - for JSON on standard input")
     try:
         return json.load(sys.stdin) if file == "-" else load(file)
+    except FileNotFoundError:
+        raise click.UsageError(f"there is no file {file}, which would have the message") from None
     except ValueError as e:
         raise click.UsageError(f"{file}: {e}") from None
 
@@ -453,10 +488,32 @@ def run(args: list[str]) -> int:
         code = next((c for t, c in _CODES if isinstance(e, t)), None)
         if code is None:
             raise
-        details = e.traceback if isinstance(e, RemoteError) else str(e) if "\n" in str(e).strip() else ""
+        details = _details(e)
         click.echo(f"{details.rstrip()}\n" * bool(details) + f"palm: {reason_of(e)}", err=True)
         return code
     return code or 0
+
+
+def _details(error: Exception) -> str:
+    """What is shown before the last line, which says it all where PALM has refused something."""
+    if isinstance(error, RemoteError):
+        refused = error.type == PayloadError.__name__ and all(map(_is_ours, _FILE.findall(error.traceback)))
+        return "" if refused else error.traceback
+    return _from_users_on(str(error)) if "\n" in str(error).strip() else ""
+
+
+def _from_users_on(text: str) -> str:
+    """A traceback, or a text with one, without PALM's own lines that have called the user's first."""
+    head, *frames = _FRAME.split(text)
+    while frames[1:] and "Traceback (" not in frames[0] and _is_ours(_FILE.findall(frames[0])[0]):
+        del frames[0]
+    return "".join([head, *frames])
+
+
+def _is_ours(file: str) -> bool:
+    """Of a name in a traceback, which may come from another host."""
+    path, own = Path(file), Path(__file__).parent
+    return path.parent.name == "_core" or (path.parent.name == own.name and any(own.glob(f"{path.stem}.*")))
 
 
 def main() -> None:

@@ -18,7 +18,7 @@ from rich.text import Text
 
 from palm import cli_files, contracts, explain, places, summary
 from palm._core import space as core_space
-from palm.cli_tables import _console, _table
+from palm.cli_tables import Column, _console, print_table
 from palm.client import Client
 from palm.directory import check_route, check_step
 from palm.errors import ConfigError, PalmError
@@ -27,6 +27,15 @@ from palm.step import Step, one_step
 from palm.units import bytes_text
 
 KEYS = ("steps", "input")
+COLUMNS = (
+    Column("from"),
+    Column("to"),
+    Column("on", 5),
+    Column("by", 2),
+    Column("arrays", 4),
+    Column("copies of them", 1),
+    Column("carries", 3, wraps=True),
+)
 
 
 @dataclass(frozen=True)
@@ -52,6 +61,10 @@ class JobFile:
         try:
             text = path.read_text(encoding="utf-8")
             data = tomllib.loads(text)
+        except FileNotFoundError:
+            raise FileNotFoundError(
+                f'there is no file {path}; it would have the steps of a job: steps = ["server.function", ...]'
+            ) from None
         except (tomllib.TOMLDecodeError, UnicodeDecodeError) as e:
             raise ConfigError(f"{path}: not TOML: {e}") from None
         job = cls(path, text)
@@ -159,10 +172,8 @@ def _print(hops: list[explain.Hop], job: JobFile, sample: str) -> None:
     console.print(Text(" -> ".join(map(str, job.steps)), "bold"), soft_wrap=True)
     if sample:
         console.print(Text(sample), soft_wrap=True)
-    table = _table(["from", "to", "on", "by", "arrays", "copies of them"], [], "carries")
-    for h in hops:
-        table.add_row(h.giver, h.taker, h.host, h.by, h.arrays, str(h.copies), h.carries)
-    console.print(table)
+    rows = [[h.giver, h.taker, h.host, h.by, h.arrays, str(h.copies), h.carries] for h in hops]
+    print_table(console, COLUMNS, rows)
     total = sum(h.copies for h in hops)
     copied = f"copied {total} times" if total else "not copied"
     text = (

@@ -49,16 +49,26 @@ def check(log: Files | Running, server: str) -> None:
 
 
 def show(log: Files | Running, wanted: Wanted, last: int, follow: bool, as_json: bool) -> None:
-    """Prints records until there are no more; `follow`: until the cluster ends, or the reader of our output."""
+    """Prints records until there are no more; `follow`: until the cluster ends, or the reader of our output. NotFound:
+    nothing is in it of the job that is wanted."""
     reader = Reader(log, wanted, last, _tell)
     write = _json if as_json else _for_people()
     try:
-        _write_all(reader.last(), reader, write)
+        if not _write_all(reader.last(), reader, write) and not follow:
+            _check_job(log, wanted.job)
         if follow:
             for lines in reader.following(_wait):
                 _write_all(lines, reader, write)
     except BrokenPipeError:  # `| head` has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def _check_job(log: Files | Running, job: str) -> None:
+    """Nothing may have been shown since it was of other servers, or levels."""
+    if job and not any(Reader(log, Wanted(job=job), 1, lambda *_: None).last()):
+        raise NotFound(
+            f"there is no job {job!r} in this log, which has a job's id where its functions have said anything"
+        )
 
 
 def _tell(host: str, answers: bool) -> None:
@@ -73,12 +83,16 @@ def _wait() -> bool:
     return not poller.poll(EVERY * 1000)
 
 
-def _write_all(lines: Iterable[Line], reader: Reader, write: Callable[[Record], None]) -> None:
+def _write_all(lines: Iterable[Line], reader: Reader, write: Callable[[Record], None]) -> bool:
+    """False: there was nothing."""
+    some = False
     for line in lines:
         if reader.has_several:
             line.record.host = line.host
         write(line.record)
+        some = True
     sys.stdout.flush()
+    return some
 
 
 def _json(record: Record) -> None:

@@ -63,6 +63,25 @@ class Submission:
     def total(self) -> int:
         return len(self._paths)
 
+    def check_fresh(self) -> None:
+        """ValueError if inputs have outputs already, of whatever steps: those of this run would lie among them."""
+        there = sorted(p.name for p in self._output.glob("*") if p.suffix in SUFFIXES and self._is_of_input(p.stem))
+        if there:
+            some = f"{len(there)} outputs" if len(there) > 1 else "an output"
+            raise ValueError(
+                f"--output {self._output} has {some} of these inputs already, {', '.join(there[:3])}"
+                f"{', ...' if there[3:] else ''}: give another directory, remove what is there, or, if it is of the "
+                "same steps, do what is left with --resume"
+            )
+
+    def _is_of_input(self, name: str) -> bool:
+        """NAME, or NAME-0, NAME-1, ..., NAME-0-0 of a function that yields."""
+        while name not in self._paths:
+            name, _, place = name.rpartition("-")
+            if not place.isdecimal():
+                return False
+        return True
+
     def skip_done(self) -> int:
         """Leave out inputs that have an output; returns how many."""
         done = [name for name in self._paths if any((self._output / (name + s)).exists() for s in SUFFIXES)]
@@ -126,6 +145,8 @@ class Submission:
 
 def reason_of(error: BaseException) -> str:
     """An error on one line, without its traceback."""
+    if isinstance(error, OSError) and error.filename is not None and error.strerror:
+        return f"{error.filename}: {error.strerror}"  # without the number
     text = str(error) if not isinstance(error, RemoteError) else str(error).partition("\n\nRemote ")[0]
     lines = [line.strip() for line in text.strip().splitlines() if line.strip()]
     if not lines:

@@ -4,10 +4,11 @@
 from __future__ import annotations
 
 import textwrap
-from collections.abc import Iterable, Iterator
-from typing import Any
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any, NamedTuple
 
 import click
+from rich.cells import cell_len
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
@@ -16,7 +17,18 @@ from palm.activity import text_of
 from palm.doctor import Finding
 from palm.units import bytes_text
 
+GAP = 2  # between two columns
+WRAPPED = 20  # characters that one which wraps has at least
 _COLOURS = {"OK": "green", "WARN": "yellow", "FAIL": "red", "running": "green"}
+
+
+class Column(NamedTuple):
+    """rank: how soon it has to go where a terminal is narrow, the last first; 0: never. wraps: into several lines."""
+
+    title: str
+    rank: int = 0
+    is_number: bool = False
+    wraps: bool = False
 
 
 def status_report(status: dict[str, Any]) -> None:
@@ -25,16 +37,15 @@ def status_report(status: dict[str, Any]) -> None:
     console = _console()
     registry = status["registry"]
     console.print(f"cluster {status['cluster']}, registry {registry['state']} (pid {registry['pid']})", highlight=False)
-    several = len(status["hosts"]) > 1
     for host in status["hosts"]:
         if host["state"] != "running":
             text = f"host {host['host']}: {host['state']}, nothing is known of its processes"
             console.print(Text(text, "red"), highlight=False)
-    numbers = ["pid", "in", "out", "errors", "busy s", "bytes in", "bytes out", "copied", "links"]
-    table = _table(["server", *(["host"] * several), "state", "does"], numbers, "functions")
-    for name, process, last in _rows(status):
-        table.add_row(name, *([process["host"] or "-"] * several), *_cells(process), last)
-    console.print(table)
+    several = len(status["hosts"]) > 1
+    rows = [
+        [name, *([process["host"] or "-"] * several), *_cells(process), last] for name, process, last in _rows(status)
+    ]
+    print_table(console, _columns(several, any(_reason(p) for _, p, _ in _rows(status))), rows)
     for client in status["clients"]:
         if client["work"]["state"] == "waiting":
             console.print(f"client (pid {client['pid']}): {text_of(client['work'])}", highlight=False)
@@ -45,18 +56,39 @@ def server_report(server: dict[str, Any]) -> None:
     versions = ", ".join(f"{name} {version}" for name, version in server["versions"].items())
     click.echo(f"{server['name']}: a palm.{server['template']}, {server['module']}:{server['class']}")
     click.echo(f"on {server['host']}, pid {server['pid']}, at {server['address']}; {versions}")
-    click.echo(server["doc"])
+    if server["doc"]:
+        click.echo(server["doc"])
     for name, function in server["functions"].items():
         click.echo(f"\n{name}{function['signature']}")
-        click.echo(textwrap.indent(function["doc"], "    "))
+        if function["doc"]:
+            click.echo(textwrap.indent(function["doc"], "    "))
+
+
+def _columns(has_several_hosts: bool, has_reasons: bool) -> list[Column]:
+    """has_reasons: of something that has failed; these stand where functions do."""
+    titles = ["in", "out", "errors", "busy s", "bytes in", "bytes out", "copied", "links"]
+    numbers = [Column(t, rank, is_number=True) for t, rank in zip(titles, (6, 7, 5, 8, 11, 12, 10, 13), strict=True)]
+    return [
+        Column("server"),
+        *([Column("host", 3)] * has_several_hosts),
+        Column("state", 1),
+        Column("does", 4),
+        Column("pid", is_number=True),
+        *numbers,
+        Column("functions", 2 if has_reasons else 9, wraps=True),
+    ]
 
 
 def _rows(status: dict[str, Any]) -> Iterator[tuple[str, dict[str, Any], str]]:
     """Name, what is known, and the last cell."""
     for server in status["servers"]:
-        yield server["name"], server, server.get("reason") or ", ".join(server["functions"])
+        yield server["name"], server, _reason(server) or ", ".join(server["functions"])
         for worker in server["workers"] if server["leads"] else ():
-            yield f"  {server['name']}/{worker['number']}", worker, worker.get("reason", "")
+            yield f"  {server['name']}/{worker['number']}", worker, _reason(worker)
+
+
+def _reason(process: dict[str, Any]) -> str:
+    return str(process.get("reason", ""))
 
 
 def _cells(process: dict[str, Any]) -> list[str | Text]:
@@ -132,13 +164,40 @@ def _console() -> Console:
     return console if console.is_terminal else Console(width=200)
 
 
-def _table(words: list[str], numbers: list[str], last: str = "") -> Table:
-    """Columns of words to the left, those of numbers to the right, and one that may take several lines."""
+def print_table(console: Console, columns: Sequence[Column], rows: Sequence[Sequence[str | Text]]) -> None:
+    """Without the least important columns where a terminal has no room for them; a file or a pipe has all."""
+    widths = [max(_width(row[i]) for row in [[c.title for c in columns], *rows]) for i, c in enumerate(columns)]
+    needed = [GAP + min(width, WRAPPED if c.wraps else width) for c, width in zip(columns, widths, strict=True)]
+    kept = _fitting(columns, needed, console.width + GAP if console.is_terminal else sum(needed))
+    console.width = max(console.width, sum(needed[i] for i in kept) - GAP)  # the terminal has to break lines then
+    table = Table(box=None, header_style="bold", padding=(0, GAP, 0, 0), pad_edge=False)
+    for i in kept:
+        c = columns[i]
+        table.add_column(c.title, justify="right" if c.is_number else "left", no_wrap=not c.wraps)
+    for row in rows:
+        table.add_row(*(row[i] if isinstance(row[i], Text) else Text(str(row[i])) for i in kept))  # no markup
+    console.print(table)
+
+
+def _width(cell: str | Text) -> int:
+    return cell_len(str(cell))
+
+
+def _fitting(columns: Sequence[Column], needed: Sequence[int], room: int) -> list[int]:
+    """Numbers of those that are shown, in their order."""
+    kept = []
+    for i in sorted(range(len(columns)), key=lambda i: columns[i].rank):
+        if columns[i].rank == 0 or needed[i] <= room:
+            room -= needed[i]
+            kept.append(i)
+    return sorted(kept)
+
+
+def _table(words: list[str], numbers: list[str]) -> Table:
+    """Columns of words to the left, those of numbers to the right."""
     table = Table(box=None, header_style="bold", padding=(0, 2, 0, 0))
     for word in words:
         table.add_column(word, no_wrap=True)
     for word in numbers:
         table.add_column(word, justify="right", no_wrap=True)
-    if last:
-        table.add_column(last)
     return table

@@ -48,7 +48,7 @@ def top(client: Client, interval: float, iterations: int | None, view: View, as_
 
 
 def _print(watch: Watch, interval: float, iterations: int | None, view: View, as_json: bool) -> None:
-    console = Paper(width=250)
+    console = Paper()
     before = watch.look()
     while iterations is None or iterations > 0:
         time.sleep(interval)

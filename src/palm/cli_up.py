@@ -8,8 +8,10 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
 import threading
 import time
+from functools import partial
 from pathlib import Path
 from types import FrameType
 
@@ -21,6 +23,7 @@ from palm.config import Configuration
 from palm.errors import ConfigError, Disconnected, NotFound, Timeout
 from palm.joining import Part
 
+OWN_LOG = "owner.log"
 STOP_SECONDS = 5.0  # that servers have to finish what they do, when the owner is told to stop
 
 
@@ -65,6 +68,7 @@ def up(path: Path, ready_fd: int = -1) -> int:
                     threading.Event().wait()
         finally:
             cluster.close(STOP_SECONDS)
+            _remove_silent(cluster._logs.path)
     except Stopped as e:
         if e.code:
             click.echo("palm: interrupted", err=True)
@@ -118,8 +122,26 @@ def _announce(cluster: Cluster, configuration: Configuration, ready_fd: int) -> 
             f"(pid {os.getpid()}); stop it with Ctrl-C or: palm down {cluster.name}"
         )
         return
+    _say_beside(cluster._logs.path)
     with contextlib.suppress(BrokenPipeError), open(ready_fd, "w") as pipe:
         pipe.write(f"ready {cluster.name}")
+
+
+def _say_beside(log: Path) -> None:
+    """What this process itself has to say from now on, as when it crashes, lies with the log of its cluster."""
+    with contextlib.suppress(OSError):
+        log.mkdir(mode=0o700, parents=True, exist_ok=True)
+        with open(log / OWN_LOG, "ab", opener=partial(os.open, mode=0o600)) as file:
+            os.dup2(file.fileno(), 1)
+            os.dup2(file.fileno(), 2)
+
+
+def _remove_silent(log: Path) -> None:
+    """Leaves nothing where nothing was said."""
+    with contextlib.suppress(OSError):
+        if not (log / OWN_LOG).stat().st_size:
+            (log / OWN_LOG).unlink()
+        log.rmdir()  # unless something is in it
 
 
 def up_detached(path: Path) -> int:
@@ -127,29 +149,14 @@ def up_detached(path: Path) -> int:
     configuration = Configuration.read(path)
     if applied(configuration):
         return 0
-    log = places.base() / f"{configuration.name or f'up-{os.getpid()}'}.log"
-    ready, told = os.pipe()
-    with open(log, "wb") as output:
-        command = [sys.executable, "-P", "-c", "from palm.cli import main; main()", "up", str(path.absolute())]
-        child = subprocess.Popen(
-            [*command, "--ready-fd", str(told)],
-            pass_fds=[told],
-            start_new_session=True,
-            stdin=subprocess.DEVNULL,
-            stdout=output,
-            stderr=output,
-        )
-    os.close(told)
-    try:
-        with open(ready) as pipe:
-            said = pipe.read()
-    except BaseException:
-        child.terminate()
-        raise
-    if not said:
-        code = child.wait()
-        click.echo(log.read_text(errors="replace").rstrip() or "palm: it was stopped before it was ready", err=True)
-        return max(1, code)
+    with tempfile.TemporaryFile() as output:
+        child, said = _begun(path, output.fileno())
+        if not said:
+            code = child.wait()
+            output.seek(0)
+            why = output.read().decode(errors="replace").rstrip()
+            click.echo(why or "palm: it was stopped before it was ready", err=True)
+            return max(1, code)
     name = said.removeprefix("ready ")
     click.echo(
         f"cluster {name} is up: {', '.join(configuration.servers) or 'no servers'} "
@@ -157,6 +164,27 @@ def up_detached(path: Path) -> int:
     )
     child.returncode = 0  # it is not ours to wait for
     return 0
+
+
+def _begun(path: Path, output: int) -> tuple[subprocess.Popen[bytes], str]:
+    """The process that owns the cluster, and what it has said when it was ready; nothing, if it has failed."""
+    ready, told = os.pipe()
+    command = [sys.executable, "-P", "-c", "from palm.cli import main; main()", "up", str(path.absolute())]
+    child = subprocess.Popen(
+        [*command, "--ready-fd", str(told)],
+        pass_fds=[told],
+        start_new_session=True,
+        stdin=subprocess.DEVNULL,
+        stdout=output,
+        stderr=output,
+    )
+    os.close(told)
+    try:
+        with open(ready) as pipe:
+            return child, pipe.read()
+    except BaseException:
+        child.terminate()
+        raise
 
 
 def applied(configuration: Configuration) -> bool:

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import importlib
 import os
+import re
 import sys
 import tomllib
 import traceback
@@ -16,13 +17,17 @@ from typing import Any
 
 import msgspec
 
-from palm import cpus, process
+from palm import addresses, contracts, cpus, process
 from palm.checking import Wrong, check, near
+from palm.contracts import PYTHON, Nothing, Scalar
 from palm.errors import ConfigError
+from palm.hints import contract_of
 from palm.process import load
 from palm.settings import File, ServerTable
 from palm.template import Server
 from palm.toml_lines import line_of
+
+_PLAIN = tuple(map(Scalar, ("bool", "int", "float", "str")))  # hints that a value of a file fits as it is, or not
 
 
 @dataclass(frozen=True)
@@ -61,7 +66,7 @@ class Configuration:
         OSError
             It cannot be read.
         """
-        path = Path(path)
+        path, text = Path(path).absolute(), ""
         try:
             text = path.read_text(encoding="utf-8")
             data = tomllib.loads(text)
@@ -71,8 +76,13 @@ class Configuration:
                 'and class = "module:Class"; palm check --schema and docs/configuration.md have all that it can say'
             ) from None
         except (tomllib.TOMLDecodeError, UnicodeDecodeError) as e:
-            raise ConfigError(f"{path}: not TOML: {e}") from None
-        return cls._of(path.absolute(), text, data)
+            raise ConfigError(f"{path}:{_line_of_syntax(text, e)}: not TOML: {e}") from None
+        if not data:
+            raise ConfigError(
+                f'{path}:1: there is nothing in it: [servers.NAME] and class = "module:Class" are a server, and '
+                "[cluster] alone is a cluster without"
+            )
+        return cls._of(path, text, data)
 
     @classmethod
     def _of(cls, path: Path, text: str, data: dict[str, Any]) -> Configuration:
@@ -101,9 +111,25 @@ class Configuration:
             self.check_class(name)
             try:
                 check_start(load(server.template), server.workers, server.setup)
+                _check_kinds(load(server.template), server.setup)
             except (TypeError, ValueError) as e:
                 raise self.of_arguments(name, e) from None
             self.check_cpus(name)
+
+    def check_listen(self) -> None:
+        """ConfigError if this host, unlike that of a part that joins, cannot be reached where the file says."""
+        if self.listen is not None:
+            try:
+                addresses.listening(self.listen)
+            except ConfigError as e:
+                raise self.error(("cluster", "listen"), str(e)) from None
+
+    def doubts(self) -> list[str]:
+        """What would start, and is hardly meant."""
+        there = os.cpu_count() or 1
+        beyond = {name: s.cores for name, s in self.servers.items() if s.cores and s.cores > there}
+        text = f"which is more than the {there} of this host: the threads would hinder one another"
+        return [str(self.error(("servers", name, "cores"), f"cores = {n}, {text}")) for name, n in beyond.items()]
 
     def check_cpus(self, name: str) -> None:
         """ConfigError if they are not there, or fewer than `cores`."""
@@ -142,7 +168,7 @@ class Configuration:
         try:
             load(template)
         except TypeError as e:
-            raise self.error(place, str(e)) from None
+            raise self.error(place, f"class = {template!r}: {e}") from None
 
     def of_arguments(self, name: str, e: Exception) -> ConfigError:
         """What a class says of the arguments that the file gives it."""
@@ -159,6 +185,28 @@ class Configuration:
         packages = {s.template.partition(":")[0].partition(".")[0] for s in [*self.servers.values(), *others]}
         for name in [name for name in sys.modules if name.partition(".")[0] in packages - {"palm", "__main__"}]:
             del sys.modules[name]
+
+
+def _check_kinds(cls: type[Server], setup: Mapping[str, Any]) -> None:
+    """TypeError if a text stands where a hint of `setup` wants a number, or the like. Of other hints, as of arrays,
+    nothing is said: what the file has may be made into that."""
+    try:
+        contract = contract_of(cls.setup)
+    except TypeError:  # a text at a hint need be no shape here
+        return
+    for name, hint in (contract.takes | contract.constants).items():
+        value, wanted = setup.get(name), [one for one in hint if not isinstance(one, Nothing)]
+        if not wanted or not isinstance(value, (str, bool, int, float)) or not all(one in _PLAIN for one in wanted):
+            continue
+        if not isinstance(value, tuple(kind for one in wanted for kind in PYTHON[str(one)])):
+            raise TypeError(f"{cls.__qualname__}.setup takes {name}: {contracts.text(hint)}, not {value!r}")
+
+
+def _line_of_syntax(text: str, e: tomllib.TOMLDecodeError | UnicodeDecodeError) -> int:
+    if isinstance(e, UnicodeDecodeError):
+        return 1 + e.object.count(b"\n", 0, e.start)
+    found = re.search(r"at line (\d+)", str(e))
+    return int(found[1]) if found else max(1, len(text.splitlines()))  # else it is said to be at the end
 
 
 def _where(e: Exception) -> str:

@@ -244,7 +244,7 @@ def find(address: str | None) -> str:
                 )
             )
         address = running[0]
-    if "://" in address:
+    if ":" in address:
         return addresses.normalised(address)
     path = base() / check_name(address, "the cluster")
     if not owner(path):

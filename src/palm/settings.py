@@ -14,6 +14,7 @@ from msgspec import Meta, Struct
 
 from palm import cpus
 from palm.amounts import AMOUNT
+from palm.own_names import REGISTRY
 from palm.places import NAME
 
 _PORT = r"0*([0-9]{1,4}|[1-5][0-9]{4}|6[0-4][0-9]{3}|65[0-4][0-9]{2}|655[0-2][0-9]|6553[0-5])"
@@ -26,6 +27,13 @@ def _like(pattern: str, words: str, *examples: str, description: str | None = No
 
 
 Name = Annotated[str, _like(NAME, "1 to 31 letters, digits, - or _, the first a letter or digit")]
+ServerName = Annotated[
+    str,
+    _like(
+        f"(?!{REGISTRY}$){NAME}",
+        f"1 to 31 letters, digits, - or _, the first a letter or digit, and not {REGISTRY!r}, the cluster's own server",
+    ),
+]
 Amount = Annotated[str, _like(AMOUNT, 'an amount of memory, as "512MiB" or "2GB"', "512MiB", "2GB")]
 Limit = Annotated[str, _like(f"(?=[^1-9]*[1-9]){AMOUNT}", 'an amount of memory above 0, as "4GiB"', "4GiB")]
 Cpus = Annotated[str, _like(cpus.LIST, 'CPUs by their numbers, as "0-3,8"', "0-3,8")]
@@ -147,7 +155,7 @@ class File(Table, frozen=True):
     """cluster.toml of PALM: `palm check` says what is wrong with one, `palm up` starts what it describes."""
 
     cluster: ClusterTable = ClusterTable()
-    servers: Annotated[dict[Name, ServerTable], Meta(description="In the order in which they are started.")] = {}
+    servers: Annotated[dict[ServerName, ServerTable], Meta(description="In the order in which they are started.")] = {}
 
 
 def schema() -> dict[str, Any]:

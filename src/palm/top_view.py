@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
 
-from rich.console import Group, RenderableType
+from rich.console import Group, JustifyMethod, RenderableType
 from rich.table import Table
 from rich.text import Text
 
@@ -209,10 +209,15 @@ def _rows(found: Interval, view: View) -> Iterable[tuple[Row, bool]]:
 
 def _table(rows: list[tuple[Row, bool]], view: View, limits: str, width: int) -> Table:
     table = Table(box=None, header_style="bold", padding=(0, 2, 0, 0))
-    columns = fitting(width)
+    longest = max((len(_indented(row, is_server)) for row, is_server in rows), default=0)
+    columns = fitting(width, longest)
+    least = {c.name: max(c.width, longest) if c.name == "name" else c.width for c in columns}
+    spare = max(0, width - sum(least.values()) - 2 * len(columns))
     for c in columns:
         title = Text(c.title, "reverse" if c.name == view.sort else "")
-        table.add_column(title, justify="left" if c.words else "right", no_wrap=True, min_width=c.width)
+        most = c.width + spare if c.name == "does" else None  # the only one that may be long and is cut
+        justify: JustifyMethod = "left" if c.words else "right"
+        table.add_column(title, justify=justify, no_wrap=True, min_width=least[c.name], max_width=most)
     for row, is_server in rows:
         style = "bold yellow" if is_server and row.name == limits else "" if is_server else "dim"
         table.add_row(*(_cell(c, row, is_server) for c in columns), style=style)
@@ -224,15 +229,21 @@ def _cell(c: Column, row: Row, is_server: bool) -> Text:
         return Text(row.state, _COLOURS.get(row.state, "red"))
     if c.name == "does" and isinstance(row, ServerRow) and row.processes:
         return Text("")  # its processes do
-    return Text(("" if is_server or c.name != "name" else "  ") + c.text(row))
+    return Text(_indented(row, is_server) if c.name == "name" else c.text(row))
 
 
-def fitting(width: int) -> list[Column]:
-    """The columns that have room, the most important ones, in their order."""
+def _indented(row: Row, is_server: bool) -> str:
+    """Its name."""
+    return row.name if is_server else f"  {row.name}"
+
+
+def fitting(width: int, longest: int = 0) -> list[Column]:
+    """The columns that have room, the most important ones, in their order. longest: letters of a name."""
     kept: list[str] = []
+    width -= max(0, longest - COLUMNS[0].width)
     for c in sorted(COLUMNS, key=lambda c: c.rank):
         width -= c.width + 2
-        if width < 0:
+        if width < 0 and kept:
             break
         kept.append(c.name)
     return [c for c in COLUMNS if c.name in kept]
