@@ -58,6 +58,7 @@ $(VENV)/needed.txt: $(VENV)/tools pyproject.toml
 	mv $@.new $@
 
 $(VENV)/installed: $(VENV)/needed.txt $(SOURCES)
+	@echo "PALM is being built, which takes some minutes"
 	$(BIN)/python -m pip install --quiet --no-build-isolation --no-deps .
 	touch $@
 
