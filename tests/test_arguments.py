@@ -3,8 +3,11 @@
 
 from __future__ import annotations
 
+import operator
+
 import numpy as np
 import pytest
+from conftest import eventually
 
 import palm
 
@@ -170,6 +173,11 @@ def test_an_attribute_that_hides_a_function(cluster):
         cluster.start(Hides)
 
 
+def test_what_is_no_plain_method_of_a_reduce_is_left_alone():
+    for key in (operator.itemgetter(0), staticmethod(str), classmethod(lambda cls, m: m)):
+        type("Sum", (palm.Reduce,), {"key": key})
+
+
 @pytest.mark.parametrize(("name", "wanted"), [("finish", "self, key, total, count"), ("key", "self, message")])
 def test_methods_of_a_reduce(name, wanted):
     with pytest.raises(TypeError, match=rf"Sum.{name}\(self, a, \*, b\) is called as {name}\({wanted}\)"):
@@ -192,15 +200,26 @@ def test_map_over_a_reduce(cluster):
 
 class Selfish(palm.Server):
     @palm.function
-    def itself(self, how):
-        return getattr(self.client, how)("selfish.itself", how)
+    def itself(self):
+        return self.client.call("selfish.itself")
+
+    @palm.function
+    def later(self, x):
+        """It waits for nothing."""
+        self.client.submit("selfish.note", x)
+
+    @palm.function
+    def note(self, x):
+        self.cache["noted"] = x
 
 
-@pytest.mark.parametrize("how", ["call", "submit"])
-def test_a_server_that_calls_itself(cluster, how):
+def test_a_server_that_calls_itself(cluster):
     cluster.start(Selfish)
-    with pytest.raises(palm.RemoteError, match="would wait for the function that calls it: call the method"):
-        cluster.client().call("selfish.itself", how, timeout=20)
+    client = cluster.client()
+    with pytest.raises(palm.RemoteError, match="would wait until that has nothing to do: call the method"):
+        client.call("selfish.itself", timeout=20)
+    client.call("selfish.later", 7)
+    eventually(lambda: client.cache["selfish"].get("noted") == 7)
 
 
 def test_a_static_method():

@@ -11,6 +11,7 @@ import os
 import signal
 import threading
 from collections.abc import Iterator
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -441,3 +442,30 @@ def test_a_failed_key_stays_so_when_its_leader_dies(cluster):
             gate.set()
     assert [value[0] for value in found] == [0, 1, 2, 4, 5, 6, 8, 9]
     assert [error.number for error in job.errors] == [7]
+
+
+class Weighs(palm.Reduce):
+    @palm.function
+    def add(self, a, b, *, weight):
+        return a + b + weight
+
+
+class Splits(palm.Server):
+    def setup(self, died):
+        self.died = died
+
+    @palm.function
+    def go(self, x):
+        for weight in (1, 1000):
+            yield palm.to(palm.step("weighs.add", weight=weight), 0)
+        if self.message.number == 50 and not os.path.exists(self.died):
+            Path(self.died).touch()
+            os._exit(7)
+
+
+def test_reductions_with_other_constants_stay_apart_after_a_loss(cluster, tmp_path):
+    """The client opens them anew then, each from its first step on: constants are all that tells them apart."""
+    cluster.start(Weighs, workers=2)
+    cluster.start(Splits, setup={"died": str(tmp_path / "died")})
+    assert sorted(cluster.client().job("splits.go", range(100))) == [99, 99_000]
+    assert (tmp_path / "died").exists()

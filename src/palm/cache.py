@@ -233,9 +233,8 @@ class _Shared:
         self._client, self._server, self._bound = client, server, bound
 
     def __call__(self, operation: str, *values: Any) -> Any:
-        error, answer = self._client.call(
-            ASK, self._server, self._bound, operation, values, timeout=self._client.timeout
-        )
+        # whose message has no time left may still put away what it has
+        error, answer = self._client._call(ASK, (self._server, self._bound, operation, values), self._client.timeout)
         if error:
             raise _ERRORS.get(error, PalmError)(answer)
         return answer

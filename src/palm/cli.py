@@ -513,7 +513,9 @@ def _from_users_on(text: str) -> str:
 def _is_ours(file: str) -> bool:
     """Of a name in a traceback, which may come from another host."""
     path, own = Path(file), Path(__file__).parent
-    return path.parent.name == "_core" or (path.parent.name == own.name and any(own.glob(f"{path.stem}.*")))
+    return path.parent.parts[-2:] == (own.name, "_core") or (
+        path.parent.name == own.name and any(own.glob(f"{path.stem}.*"))
+    )
 
 
 def main() -> None:

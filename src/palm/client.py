@@ -8,6 +8,7 @@ import concurrent.futures
 import functools
 import math
 import os
+import threading
 import time
 import weakref
 from collections.abc import AsyncIterable, Callable, Iterable, Iterator, Mapping, Sequence
@@ -64,7 +65,17 @@ class Client(concurrent.futures.Executor):
     def _seconds(self, timeout: Any) -> float | None:
         timeout = arguments.seconds("timeout", timeout)
         left = math.inf if self._left is None else self._left()
+        if not left:
+            raise Timeout("the message at work has no time left, and so has nothing that is asked for it")
         return timeout if left == math.inf else left if timeout is None else min(timeout, left)
+
+    def _check_other(self, step: str) -> None:
+        """PalmError if a server would call itself, in the thread that runs its functions."""
+        s = one_step(step)
+        if s.server == self._own and threading.current_thread() is threading.main_thread():
+            raise PalmError(
+                f"{s} is of the server that calls it, and would wait until that has nothing to do: call the method"
+            )
 
     # -------------------------------------------------------------------------------------------------- calls
 
@@ -74,8 +85,6 @@ class Client(concurrent.futures.Executor):
         if known is not None and not known.retired:
             return known, False
         s = one_step(name)
-        if s.server == self._own:
-            raise PalmError(f"{s!r} of the server itself would wait for the function that calls it: call the method")
         if s.constants:
             return Calls(self._connection, self._directory, self._directory.route([s])), True
         calls = self._calls.get(s)
@@ -112,6 +121,8 @@ class Client(concurrent.futures.Executor):
         """
         if timeout is not None or self._left is not None:
             timeout = self._seconds(timeout)
+        if self._own:
+            self._check_other(step)
         try:
             return self._call(step, values, timeout)
         except Crashed as e:
@@ -154,6 +165,8 @@ class Client(concurrent.futures.Executor):
         """
         import asyncio  # 17 ms that others need not wait for
 
+        if self._own:
+            self._check_other(step)
         return await asyncio.wrap_future(self._submit(CallFuture(self, direct=True), step, values, timeout))
 
     def submit(  # type: ignore[override]  # takes a step where other executors take a callable

@@ -212,8 +212,12 @@ class Cluster:
             if not isinstance(value, str):
                 raise TypeError(f"env has strings: {{{key!r}: {str(value)!r}}}, not {value!r}")
         cores = None if cores is None else arguments.whole("cores", cores, 1)
-        timeout = arguments.seconds("timeout", STARTS if timeout is None else timeout) or 0.0
-        return self._start(Spec(template, name, workers, setup, cores, memory, env), replace, timeout)
+        seconds = arguments.seconds("timeout", timeout)
+        return self._start(
+            Spec(template, name, workers, setup, cores, memory, env),
+            replace,
+            arguments.AGES if seconds is None else seconds,
+        )
 
     def _start(self, spec: Spec, replace: bool, timeout: float = STARTS, is_led: bool = False) -> str:
         """is_led: there is a leader somewhere else, which gets more workers."""

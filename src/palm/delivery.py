@@ -31,9 +31,7 @@ SWEEP, SWEEP_BYTES = 4, 1 << 21  # envelopes kept beyond those that have to be, 
 MAX_CHILDREN = (1 << 32) - 1  # of a message: a RELEASE counts no further, whatever place a peer has made up
 RANGES = 256  # of settled children that a keeper is told at a time: 4 KiB
 LOSSES = 8  # of the same message, in a row, while nothing dies: then its block cannot be had, and it has failed
-FRUITLESS = (
-    16  # repeats in a row, some of the way by TCP, of which nothing has come; deaths that a message may cause are fewer
-)
+FRUITLESS = 16  # cuts of our own links to other hosts, in a row, after which nothing has come though all live
 BREATH = 0.002  # seconds between a loss and the repeat: reports within it are one
 
 Path = tuple[int, ...]
@@ -277,7 +275,9 @@ class Delivery:
         False: the latter has happened too often."""
         if epoch < self.epoch:
             return True  # repeated since
-        if number != NO_MESSAGE:
+        if number == NO_MESSAGE:
+            self._fruitless = 0  # somebody may have died there, and others may die next
+        else:
             name = number, path
             self._losses[name] = self._losses.get(name, 0) + 1
             if self._losses[name] > LOSSES:
@@ -349,7 +349,8 @@ class Delivery:
         found = self.book.dump(), servers
         self._fruitless = self._fruitless + 1 if found == self._found else 0
         self._found = found
-        remote = [repr(name) for name, (address, _) in servers.items() if address.startswith("tcp:")]
+        pids = self.route.pids  # 0: on another host
+        remote = [repr(name) for name, (a, _) in servers.items() if a.startswith("tcp:") and not pids.get(a)]
         if self._fruitless >= FRUITLESS and remote and not self.reductions:
             raise PalmError(
                 f"what was on its way to {' or '.join(remote)}, on another host, was lost {FRUITLESS} times in a row, "
@@ -378,4 +379,7 @@ class Delivery:
         gone = [s for s, link in route.links.items() if self.connection.is_gone(link)]
         if gone:
             return lambda number: route.crashed(gone[0], number, reason)
-        return lambda number: Crashed(text, number=number, type="Crashed", reason=text)
+        server, function = route.steps[0].server, route.steps[0].function
+        return lambda number: Crashed(
+            text, server=server, function=function, number=number, type="Crashed", reason=text
+        )

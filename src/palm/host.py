@@ -234,6 +234,7 @@ class Host(Execution):
             return
         if a.epoch > job.epoch:
             job.epoch = a.epoch
+            job.handed = {meaning: workers for meaning, workers in job.handed.items() if meaning[0] == a.epoch}
             self._assignments = {k: b for k, b in self._assignments.items() if b.job is not job}
             self._branches.forget_stale()
         job.cancelled |= job.key in self._cancelled_early

@@ -129,8 +129,8 @@ class Journal:
         whole, _, cut_off = self._file.read().rpartition(b"\n")
         is_new = not whole and (cut_off.startswith(HEAD) or HEAD.startswith(cut_off))
         lines = [] if is_new else self._lines(whole or cut_off)  # before anything is cut off: it may be something else
-        if cut_off:
-            self._file.truncate(len(whole) + 1 if whole else 0)
+        if is_new or cut_off:
+            self._file.truncate(0 if is_new else len(whole) + 1)
         mine = {"palm journal": VERSION, "steps": [_text(s) for s in steps]}
         if is_new:
             self._append(mine | {"seed": fresh if seed is None else seed})

@@ -149,7 +149,8 @@ class Leader(Host):
         if signature is None or server != self.name:
             a.refusal = self._no_function(server, name, list(self._template._exposed))
             return
-        # one handle at each worker for all that means the same, or handles would multiply from leader to leader
+        # One handle at each worker for all that means the same, or handles would multiply from leader to leader. Steps
+        # name their constants by content.
         a.workers = a.job.handed.setdefault((a.epoch, a.hop, a.sender, *map(tuple, a.steps)), a.workers)
         self._bind_step(a, signature, a.constants[key] if key is not None else {})
 

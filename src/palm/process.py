@@ -307,7 +307,10 @@ def _fork_without(stop: Callable[[int, Any], None], numbers: Sequence[signal.Sig
     mask = threading.local()
 
     def hold() -> None:
-        mask.before = signal.pthread_sigmask(signal.SIG_BLOCK, numbers)
+        mask.before = signal.pthread_sigmask(
+            signal.SIG_BLOCK, []
+        )  # first: a handler that runs in the next line may raise
+        signal.pthread_sigmask(signal.SIG_BLOCK, numbers)
 
     def let_go() -> None:
         signal.pthread_sigmask(signal.SIG_SETMASK, mask.before)

@@ -46,10 +46,11 @@ class Route(msgspec.Struct):
 
     def meaning(self, job: bytes, epoch: int, client: str, seed: int, **more: bool | int) -> dict[str, Any]:
         """The tree that an OPEN carries. more: what docs/wire.md, 9.2, has besides."""
-        constants = {str(i): s.constants for i, s in enumerate(self.steps) if s.constants}
+        keys = [key_of(s.constants) if s.constants else None for s in self.steps]  # the same in all routes of a job
+        constants = {key: s.constants for key, s in zip(keys, self.steps, strict=True) if key is not None}
         steps = [
-            [s.server, s.function, self.servers[s.server]["address"], str(i) if s.constants else None]
-            for i, s in enumerate(self.steps)
+            [s.server, s.function, self.servers[s.server]["address"], key]
+            for key, s in zip(keys, self.steps, strict=True)
         ]
         return {
             "job": job,

@@ -506,8 +506,11 @@ class Reduce(Server):
 
 
 def _check_takes(cls: type, name: str, *values: str) -> None:
-    """TypeError if this method cannot be called with these values."""
-    signature = inspect.signature(getattr(cls, name))
+    """TypeError if this method cannot be called with these values; of what is no plain method nothing is known."""
+    method = inspect.getattr_static(cls, name)
+    if not inspect.isfunction(method):
+        return
+    signature = inspect.signature(method)
     try:
         signature.bind(None, *values)
     except TypeError:

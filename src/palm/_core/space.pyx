@@ -88,7 +88,7 @@ def open_space(uint64_t bound=0, bint no_arena=False):
 
 
 cdef palm_space *space() except NULL:
-    if the_space == NULL or the_pid != os.getpid():
+    if the_space == NULL or the_pulse == NULL or the_pid != os.getpid():
         open_space()
     return the_space
 
