@@ -76,7 +76,7 @@ def test_a_large_one_is_not_copied(outlets):
     outlet, large = Outlet(0, 1, 0), batch_of(*["x" * 200_000] * 2)  # each lies in the body: larger ones are lent
     outlets.add_kept(outlet, batch_of(1))
     outlets.add_kept(outlet, large)
-    assert sent(outlets) == [1, 2] and outlet.batch.nbytes == 0
+    assert sent(outlets) == [1, 2] and outlet.batch.size() == 0
 
 
 def test_what_lends_too_much_for_one_goes_in_two(outlets):

@@ -124,7 +124,7 @@ def test_refused_at_the_sender(name: str) -> None:
             batch.put(wrap(REFUSED[name]()), 0)
         said = str(caught.value)
         assert said.startswith((f"{place}: ", f"{place}, a key: "))
-        assert len(batch) == 0 and batch.nbytes == 0
+        assert len(batch) == 0 and batch.size() == 0
     assert issubclass(palm.PayloadError, TypeError)
 
 

@@ -84,7 +84,7 @@ WORKLOADS = (
         "roundtrip",
         "a call of a function that returns its 64 bytes",
         "roundtrip",
-        (Case("bytes", "us", 2000, 200, targets={FLOOR: 1.5, MPI: 1.0}),),
+        (Case("bytes", "us", 20_000, 200, targets={FLOOR: 1.5, MPI: 1.0}),),
         (*_ROUNDTRIP, Peer(RING, "floor.py", "ring"), Peer(MPI, "mpi_peer.py", "roundtrip")),
     ),
     Workload(

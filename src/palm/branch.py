@@ -30,7 +30,7 @@ class Queued:
 
     @property
     def nbytes(self) -> int:
-        return self.batch.nbytes
+        return self.batch.size()
 
 
 class Branch:

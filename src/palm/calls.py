@@ -125,7 +125,8 @@ class Calls:
 
     def _out(self, number: int) -> CallFuture | Answer | None:
         future = self.futures.pop(number, None)
-        self._deadlines.pop(number, None)
+        if self._deadlines:
+            self._deadlines.pop(number, None)
         if future is not None and type(future) is not Answer:
             self.connection.awaited -= 1
         return future
@@ -148,6 +149,12 @@ class Calls:
             self.delivery.tell_keepers()
 
     def _take_in(self, event: core.Event) -> None:
+        value = event.settle_lone(self.book)
+        if value is not event:  # nearly all that comes
+            number = event.number(0)
+            self._finish(number, value, None)
+            self.delivery.settled(number, ())
+            return
         for form, number, path, value, count in event.outcomes():
             if form == LOST:
                 self._lost(number, path, count, "what was lent to it could not be taken")

@@ -6,12 +6,10 @@ from __future__ import annotations
 import atexit
 import concurrent.futures
 import functools
-import math
 import os
-import threading
 import time
 import weakref
-from collections.abc import AsyncIterable, Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterable, Iterable, Iterator, Mapping, Sequence
 from os import PathLike
 from typing import Any, Literal
 
@@ -21,7 +19,7 @@ from palm.cache import Cache, ServerCaches
 from palm.calls import Calls, Retired
 from palm.connection import Connection, finalise
 from palm.directory import Directory
-from palm.errors import Crashed, Disconnected, PalmError, Timeout
+from palm.errors import Crashed, Disconnected, Timeout
 from palm.futures import Background, Call, CallFuture
 from palm.job import Job, end_with, leave
 from palm.journal import Journal
@@ -49,9 +47,6 @@ class Client(concurrent.futures.Executor):
         Nobody answers; says which addresses were tried.
     """
 
-    _own = ""  # the server of whose functions this is the client
-    _left: Callable[[], float] | None = None  # seconds that its message at work has; what it asks for has no more
-
     def __init__(self, address: str | None = None, *, timeout: float = 10.0) -> None:
         self.timeout = timeout
         self.address = places.find(address)
@@ -63,19 +58,7 @@ class Client(concurrent.futures.Executor):
         _open.add(self)
 
     def _seconds(self, timeout: Any) -> float | None:
-        timeout = arguments.seconds("timeout", timeout)
-        left = math.inf if self._left is None else self._left()
-        if not left:
-            raise Timeout("the message at work has no time left, and so has nothing that is asked for it")
-        return timeout if left == math.inf else left if timeout is None else min(timeout, left)
-
-    def _check_other(self, step: str) -> None:
-        """PalmError if a server would call itself, in the thread that runs its functions."""
-        s = one_step(step)
-        if s.server == self._own and threading.current_thread() is threading.main_thread():
-            raise PalmError(
-                f"{s} is of the server that calls it, and would wait until that has nothing to do: call the method"
-            )
+        return arguments.seconds("timeout", timeout)
 
     # -------------------------------------------------------------------------------------------------- calls
 
@@ -119,28 +102,27 @@ class Client(concurrent.futures.Executor):
         ------
         NotFound, PayloadError, RemoteError, Crashed, Timeout, Disconnected
         """
-        if timeout is not None or self._left is not None:
+        if timeout is not None:
             timeout = self._seconds(timeout)
-        if self._own:
-            self._check_other(step)
-        try:
-            return self._call(step, values, timeout)
-        except Crashed as e:
-            raise self._directory.explain(e) from None
-
-    def _call(self, step: str, values: tuple[Any, ...], timeout: float | None) -> Any:
         known = self._calls.get(step) if type(step) is str else None
         if known is not None:  # the common case, without what follows
             try:
                 return known.wait(values, timeout)
             except Retired:
                 pass
+            except Crashed as e:
+                raise self._directory.explain(e) from None
+        return self._call(step, values, timeout)
+
+    def _call(self, step: str, values: tuple[Any, ...], timeout: float | None) -> Any:
         while True:
             calls, once = self._calls_for(step)
             try:
                 return calls.wait(values, timeout)
             except Retired:
                 continue
+            except Crashed as e:
+                raise self._directory.explain(e) from None
             finally:
                 if once:
                     calls.end()
@@ -165,8 +147,6 @@ class Client(concurrent.futures.Executor):
         """
         import asyncio  # 17 ms that others need not wait for
 
-        if self._own:
-            self._check_other(step)
         return await asyncio.wrap_future(self._submit(CallFuture(self, direct=True), step, values, timeout))
 
     def submit(  # type: ignore[override]  # takes a step where other executors take a callable

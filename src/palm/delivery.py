@@ -69,7 +69,8 @@ class Delivery:
         start: bool = False,
     ) -> None:
         self.key = os.urandom(16)
-        self.connection, self._directory, self.route, self._seed = connection, directory, route, seed
+        self.connection, self._directory, self._seed = connection, directory, seed
+        self.route, self._link = route, route.link
         self._fail, self._calls, self.start = fail, calls, start
         self.ledger = Ledger()
         self.book = self.ledger.book
@@ -79,7 +80,7 @@ class Delivery:
         self.lock = Lock()  # of sending; taken before the connection's, never after
         self.epoch = 0
         self._handle = connection.handle()
-        self._kept: dict[int, tuple[int, core.Batch]] = {}  # by the first number: end, envelope
+        self._kept: dict[int, core.Batch] = {}  # envelopes, by the first number
         self._kept_bytes = 0  # by all that was sent since they were looked through
         self._sweep_at, self._sweep_at_bytes = SWEEP, SWEEP_BYTES
         self._keepers: dict[tuple[int, Path], Keeper] = {}
@@ -115,12 +116,12 @@ class Delivery:
         try:
             self.ledger.begin(self.sent, n)
             if TRACKED:
-                self._kept[self.sent] = self.sent + n, batch
-                self._kept_bytes += batch.nbytes
+                self._kept[self.sent] = batch
+                self._kept_bytes += batch.size()
             self.sent += n
         finally:
             self.connection.changed.release()
-        self.connection.send_kept(self.route.link, DATA, self._handle, 0, batch)
+        self.connection.send_kept(self._link, DATA, self._handle, 0, batch)
 
     def skip(self, n: int) -> None:
         """The next inputs are done already; with both locks."""
@@ -132,8 +133,8 @@ class Delivery:
         if len(self._kept) < self._sweep_at and self._kept_bytes < self._sweep_at_bytes:
             return
         book = self.book
-        self._kept = {first: k for first, k in self._kept.items() if book.any_open(first, k[0])}
-        self._kept_bytes = sum(batch.nbytes for _, batch in self._kept.values())
+        self._kept = {first: k for first, k in self._kept.items() if book.any_open(first, first + len(k))}
+        self._kept_bytes = sum(batch.size() for batch in self._kept.values())
         self._sweep_at = len(self._kept) + max(SWEEP, len(self._kept) // 2)
         self._sweep_at_bytes = self._kept_bytes + max(SWEEP_BYTES, self._kept_bytes // 4)
 
@@ -326,17 +327,17 @@ class Delivery:
             with self.connection.changed:
                 if self.over:
                     return
-                self.route, self.epoch, self._handle = route, self.epoch + 1, self.connection.handle()
+                self.route, self._link = route, route.link
+                self.epoch, self._handle = self.epoch + 1, self.connection.handle()
                 self._check_fruit()
                 self.sweep()
-                kept = list(self._kept.values())
+                kept = list(self._kept.items())
             self.open()
             if self.reductions is not None:
                 self._lost_again |= not self.reductions.knows_all(others)
                 self.reductions.open(others)
             again = core.Batch()
-            for end, batch in kept:
-                first = end - len(batch)
+            for first, batch in kept:
                 for i in range(len(batch)):
                     if first + i in self.book:
                         self._add_again(again, batch, i)
@@ -368,7 +369,7 @@ class Delivery:
     def _send_again(self, batch: core.Batch) -> None:
         if len(batch):
             self.connection.node.count("retries", len(batch))
-            self.connection.send(self.route.link, DATA, self._handle, 0, batch)
+            self.connection.send(self._link, DATA, self._handle, 0, batch)
 
     def _why(self, error: Exception, reason: int) -> Callable[[int], PalmError]:
         """The job cannot go on: the death of the server that has no successor, or else what is known. Who left in good

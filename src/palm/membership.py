@@ -23,8 +23,8 @@ class Membership:
 
     Parameters
     ----------
-    registry : str
-        Its endpoint.
+    client : Client
+        Functions use it too: `self.client`.
     describe : callable
         What the registry is told.
     on_end : callable, optional
@@ -32,10 +32,9 @@ class Membership:
     """
 
     def __init__(
-        self, registry: str, describe: Callable[[], dict[str, Any]], on_end: Callable[[], None] | None = None
+        self, client: Client, describe: Callable[[], dict[str, Any]], on_end: Callable[[], None] | None = None
     ) -> None:
-        self.client = Client(registry)  # functions use it too: `self.client`
-        self._describe, self._on_end = describe, on_end
+        self.client, self._describe, self._on_end = client, describe, on_end
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._stay, name="palm-membership", daemon=True)
 

@@ -153,11 +153,12 @@ def run(order: Order, ready: Callable[[], None], records: Handler | None = None)
     host: Host
     supervised = order.owner_fd >= 0
     if not order.is_registry:
+        from palm.inner_client import InnerClient
         from palm.membership import Membership
 
         on_end = None if supervised else lambda: host.node.stop()
-        membership = Membership(order.registry, lambda: describe(server, order, host.node.endpoint, supervised), on_end)
-        membership.client._own, membership.client._left = order.name, lambda: host.seconds_left()
+        client = InnerClient(order.registry, order.name, lambda: host.seconds_left())
+        membership = Membership(client, lambda: describe(server, order, host.node.endpoint, supervised), on_end)
     if membership and order.guest:
         from palm.guest import Guest
 

@@ -210,7 +210,7 @@ class JobWork:
         with self.delivery.lock:
             if not len(self._batch) or self.over:
                 return
-            self._window.weigh(self._batch.nbytes / len(self._batch))
+            self._window.weigh(self._batch.size() / len(self._batch))
             self._held_since = time.monotonic()
             if not self.delivery.sent:
                 self._window.ended(0, self._held_since)

@@ -14,5 +14,6 @@ cdef class Batch:
     cpdef put(self, value, uint64_t number, path=*, uint64_t deadline=*)
     cpdef set_number(self, uint64_t number)
     cpdef clear(self)
+    cpdef Py_ssize_t size(self) noexcept
     cdef tuple fill_at_hand(self, iterator, uint64_t number, Py_ssize_t most, uint64_t deadline, Book book, Lock lock)
     cdef tuple fill_rows(self, Items items, uint64_t number, Py_ssize_t most, uint64_t deadline, Lock lock)

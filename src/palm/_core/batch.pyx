@@ -52,9 +52,9 @@ cdef class Batch:
     def __len__(self):
         return palm_batch_count(self.batch)
 
-    @property
-    def nbytes(self):
-        return palm_batch_bytes(self.batch)
+    cpdef Py_ssize_t size(self) noexcept:
+        """Bytes."""
+        return <Py_ssize_t> palm_batch_bytes(self.batch)
 
     @property
     def full(self):

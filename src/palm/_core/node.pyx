@@ -388,7 +388,7 @@ cdef class Event:
             raise IndexError(f"record {i} of {self.event.envelope.n_records}")
         return &self.event.envelope.records[i]
 
-    def number(self, Py_ssize_t i):
+    cpdef number(self, Py_ssize_t i):
         return self.at(i).number
 
     def form(self, Py_ssize_t i):
@@ -525,6 +525,20 @@ cdef class Event:
         except BlockLost as e:
             value = e
         return r.form, r.number, path_of(&self.event, r), value, r.count
+
+    cpdef settle_lone(self, Book book):
+        """If all that this brings is one result without a path, of an input that is open: settles it in the book, and returns
+        the value. Else this event itself, of which `outcomes` tells."""
+        cdef uint32_t verdict = 0
+        cdef const palm_record *r = self.event.envelope.records
+        if self.event.envelope.n_records != 1 or r.form > PALM_TREE or r.path_count:
+            return self
+        try:
+            value = get_value(&self.event, 0, self.holders)
+        except BlockLost:
+            return self
+        check(palm_book_settle(book.book, r.number, NULL, 0, &verdict))
+        return value if verdict & PALM_BOOK_NEW and not verdict & PALM_BOOK_CONTRADICTION else self
 
     cpdef list outcomes(self):
         """All records: a list of (form, number, path, value, count); for a payload that cannot be read, value is the
