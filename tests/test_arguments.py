@@ -7,7 +7,6 @@ import operator
 
 import numpy as np
 import pytest
-from conftest import eventually
 
 import palm
 
@@ -196,30 +195,6 @@ def test_map_over_a_reduce(cluster):
     with pytest.raises(ValueError, match="sum.add makes one of many: use client.job"):
         client.map("sum.add", range(3))
     assert list(client.job("sum.add", range(3))) == [3]
-
-
-class Selfish(palm.Server):
-    @palm.function
-    def itself(self):
-        return self.client.call("selfish.itself")
-
-    @palm.function
-    def later(self, x):
-        """It waits for nothing."""
-        self.client.submit("selfish.note", x)
-
-    @palm.function
-    def note(self, x):
-        self.cache["noted"] = x
-
-
-def test_a_server_that_calls_itself(cluster):
-    cluster.start(Selfish)
-    client = cluster.client()
-    with pytest.raises(palm.RemoteError, match="would wait until that has nothing to do: call the method"):
-        client.call("selfish.itself", timeout=20)
-    client.call("selfish.later", 7)
-    eventually(lambda: client.cache["selfish"].get("noted") == 7)
 
 
 def test_a_static_method():

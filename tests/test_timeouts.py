@@ -681,36 +681,3 @@ def test_a_server_that_stops_does_first_what_it_owes(client, cluster, tmp_path):
 def test_retry_on_is_a_tuple_of_exceptions(wrong):
     with pytest.raises(TypeError, match="no tuple of classes of exceptions"):
         palm.function(retry_on=wrong)
-
-
-class Asks(palm.Server):
-    def setup(self):
-        self.seen = []
-
-    @palm.function
-    def ask(self, x):
-        try:
-            self.client.call("sleeps.nap", x)
-        except palm.Timeout:
-            self.seen.append(self.message.number)
-
-    @palm.function
-    def saw(self):
-        return len(self.seen)
-
-
-class Sleeps(palm.Server):
-    @palm.function
-    def nap(self, x):
-        time.sleep(x)
-
-
-def test_what_a_function_asks_for_has_no_more_time_than_its_message(cluster):
-    """So it is not ended with its process, though nobody waits for it any more."""
-    cluster.start(Asks)
-    cluster.start(Sleeps)
-    client = cluster.client()
-    client.call("asks.ask", 0)
-    with pytest.raises(palm.Timeout):
-        client.call("asks.ask", 1.0, timeout=0.2)
-    assert client.call("asks.saw") == 1

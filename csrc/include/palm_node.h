@@ -90,12 +90,12 @@ typedef struct palm_event {
  * before the wait is not seen by it: wait 50 ms at a time where Ctrl-C matters). Malformed messages are counted, reported by palm_node_rejected and dropped in here. */
 palm_err palm_node_next(palm_node *node, int timeout_ms, palm_event *event);
 /* Gives back what the event holds: frames that nobody else holds, one reference of each block. */
-void palm_event_done(palm_node *node, palm_event *event);
+void palm_event_done(palm_event *event);
 /* Adds message i of an event to a batch as it is, and of those that follow in its run as many as there is room for, up to
  * `most` in all; *n: how many that were. PALM_EAGAIN: its arrays can neither be copied from the body nor be lent again. */
 palm_err palm_batch_relay(palm_batch *batch, const palm_event *event, uint32_t i, uint32_t most, uint32_t *n);
 /* An event of one frame that came by no link: the inverse of palm_batch_pack, checked like any other. It has a copy of the
- * bytes; palm_event_done(NULL, event) ends it. PALM_EMALFORMED too: the frame names blocks or parts. */
+ * bytes; palm_event_done(event) ends it. PALM_EMALFORMED too: the frame names blocks or parts. */
 palm_err palm_event_unpack(const void *frame, size_t size, palm_event *event);
 void palm_frames_hold(palm_frames *frames);
 void palm_frames_drop(palm_frames *frames);

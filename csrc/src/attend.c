@@ -23,7 +23,7 @@ void palmi_node_drop_held(palm_node *node)
 {
     palm_event event;
     while (palmi_node_held(node, &event))
-        palm_event_done(node, &event);
+        palm_event_done(&event);
     free(node->held.at);
 }
 

@@ -257,7 +257,7 @@ void palmi_local_drop(palm_node *node, palmi_link *link)
     }
     while (has_early(local)) {
         palm_event event = palmi_local_take_early(link);
-        palm_event_done(node, &event);
+        palm_event_done(&event);
     }
     free(local->early.at);
     local->early.at = NULL;

@@ -391,13 +391,12 @@ palm_err palmi_receive(palm_node *node, palm_event *event, bool *given)
     *given = false;
     palm_err err = receive(node, event, given);
     if (!*given)
-        palm_event_done(node, event);
+        palm_event_done(event);
     return err;
 }
 
-void palm_event_done(palm_node *node, palm_event *event)
+void palm_event_done(palm_event *event)
 {
-    (void)node;
     if (event->blocks)
         for (uint32_t i = 0; i < event->envelope.n_blocks; i++)
             if (!event->blocks[i].err)
@@ -432,7 +431,7 @@ palm_err palm_event_unpack(const void *frame, size_t size, palm_event *event)
     err = read_packed(reader, frame, size, event);
     palm_reader_free(reader); /* the texts that dtypes names lie in the frame */
     if (err)
-        palm_event_done(NULL, event);
+        palm_event_done(event);
     else
         event->kind = PALM_EVENT_MESSAGE;
     return err;

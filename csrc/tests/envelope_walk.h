@@ -103,7 +103,7 @@ static inline void walk_runs(const palm_envelope *e)
         CHECK(n == 1 && palm_batch_count(b) == 1 && palm_batch_bytes(b) <= e->body_size + PALM_ALIGN * 65ull);
         palm_batch_free(b);
     }
-    palm_event_done(NULL, &event);
+    palm_event_done(&event);
 }
 
 static inline void walk_envelope(const palm_envelope *e)

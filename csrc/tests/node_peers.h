@@ -45,7 +45,7 @@ static inline palm_event next(peer *p, peer *other)
         if (palm_node_next(p->node, 5, &event) == PALM_OK)
             return event;
         while (other && palm_node_next(other->node, 0, &others) == PALM_OK)
-            palm_event_done(other->node, &others);
+            palm_event_done(&others);
     }
     CHECK(!"an event within 5 s");
     return event;

@@ -75,7 +75,7 @@ static void test_attend(void)
             palm_event event = next_message(&b, NULL);
             CHECK(event.envelope.kind == (k < 100 ? PALM_DATA : ends[i].kind));
             CHECK(event.envelope.records[0].number == (k < 100 ? k : ends[i].number));
-            palm_event_done(b.node, &event);
+            palm_event_done(&event);
         }
         palm_work_end(work, true);
     }
@@ -166,7 +166,7 @@ static void test_attend_beside_next(void)
     for (uint64_t i = 0; i < MANY; i++) {
         palm_event event = next_message(&b, NULL);
         CHECK(event.envelope.records[0].number == i);
-        palm_event_done(b.node, &event);
+        palm_event_done(&event);
     }
     atomic_store(&attending, false);
     pthread_join(thread, NULL);

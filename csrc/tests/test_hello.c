@@ -98,7 +98,7 @@ static void read_all(forger *f, peer *p)
     CHECK(palmi_zmq.msg_send_(&noise, f->socket, 0) >= 0);
     for (int i = 0; i < 5000 && strncmp(palm_node_rejected(p->node), "not an", 6); i++)
         if (palm_node_next(p->node, 1, &event) == PALM_OK)
-            palm_event_done(p->node, &event);
+            palm_event_done(&event);
     CHECK(!strncmp(palm_node_rejected(p->node), "not an", 6));
 }
 
@@ -167,7 +167,7 @@ static void test_strangers_in_use(void)
     for (uint32_t got = 0; got < 256;) {
         palm_event event = next(&a, NULL);
         got += event.kind == PALM_EVENT_MESSAGE;
-        palm_event_done(a.node, &event);
+        palm_event_done(&event);
     }
     read_all(&f, &a);
     palm_counters *counters = palm_space_page(a.space);

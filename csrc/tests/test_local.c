@@ -43,7 +43,7 @@ static void expect_numbers(peer *at, peer *other, uint64_t first, uint64_t n)
     for (uint64_t i = first; i < first + n; i++) {
         palm_event event = next_message(at, other);
         CHECK(event.envelope.n_records == 1 && event.envelope.records[0].number == i);
-        palm_event_done(at->node, &event);
+        palm_event_done(&event);
     }
 }
 
@@ -169,7 +169,7 @@ static void test_a_look(void)
     usleep(100000);
     CHECK_OK(palm_node_next(b.node, 0, &event));
     CHECK(event.kind == PALM_EVENT_MESSAGE);
-    palm_event_done(b.node, &event);
+    palm_event_done(&event);
     peer_close(&a);
     peer_close(&b);
 }
@@ -181,7 +181,7 @@ static void test_two_by_socket(void)
     uint32_t from_a = connect_to(&a, &b), from_c = connect_to(&c, &b);
     palm_event event;
     while (palm_node_next(b.node, 50, &event) == PALM_OK)
-        palm_event_done(b.node, &event);
+        palm_event_done(&event);
     send_by_socket(&a, from_a, 1, 1);
     send_by_socket(&c, from_c, 1, 1);
     send_numbers(&a, from_a, 1, 1);
@@ -189,7 +189,7 @@ static void test_two_by_socket(void)
     b.node->socket_ready = false;
     for (int i = 0; i < 3; i++) {
         event = next_message(&b, NULL);
-        palm_event_done(b.node, &event);
+        palm_event_done(&event);
     }
     peer_close(&a);
     peer_close(&b);
@@ -213,7 +213,7 @@ static void test_rings_hide_no_socket(void)
     for (bool heard = false; !heard; before += !heard) {
         palm_event event = next_message(&b, NULL);
         heard = event.envelope.records[0].number == ODD;
-        palm_event_done(b.node, &event);
+        palm_event_done(&event);
     }
     CHECK(before < IN_THE_RING / 2);
     peer_close(&a);
@@ -266,7 +266,7 @@ static void test_what_is_waited_for_awake(void)
     send_two(&a, from_a);
     palm_event event = next_message(&b, NULL);
     CHECK(event.envelope.n_records == 2 && !is_lone(&b));
-    palm_event_done(b.node, &event);
+    palm_event_done(&event);
     peer_close(&a);
     peer_close(&b);
     peer_close(&c);
@@ -366,7 +366,7 @@ static void test_another_s_envelope(void)
             CHECK(rejected(&b) == 1);
             palm_event event = next_message(&a, &b);
             CHECK(event.envelope.records[0].form == PALM_LOST);
-            palm_event_done(a.node, &event);
+            palm_event_done(&event);
         }
         peer_close(&a);
         peer_close(&b);
@@ -403,7 +403,7 @@ static void test_numbers_that_fall(void)
     for (int i = 0; i < 4; i++) {
         palm_event event = next_message(&b, &a);
         CHECK(event.envelope.kind == PALM_CANCEL);
-        palm_event_done(b.node, &event);
+        palm_event_done(&event);
     }
     peer_close(&a);
     peer_close(&b);
@@ -423,7 +423,7 @@ static void test_a_ring_without_a_mark(void)
     for (int i = 0; i < 3; i++) {
         palm_event event = next_message(&b, NULL);
         seen[event.envelope.kind == PALM_CANCEL ? 0 : event.envelope.records[0].number] = true;
-        palm_event_done(b.node, &event);
+        palm_event_done(&event);
     }
     CHECK(seen[0] && seen[1] && seen[2]);
     peer_close(&a);
@@ -463,11 +463,11 @@ static void test_missing_from_the_socket(void)
     for (event.kind = PALM_EVENT_READY; event.kind == PALM_EVENT_READY;)
         CHECK_OK(palm_node_next(b.node, 10000, &event)); /* it wakes for that */
     CHECK(palmi_now_ms() - began < 9000 && event.envelope.records[0].number == 0);
-    palm_event_done(b.node, &event);
+    palm_event_done(&event);
     expect_numbers(&b, NULL, 1, 19);
     event = next_message(&a, &b);
     CHECK(event.envelope.records[0].form == PALM_LOST);
-    palm_event_done(a.node, &event);
+    palm_event_done(&event);
     CHECK_ERR(palm_node_next(a.node, 20, &event), PALM_EAGAIN);
     peer_close(&a);
     peer_close(&b);

@@ -23,7 +23,7 @@ static void test_small(void)
     CHECK(e->kind == PALM_DATA && e->handle == 42 && e->hop == 5 && e->n_records == 2 && e->sender == palm_node_id(a.node));
     CHECK(e->records[0].number == 3 && e->records[0].body_size == 5);
     CHECK(!memcmp(e->body + e->records[0].body_at, "hello", 5));
-    palm_event_done(b.node, &event);
+    palm_event_done(&event);
     palm_batch_free(batch);
     peer_close(&a);
     peer_close(&b);
@@ -46,7 +46,7 @@ static void test_block(bool frames)
         CHECK(bytes[array->start + i] == 0xab);
     if (!frames)
         CHECK(held(&a) == 1);
-    palm_event_done(b.node, &event);
+    palm_event_done(&event);
     CHECK(held(&b) == 0);
     wait_until_free(&a);
     palm_batch_free(batch);
@@ -92,7 +92,7 @@ static void test_hand_on_an_orphan(void)
     size_t size;
     int64_t shape = 1 << 20, stride = 1;
     CHECK_OK(palm_space_hold(b.space, event.blocks[0].first, 1 << 20, &arena, &index, &first, &size));
-    palm_event_done(b.node, &event);
+    palm_event_done(&event);
     CHECK(!kill(owner, SIGKILL) && waitpid(owner, NULL, 0) == owner);
     palm_space_tick(b.space, (uint64_t)time(NULL) * 1000000000u);
     palm_space_stats stats;
@@ -110,12 +110,12 @@ static void test_hand_on_an_orphan(void)
     CHECK(array->place == PALM_IN_PART && event.envelope.n_records == 2);
     for (int i = 0; i < 1 << 20; i++)
         CHECK(event.parts[0][array->start + i] == 0xcd);
-    palm_event_done(c.node, &event);
+    palm_event_done(&event);
     put_bytes(batch, 9, "next"); /* by the ring again */
     send_all(b.node, link, 1, 0, batch);
     event = next_message(&c, &b);
     CHECK(event.envelope.records[0].number == 9);
-    palm_event_done(c.node, &event);
+    palm_event_done(&event);
     palm_batch_free(batch);
     peer_close(&b);
     peer_close(&c);
@@ -178,7 +178,7 @@ static void test_half_a_message(int sent)
     event = next_message(&b, &a);
     CHECK(event.envelope.handle == 2);
     check_parts(&event);
-    palm_event_done(b.node, &event);
+    palm_event_done(&event);
     wait_until_free(&a);
     palm_batch_free(batch);
     peer_close(&a);
@@ -227,7 +227,7 @@ static void test_link_again(void)
         put_block(&a, batch, 1);
         send_all(a.node, link, 1, 0, batch);
         palm_event event = next_message(&b, &a);
-        palm_event_done(b.node, &event);
+        palm_event_done(&event);
         wait_until_free(&a);
     }
     palm_batch_free(batch);
@@ -312,8 +312,8 @@ static void test_full_batch(void)
     CHECK_OK(palm_node_send(a.node, link, PALM_DATA, 1, 0, again));
     palm_event first = next_message(&b, &a), second = next_message(&b, &a);
     CHECK(first.envelope.n_parts == 10 && second.envelope.n_parts == PALM_MAX_PARTS && second.envelope.n_records == 2);
-    palm_event_done(b.node, &first);
-    palm_event_done(b.node, &second);
+    palm_event_done(&first);
+    palm_event_done(&second);
     palm_batch_free(again);
     wait_until_free(&a);
     peer_close(&a);
@@ -371,7 +371,7 @@ static void test_little_ones_go_in_the_body(void)
         if (array->place == PALM_IN_BODY)
             end = array->start + array->size;
     }
-    palm_event_done(b.node, &event);
+    palm_event_done(&event);
     palm_batch_free(batch);
     wait_until_free(&a);
     peer_close(&a);
@@ -399,8 +399,8 @@ static void test_kept_batch(bool frames)
     CHECK(e->n_records == 2 && e->records[1].number == 6 && !memcmp(e->body + e->records[1].body_at, "hello", 5));
     CHECK(e->records[0].array_count == 1 && e->arrays[0].size == first.envelope.arrays[0].size);
     CHECK(frames || e->blocks[0].index == first.envelope.blocks[0].index);
-    palm_event_done(b.node, &first);
-    palm_event_done(b.node, &second);
+    palm_event_done(&first);
+    palm_event_done(&second);
     palm_batch_free(again);
     wait_until_free(&a);
     CHECK(held(&b) == 0);
@@ -422,10 +422,10 @@ static void test_kept_events(void)
         put_bytes(batch, 1, "other");
         send_all(a.node, link, 1, 0, batch);
         palm_event other = expect(&b, &a, PALM_EVENT_MESSAGE);
-        palm_event_done(b.node, &other);
+        palm_event_done(&other);
     }
     CHECK(kept.envelope.n_dtypes == 1 && !memcmp(kept.envelope.dtypes[0].data, "|u1", 3));
-    palm_event_done(b.node, &kept);
+    palm_event_done(&kept);
     palm_batch_free(batch);
     peer_close(&a);
     peer_close(&b);
@@ -453,17 +453,17 @@ static void test_gap(void)
         send_all(a.node, link, 7, 0, batch);
         palm_event event = next_message(&b, &a);
         CHECK(event.envelope.handle == 7);
-        palm_event_done(b.node, &event);
+        palm_event_done(&event);
         event = next_message(&a, &b);
         const palm_envelope *e = &event.envelope;
         CHECK(event.link == link && e->kind == PALM_DATA && e->handle == 0);
         CHECK(e->n_records == 1 && e->records[0].form == PALM_LOST && e->records[0].number == UINT64_MAX);
-        palm_event_done(a.node, &event);
+        palm_event_done(&event);
     }
     put_bytes(batch, 1, "whole");
     send_all(a.node, link, 7, 0, batch);
     palm_event event = next_message(&b, &a);
-    palm_event_done(b.node, &event);
+    palm_event_done(&event);
     CHECK_ERR(palm_node_next(a.node, 20, &event), PALM_EAGAIN);
     wait_until_free(&a);
     palm_batch_free(batch);
@@ -505,7 +505,7 @@ static void test_to_oneself(void)
     send_all(a.node, link, 1, 0, batch);
     palm_event event = expect(&a, NULL, PALM_EVENT_MESSAGE);
     CHECK(event.blocks[0].first[0] == 1);
-    palm_event_done(a.node, &event);
+    palm_event_done(&event);
     palm_batch_free(batch);
     peer_close(&a);
 }
@@ -543,7 +543,7 @@ static void test_threads(void)
     for (int got = 0; got < THREADS * EACH;) {
         palm_event event = next(&b, NULL);
         got += event.kind == PALM_EVENT_MESSAGE;
-        palm_event_done(b.node, &event);
+        palm_event_done(&event);
     }
     for (int i = 0; i < THREADS; i++)
         pthread_join(threads[i], NULL);
@@ -573,7 +573,7 @@ static void test_rest(void)
     for (int i = 0; i < 50 && atomic_load(rests); i++) /* less than a rest */
         usleep(10000);
     CHECK(!atomic_load(rests));
-    palm_event_done(a.node, &event);
+    palm_event_done(&event);
     palm_pulse_remove(pulse, a.node);
     palm_pulse_stop(pulse);
     palm_batch_free(batch);

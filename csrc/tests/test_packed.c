@@ -46,8 +46,8 @@ static void test_comes_back(palm_writer *writer)
     double three;
     memcpy(&three, event.envelope.body + event.envelope.arrays[0].start + 16, sizeof three);
     CHECK(three == 3);
-    palm_event_done(NULL, &event);
-    palm_event_done(NULL, &event);
+    palm_event_done(&event);
+    palm_event_done(&event);
 }
 
 static void test_rejects_what_is_cut_or_longer(palm_writer *writer)
@@ -61,7 +61,7 @@ static void test_rejects_what_is_cut_or_longer(palm_writer *writer)
     for (size_t n = 0; n < head_size + body_size; n++)
         CHECK(palm_event_unpack(frame, n, &event) != PALM_OK);
     CHECK(palm_event_unpack(frame, head_size + body_size + 1, &event) == PALM_EMALFORMED);
-    palm_event_done(NULL, &event); /* after a failure there is nothing to give back */
+    palm_event_done(&event); /* after a failure there is nothing to give back */
     free(frame);
     palm_batch_free(b);
 }
@@ -77,7 +77,7 @@ static void test_rejects_blocks_and_other_kinds(palm_writer *writer)
     palm_envelope e = {.kind = PALM_DATA, .seq = 1, .records = &record, .n_records = 1};
     CHECK_OK(palm_writer_head(writer, &e, &head, &size));
     CHECK_OK(palm_event_unpack(head, size, &event));
-    palm_event_done(NULL, &event);
+    palm_event_done(&event);
     e.kind = PALM_OPEN;
     CHECK_OK(palm_writer_head(writer, &e, &head, &size));
     CHECK(palm_event_unpack(head, size, &event) == PALM_EMALFORMED);

@@ -131,7 +131,7 @@ static void send_hi(peer *from, peer *to)
     CHECK_OK(palm_node_send(from->node, link, PALM_DATA, 7, 0, batch));
     palm_event event = next_message(to, from);
     CHECK(event.envelope.handle == 7);
-    palm_event_done(to->node, &event);
+    palm_event_done(&event);
     palm_batch_free(batch);
 }
 
@@ -209,7 +209,7 @@ static void test_beats(peer *a, peer *b)
     CHECK(!comes(b, 20, &event));
     event = next_message(a, NULL);
     CHECK(event.link == from_a && event.envelope.records[0].form == PALM_LOST);
-    palm_event_done(a->node, &event);
+    palm_event_done(&event);
 }
 
 /* Who does not listen hears nothing: that says nothing of the peer. */
@@ -224,7 +224,7 @@ static void test_silence(peer *a, peer *b)
         tick(b);
     CHECK(palm_node_link_state(b->node, from_b, NULL) == PALM_LINK_READY);
     for (int i = 0; i < 100 && comes(a, 1, &event); i++)
-        palm_event_done(a->node, &event);
+        palm_event_done(&event);
     tick(a); /* it lives: a beat goes */
     for (int i = 0; i < 5; i++)
         CHECK(!comes(b, 1, &event));

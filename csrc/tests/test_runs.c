@@ -94,7 +94,7 @@ static void test_equal_pieces_become_a_run(void)
     CHECK(says(&event, 3, PALM_BYTES, 8, "four") && says(&event, 4, PALM_BYTES, 10, "five") && says(&event, 5, PALM_BYTES, 11, "late"));
     CHECK(says(&event, 6, PALM_TREE, 12, "tree") && says(&event, 7, PALM_TREE, 13, "TREE"));
     CHECK(event.envelope.records[2].deadline == 9 && event.envelope.records[7].deadline == 8);
-    palm_event_done(NULL, &event);
+    palm_event_done(&event);
     palm_batch_free(b);
 }
 
@@ -108,7 +108,7 @@ static void test_a_number_that_comes_later(void)
     palm_event event = event_of(b);
     CHECK(event.envelope.n_records == 2);
     CHECK(says(&event, 0, PALM_BYTES, 7, "one") && says(&event, 1, PALM_BYTES, 8, "two"));
-    palm_event_done(NULL, &event);
+    palm_event_done(&event);
     palm_batch_free(b);
 }
 
@@ -146,7 +146,7 @@ static void test_equal_arrays_become_a_run(void)
         CHECK(event.envelope.records[i].number == i && first_of(&event, i, i < 3 ? 3 : 4) == 100.0 * (i + 1));
     const palm_array *whole = &event.envelope.arrays[event.runs[0].array];
     CHECK(whole->ndim == 3 && !memcmp(event.envelope.dims + whole->dims_at, (int64_t[]){3, 3, 2, 64, 16, 8}, 48));
-    palm_event_done(NULL, &event);
+    palm_event_done(&event);
     palm_batch_free(b);
 }
 
@@ -163,7 +163,7 @@ static void test_an_undone_record_leaves_the_run_before_it(void)
     put_bytes(b, PALM_BYTES, 2, 0, "ef", 2);
     palm_event event = event_of(b);
     CHECK(event.n_runs == 1 && event.runs[0].count == 3 && says(&event, 2, PALM_BYTES, 2, "ef"));
-    palm_event_done(NULL, &event);
+    palm_event_done(&event);
     palm_batch_free(b);
 }
 
@@ -201,13 +201,13 @@ static void check_relayed(uint32_t first, uint32_t most)
         CHECK(n >= 1 && n <= most);
         CHECK(n == (i == 0 || most == 1 ? 1 : i <= 3 ? (4 - i < most ? 4 - i : most) : (7 - i < most ? 7 - i : most)));
     }
-    palm_event_done(NULL, &came);
+    palm_event_done(&came);
     CHECK(palm_batch_count(onward) == 7 - first);
     palm_event event = event_of(onward);
     CHECK(event.envelope.n_records == 7 - first);
     for (uint32_t i = first; i < 7; i++)
         check_one_of_seven(&event, i - first, i);
-    palm_event_done(NULL, &event);
+    palm_event_done(&event);
     palm_batch_free(onward);
     palm_batch_free(b);
 }
@@ -228,7 +228,7 @@ static void check_added(uint32_t wanted)
     for (uint32_t i = 0, at = 0; i < 7; i++)
         if (wanted >> i & 1)
             check_one_of_seven(&event, at++, i);
-    palm_event_done(NULL, &event);
+    palm_event_done(&event);
     palm_batch_free(some);
     palm_batch_free(b);
 }
@@ -254,7 +254,7 @@ static void test_rows_without_a_dimension(void)
         double found;
         memcpy(&found, e->body + a->start + a->origin, sizeof found);
         CHECK(found == 3);
-        palm_event_done(NULL, &event);
+        palm_event_done(&event);
     }
     palm_batch_free(one);
     palm_batch_free(b);
@@ -353,10 +353,10 @@ static void check_rows(int64_t step, uint64_t origin, uint64_t size, int64_t col
         CHECK_OK(palm_batch_relay(onward, &event, i, 1, &taken)); /* alone, it is as good */
         palm_event again = event_of(onward);
         CHECK(taken == 1 && again.envelope.n_records == 1 && again.envelope.records[0].number == i);
-        palm_event_done(NULL, &again);
+        palm_event_done(&again);
         palm_batch_free(onward);
     }
-    palm_event_done(NULL, &event);
+    palm_event_done(&event);
     free(frame);
 }
 

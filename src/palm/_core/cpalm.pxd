@@ -392,7 +392,7 @@ cdef extern from "palm.h" nogil:
         palm_taken *blocks
         const uint8_t **parts
     palm_err palm_node_next(palm_node *node, int timeout_ms, palm_event *event)
-    void palm_event_done(palm_node *node, palm_event *event)
+    void palm_event_done(palm_event *event)
     palm_err palm_batch_relay(palm_batch *batch, const palm_event *event, uint32_t i, uint32_t most, uint32_t *n)
     palm_err palm_event_unpack(const void *frame, size_t size, palm_event *event)
     void palm_frames_hold(palm_frames *frames)

@@ -65,4 +65,4 @@ def unpack(bytes frame not None):
     except BlockLost as e:
         raise ValueError(f"the value cannot be read: {e}") from None
     finally:
-        palm_event_done(NULL, &event)
+        palm_event_done(&event)

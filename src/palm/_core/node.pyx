@@ -330,12 +330,12 @@ cdef class Event:
 
     def __dealloc__(self):
         if self.event.frames != NULL:  # else it has nothing
-            palm_event_done(NULL, &self.event)
+            palm_event_done(&self.event)
 
     cpdef done(self):
         """Let go of the message: what is still held are the values that were made of it."""
         self.holders = None
-        palm_event_done(NULL, &self.event)
+        palm_event_done(&self.event)
 
     @property
     def kind(self):
