@@ -67,6 +67,7 @@ def _import() -> None:
     import palm.capsule
     import palm.faults
     import palm.host
+    import palm.inner_client
     import palm.leader
     import palm.log_handler
     import palm.membership
