@@ -99,14 +99,14 @@ class TrapNode(core.Node):
 
 def files() -> int:
     """Of this process, without those that stand for a living process: the pulse opens and closes them as it looks."""
-    return sum(not is_of_the_living(info) for info in Path("/proc/self/fdinfo").iterdir())
+    return sum(not is_no_file_of_ours(info) for info in Path("/proc/self/fdinfo").iterdir())
 
 
-def is_of_the_living(info: Path) -> bool:
+def is_no_file_of_ours(info: Path) -> bool:
     try:
         pids = [int(line.split()[1]) for line in info.read_text().splitlines() if line.startswith("Pid:")]
     except FileNotFoundError:  # the listing's own, or closed meanwhile
-        return False
+        return True
     return any(pid > 0 for pid in pids)
 
 

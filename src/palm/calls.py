@@ -149,9 +149,9 @@ class Calls:
             self.delivery.tell_keepers()
 
     def _take_in(self, event: core.Event) -> None:
-        value = event.settle_lone(self.book)
-        if value is not event:  # nearly all that comes
-            number = event.number(0)
+        lone = event.settle_lone(self.book)
+        if lone is not None:  # nearly all that comes
+            number, value = lone
             self._finish(number, value, None)
             self.delivery.settled(number, ())
             return

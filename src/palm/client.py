@@ -103,16 +103,17 @@ class Client(concurrent.futures.Executor):
         NotFound, PayloadError, RemoteError, Crashed, Timeout, Disconnected
         """
         if timeout is not None:
-            timeout = self._seconds(timeout)
+            timeout = arguments.seconds("timeout", timeout)
         known = self._calls.get(step) if type(step) is str else None
-        if known is not None:  # the common case, without what follows
-            try:
-                return known.wait(values, timeout)
-            except Retired:
-                pass
-            except Crashed as e:
-                raise self._directory.explain(e) from None
-        return self._call(step, values, timeout)
+        try:
+            if known is not None:  # the common case, without what follows
+                try:
+                    return known.wait(values, timeout)
+                except Retired:
+                    pass
+            return self._call(step, values, timeout)
+        except Crashed as e:
+            raise self._directory.explain(e) from None
 
     def _call(self, step: str, values: tuple[Any, ...], timeout: float | None) -> Any:
         while True:
@@ -121,8 +122,6 @@ class Client(concurrent.futures.Executor):
                 return calls.wait(values, timeout)
             except Retired:
                 continue
-            except Crashed as e:
-                raise self._directory.explain(e) from None
             finally:
                 if once:
                     calls.end()

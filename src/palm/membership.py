@@ -7,12 +7,14 @@ import contextlib
 import math
 import threading
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from palm.calls import Calls, Retired
-from palm.client import Client
 from palm.directory import pid_here
 from palm.errors import Disconnected, PalmError
+
+if TYPE_CHECKING:
+    from palm.client import Client
 
 JOINS = 10.0  # seconds in which a leader has to answer
 LEAVES = 2.0  # seconds in which the registry has to, if it is to be told of an end

@@ -306,7 +306,7 @@ class Server:
         RuntimeError
             The object is in no cluster.
         PalmError
-            By `call`, `submit` and `acall`: the step is of this server, which would wait for itself. It is not noticed
+            By `call` and `acall`: the step is of this server, which would wait for itself. It is not noticed
             if it does so by way of another server or of a job.
         """
         client: Client = self._running("client").client()

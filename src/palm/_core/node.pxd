@@ -41,8 +41,7 @@ cdef class Event:
     cpdef done(self)
     cpdef bint is_data(self) noexcept
     cpdef tuple origin(self)
-    cpdef number(self, Py_ssize_t i)
-    cpdef settle_lone(self, Book book)
+    cpdef tuple settle_lone(self, Book book)
     cpdef list outcomes(self)
     cdef const palm_record *at(self, Py_ssize_t i) except NULL
     cdef tuple outcome(self, uint32_t i)

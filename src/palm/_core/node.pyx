@@ -388,7 +388,7 @@ cdef class Event:
             raise IndexError(f"record {i} of {self.event.envelope.n_records}")
         return &self.event.envelope.records[i]
 
-    cpdef number(self, Py_ssize_t i):
+    def number(self, Py_ssize_t i):
         return self.at(i).number
 
     def form(self, Py_ssize_t i):
@@ -526,19 +526,22 @@ cdef class Event:
             value = e
         return r.form, r.number, path_of(&self.event, r), value, r.count
 
-    cpdef settle_lone(self, Book book):
+    cpdef tuple settle_lone(self, Book book):
         """If all that this brings is one result without a path, of an input that is open: settles it in the book, and returns
-        the value. Else this event itself, of which `outcomes` tells."""
+        its number and value. Else None: `outcomes` tells of it."""
         cdef uint32_t verdict = 0
+        cdef tuple found
         cdef const palm_record *r = self.event.envelope.records
         if self.event.envelope.n_records != 1 or r.form > PALM_TREE or r.path_count:
-            return self
+            return None
+        if not palm_book_are_open(book.book, r.number, 1):
+            return None
         try:
-            value = get_value(&self.event, 0, self.holders)
+            found = r.number, get_value(&self.event, 0, self.holders)
         except BlockLost:
-            return self
+            return None
         check(palm_book_settle(book.book, r.number, NULL, 0, &verdict))
-        return value if verdict & PALM_BOOK_NEW and not verdict & PALM_BOOK_CONTRADICTION else self
+        return found if verdict & PALM_BOOK_NEW else None
 
     cpdef list outcomes(self):
         """All records: a list of (form, number, path, value, count); for a payload that cannot be read, value is the
