@@ -23,7 +23,7 @@ from palm.ledger import Ledger
 from palm.message import child
 
 FRAMES = 400
-LOST = FRAMES - MOST - 1  # to a viewer that stands still: so many wait, and one was sent
+KEPT = MOST + 1, MOST  # by who sends to a viewer that stands still; the latter when all came while it was looked for
 KIB = 1 << 10
 
 
@@ -149,7 +149,7 @@ def test_a_viewer_that_is_stopped_holds_up_nobody(shop, slow, window, ordered):
     with stopped(shop):
         job = shop.client().job(palm.step("flat.correct", slow=slow), range(FRAMES), window=window, ordered=ordered)
         with taking(job) as taken:
-            eventually(lambda: len(taken) == FRAMES and dropped(shop) == LOST)
+            eventually(lambda: len(taken) == FRAMES and FRAMES - dropped(shop) in KEPT)
             assert not job._work.over  # what waits for the viewer may still become a result
             os.kill(server(shop, "viewer")["pid"], signal.SIGCONT)
     assert not job.errors
@@ -157,9 +157,10 @@ def test_a_viewer_that_is_stopped_holds_up_nobody(shop, slow, window, ordered):
     seen = shop.client().call("viewer.had")[1:]
     assert sorted(set(seen)) == sorted(seen), "nothing is shown twice"
     assert len(seen) + job.progress.dropped == FRAMES == job.progress.done
-    assert dropped(shop) == job.progress.dropped == LOST
+    assert dropped(shop) == job.progress.dropped and len(seen) in KEPT
     if window == 1:  # else they come to the branch by turns
-        assert sorted(seen) == [0, *range(FRAMES - MOST, FRAMES)] if slow == "drop-oldest" else [*range(MOST + 1)]
+        waited = slice(-MOST, None) if slow == "drop-oldest" else slice(MOST)
+        assert sorted(seen)[waited] == [*range(FRAMES)][waited]
 
 
 def test_it_blocks_where_that_is_asked_for(shop):
@@ -183,7 +184,7 @@ def test_what_is_returned_goes_along_a_branch_too(shop, slow):
     with stopped(shop):
         job = shop.client().job(palm.step("flat.elsewhere", slow=slow), range(FRAMES), window=4)
         with taking(job) as results:
-            eventually(lambda: dropped(shop) == LOST)
+            eventually(lambda: FRAMES - dropped(shop) in KEPT)
             os.kill(server(shop, "viewer")["pid"], signal.SIGCONT)
     progress = job.progress
     assert results == []
@@ -198,10 +199,10 @@ def test_memory_is_bounded_by_the_branch(shop):
     before = memory(server(shop, "flat")["pid"])
     with stopped(shop):
         with taking(shop.client().job(palm.step("flat.frames", size=size), [n])) as results:
-            eventually(lambda: dropped(shop) == n - MOST - 1, 60)
+            eventually(lambda: n - dropped(shop) in KEPT, 60)
             held = memory(server(shop, "flat")["pid"]) - before
             os.kill(server(shop, "viewer")["pid"], signal.SIGCONT)
-    assert len(results) == MOST + 1
+    assert len(results) in KEPT
     assert held < 2 * MOST * size, f"{held >> 20} MiB"
 
 
