@@ -105,7 +105,8 @@ def test_the_last_ones_are_for_who_is_free_first():
 
 def test_one_envelope_is_ahead_while_another_is_worked_on():
     crew = Crew()
-    worker = Worker(0, 0, "w", 1, {"f": 1e-3}, {1: Load(None, "f")})
+    worker = Worker(0, 0, "w", 1, {"f": 1e-3})
+    worker.loads[1] = Load(None, "f")
     crew.add(worker)
     for _ in range(2):
         assert crew.next("f", 1000) == (worker, 1)

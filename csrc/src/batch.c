@@ -7,7 +7,7 @@
 
 enum {
     ENOUGH_RECORDS = 256,     /* docs/decisions/batching.md */
-    ENOUGH_MESSAGES = PALM_MAX_RECORDS / 4, /* most of them in runs then; what follows waits for them */
+    ENOUGH_MESSAGES = PALM_MAX_RECORDS, /* most of them in runs then; what follows waits for them */
     ENOUGH_BYTES = 1 << 18,   /* of body: beyond, sharing the cost of an envelope gains nothing */
     FIRST_BODY = 1 << 12,
     SMALL_BODY = 1 << 16,     /* up to here by doubling: many may be kept that hold little */

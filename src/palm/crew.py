@@ -11,9 +11,7 @@ are for who is free first. Pure: no I/O, no clock.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
-from dataclasses import dataclass, field
 from typing import Any
 
 AHEAD = 0.001  # seconds of work that wait at a worker: what it may take to hand over more
@@ -22,88 +20,100 @@ VERY_LONG = 0.1  # seconds: behind one that takes longer none does: a hand-over 
 SHORTEST = 2e-7  # seconds that a message takes at least, its way included
 MOST = 4096  # messages that a worker has: four envelopes
 RECENT = 0.25  # how much the last report counts in the time that a message takes
+INFINITE = float("inf")
 _COUNT = (1 << 32) - 1  # what is reported is counted in 32 bits
 
 
-@dataclass
 class Load:
     """What a worker got under one handle."""
 
-    assignment: Any
-    function: str
-    sent: int = 0
-    done: int = 0
-    busy: int = 0  # ns
+    def __init__(self, assignment: Any, function: str, sent: int = 0, done: int = 0) -> None:
+        self.assignment, self.function = assignment, function
+        self.sent, self.done = sent, done  # messages
+        self.busy = 0  # ns
 
-    @property
     def outstanding(self) -> int:
         return self.sent - self.done
 
 
-@dataclass(eq=False)
 class Worker:
     """A process that works for this leader."""
 
-    index: int
-    link: int
-    endpoint: str
-    pid: int
-    services: dict[str, float] = field(default_factory=dict)  # seconds that a message takes, by function
-    loads: dict[int, Load] = field(default_factory=dict)  # by handle
-    waiting: dict[str, int] = field(default_factory=dict)  # messages that it has, by function
-    is_leaving: bool = False  # it gets nothing more
-    _left: int = 0  # what it had when it last reported
-
-    @property
-    def outstanding(self) -> int:
-        return sum(self.waiting.values())
+    def __init__(
+        self, index: int, link: int, endpoint: str, pid: int, services: dict[str, float] | None = None
+    ) -> None:
+        self.index, self.link, self.endpoint, self.pid = index, link, endpoint, pid
+        self.services = {} if services is None else services  # seconds that a message takes, by function
+        self.loads: dict[int, Load] = {}  # by handle
+        self.waiting: dict[str, int] = {}  # messages that it has, by function; none that it has none of
+        self.outstanding = 0  # messages that it has
+        self.is_leaving = False  # it gets nothing more
+        self._left = 0  # what it had when it last reported
 
     def give(self, load: Load, n: int) -> None:
         """It has got so many messages more."""
         load.sent += n
-        self.waiting[load.function] = self.waiting.get(load.function, 0) + n
+        self._count(load.function, n)
+
+    def _count(self, function: str, n: int) -> None:
+        """It has so many more, or fewer."""
+        self.outstanding += n
+        left = self.waiting.get(function, 0) + n
+        if left:
+            self.waiting[function] = left
+        else:
+            self.waiting.pop(function, None)
 
     def keep(self, is_wanted: Callable[[Load], bool]) -> None:
         """Nothing more is heard of other loads."""
         self.loads = {handle: load for handle, load in self.loads.items() if is_wanted(load)}
-        self.waiting = {}
+        self.waiting, self.outstanding = {}, 0
         for load in self.loads.values():
-            self.waiting[load.function] = self.waiting.get(load.function, 0) + load.outstanding
+            self._count(load.function, load.outstanding())
 
     def backlog(self) -> float:
         """Seconds of work that it has; infinite if it is at something that is long, or of which nobody knows."""
         seconds = 0.0
         for function, n in self.waiting.items():
-            if n:
-                seconds += n * self._service(function)
+            seconds += n * self._service(function)
         return seconds
 
     def _service(self, function: str) -> float:
-        service = self.services.get(function, math.inf)
-        return service if service < LONG else math.inf
+        service = self.services.get(function, INFINITE)
+        return service if service < LONG else INFINITE
 
     def _room_behind_long(self, function: str, most: int) -> int:
         """Of what takes long. One may be ahead that it would be given anyway, since so many wait: when it has just
         begun with another one, of which nothing says that it is very long."""
-        functions = {function, *(f for f, n in self.waiting.items() if n)}
-        is_soon_free = all(self.services.get(f, math.inf) < VERY_LONG for f in functions)
+        if most <= 1:
+            return int(not self.outstanding)
+        for f in (function, *self.waiting):
+            if self.services.get(f, INFINITE) >= VERY_LONG:
+                return int(not self.outstanding)
         if not self.outstanding:
-            return 2 if most > 1 and is_soon_free else 1
-        return int(most > 1 and is_soon_free and self.outstanding == self._left == 1)
+            return 2
+        return int(self.outstanding == self._left == 1)
 
     def appetite(self, function: str) -> int:
         """How many messages of this function it has, at most, when it has work enough."""
-        service = self._service(function)
-        return 1 if service == math.inf else min(1 + math.ceil(AHEAD / service), MOST)
+        return self._appetite(self._service(function))
+
+    def _appetite(self, service: float) -> int:
+        if service == INFINITE:
+            return 1
+        n = 1 + _up(AHEAD / service)
+        return n if n < MOST else MOST
 
     def room(self, function: str, most: int, backlog: float) -> int:
         """How many messages of this function it may get now; `most`, of those that wait. backlog: what it has."""
         service = self._service(function)
-        if service == math.inf or backlog == math.inf:
+        if service == INFINITE or backlog == INFINITE:
             return self._room_behind_long(function, most)
-        limit = min(self.appetite(function), most)
-        half = max(1, limit // 2)  # an envelope is reported as a whole: while one half is done, the other is ahead
-        room = limit - math.ceil(backlog / service)
+        limit = self._appetite(service)
+        if most < limit:
+            limit = most
+        half = limit // 2 or 1  # an envelope is reported as a whole: while one half is done, the other is ahead
+        room = limit - _up(backlog / service)
         return half if room >= half else 0
 
     def reported(self, handle: int, done: int, busy: int) -> None:
@@ -111,13 +121,13 @@ class Worker:
         believed."""
         load = self.loads.get(handle)
         more = (done - load.done) & _COUNT if load is not None else 0
-        if load is None or not 0 < more <= load.outstanding or busy < load.busy:
+        if load is None or not 0 < more <= load.outstanding() or busy < load.busy:
             return
         took = max((busy - load.busy) / 1e9 / more, SHORTEST)
         known = self.services.get(load.function)
         self.services[load.function] = took if known is None else known + (took - known) * RECENT
         load.done, load.busy = load.done + more, busy
-        self.waiting[load.function] -= more
+        self._count(load.function, -more)
         self._left = self.outstanding
 
 
@@ -146,28 +156,39 @@ class Crew:
         return list(self._workers.values())
 
     def outstanding(self) -> int:
-        return sum(w.outstanding for w in self._workers.values())
+        return sum([w.outstanding for w in self._workers.values()])
 
     def service(self, function: str) -> float:
         """Seconds that a message of this function takes, by the quickest of those that know; infinite: none does."""
-        return min((w.services.get(function, math.inf) for w in self._workers.values()), default=math.inf)
+        return min([w.services.get(function, INFINITE) for w in self._workers.values()], default=INFINITE)
 
     def idle(self) -> Worker | None:
         """One that has nothing to do."""
-        return next((w for w in self._workers.values() if not (w.is_leaving or w.outstanding)), None)
+        for worker in self._workers.values():
+            if not (worker.is_leaving or worker.outstanding):
+                return worker
+        return None
 
     def appetite(self, function: str) -> int:
         """How many messages of this function all of them together have, at most."""
-        return sum(w.appetite(function) for w in self._workers.values())
+        return sum([w.appetite(function) for w in self._workers.values()])
 
     def next(self, function: str, waiting: int) -> tuple[Worker, int] | None:
         """Who gets how many of the messages that wait, the first of which are of this function; None: nobody has room
         for more."""
         most = min(MOST, max(1, waiting // (2 * len(self._workers) or 1)))
-        found, least = None, (math.inf, 0)
+        found, room, least = None, 0, INFINITE
         for worker in self._workers.values():
+            if worker.is_leaving:
+                continue
             backlog = worker.backlog()
-            n = 0 if worker.is_leaving else worker.room(function, most, backlog)
-            if n and (backlog, -n) < least:
-                found, least = (worker, n), (backlog, -n)
-        return found
+            n = worker.room(function, most, backlog)
+            if n and (found is None or backlog < least or (backlog == least and n > room)):
+                found, room, least = worker, n, backlog
+        return None if found is None else (found, room)
+
+
+def _up(x: float) -> int:
+    """The least whole number that is not less."""
+    n = int(x)
+    return n if n == x else n + 1

@@ -24,6 +24,8 @@ LEAST = 0.002  # seconds over which a rate is measured, at least
 TURN = 0.05  # seconds: so often at most, unless half a window has ended before
 HALF_LIFE = 2.0  # seconds in which a rate that is not reached any more is forgotten by half
 BYTES = 1 << 29  # of payload under way; at least one message is, whatever its size
+ENVELOPE = 1024  # messages in an envelope, at most
+IN_TURN = 8  # part of the window, if that is more: or client and servers would have it by turns
 TOGETHER = 64  # part of the window that has to be free before what had to wait goes on
 GRANT = 256  # children that are granted at a time, at most; as many as an envelope carries
 UNKNOWN = 16  # children that are granted before it is known how large they are
@@ -110,6 +112,11 @@ class Window:
         if small >= SLOTS:
             return max(SLOTS, min(self._pace.slots, small))
         return max(small, min(self._pace.slots, SLOTS))
+
+    @property
+    def envelope(self) -> int:
+        """Most messages to be sent together."""
+        return max(ENVELOPE, self.slots // IN_TURN)
 
     def free(self, held: int) -> int:
         """Slots that are free while `held` results wait to be taken; not above 0: none."""

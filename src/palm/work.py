@@ -157,7 +157,7 @@ class JobWork:
                 added, ended = self._batch.fill(
                     source,
                     number,
-                    self._slots() if known is None else min(self._slots(), known[0] - number),
+                    self._most() if known is None else min(self._most(), known[0] - number),
                     self.options.deadline,
                     self.book,
                     self.delivery.lock,
@@ -181,6 +181,10 @@ class JobWork:
 
     def _slots(self) -> int:
         return self._window.free(self._untaken()) - len(self._batch)
+
+    def _most(self) -> int:
+        """Inputs that may be added to the batch."""
+        return min(self._slots(), self._window.envelope - len(self._batch))
 
     def _untaken(self) -> int:
         return len(self.results) + len(self._early)
