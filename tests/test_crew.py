@@ -9,7 +9,7 @@ import random
 import pytest
 
 from palm._core.lane import Tally
-from palm.crew import MOST, Crew, Load, Worker
+from palm.crew import LITTLE, MOST, Crew, Load, Worker
 
 HANDOVER = 100e-6  # seconds from when a worker has done something until it has more
 
@@ -92,11 +92,13 @@ def test_who_is_leaving_gets_nothing_more():
     assert crew.next("f", 16) is None
 
 
-def test_the_last_ones_are_for_who_is_free_first():
+@pytest.mark.parametrize(("service", "n"), [(0.6 * LITTLE, 1), (LITTLE / 100, 2)])
+def test_the_last_ones_are_for_who_is_free_first(service, n):
+    """Half of an equal share each, in two envelopes; all of it, if it is little work."""
     crew = Crew()
     for i in range(4):
-        crew.add(Worker(i, i, "w", i, {"f": 1e-6}))
-    for n in (1, 1, 1, 1, 1, 1, 1, 1):  # half of an equal share each, in two envelopes
+        crew.add(Worker(i, i, "w", i, {"f": service}))
+    for _ in range(8):
         found = crew.next("f", 16)
         assert found is not None and found[1] == n
         found[0].give(found[0].loads.setdefault(1, Load(None, "f")), n)

@@ -17,7 +17,7 @@ import palm
 from palm._core import space
 from palm.delivery import SWEEP_BYTES
 from palm.ledger import Ledger
-from palm.window import AHEAD, BYTES, FLOOR, MOST, SLOTS, SMALL, TOGETHER, Pace, Window
+from palm.window import AHEAD, BYTES, ENVELOPE, FLOOR, IN_TURN, MOST, SLOTS, SMALL, TOGETHER, Pace, Window
 
 HOP = 0.00015  # seconds from process to process
 
@@ -124,6 +124,16 @@ def test_a_window_that_is_asked_for_stays(slots):
     for i in range(100):
         window.ended(1000, i * 0.01)
         assert window.slots == slots
+
+
+def test_an_envelope_has_little_of_the_window():
+    """Or client and servers would have it by turns."""
+    window = Window(Ledger())
+    window.weigh(8)
+    assert window.envelope == ENVELOPE <= window.slots // 4
+    window.ended(0, 0.0)
+    window.ended(10_000, 0.01)
+    assert window.envelope == MOST // IN_TURN > ENVELOPE
 
 
 @pytest.mark.parametrize(("slots", "enough"), [(1, 1), (16, 1), (64, 1), (128, 2), (4096, 64)])

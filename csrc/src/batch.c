@@ -7,7 +7,6 @@
 
 enum {
     ENOUGH_RECORDS = 256,     /* docs/decisions/batching.md */
-    ENOUGH_MESSAGES = PALM_MAX_RECORDS, /* most of them in runs then; what follows waits for them */
     ENOUGH_BYTES = 1 << 18,   /* of body: beyond, sharing the cost of an envelope gains nothing */
     FIRST_BODY = 1 << 12,
     SMALL_BODY = 1 << 16,     /* up to here by doubling: many may be kept that hold little */
@@ -122,7 +121,7 @@ static bool is_head_large(const palm_batch *b)
 
 bool palm_batch_full(const palm_batch *b)
 {
-    return b->records.n >= ENOUGH_RECORDS || b->messages >= ENOUGH_MESSAGES || b->body_size > ENOUGH_BYTES ||
+    return b->records.n >= ENOUGH_RECORDS || b->messages >= PALM_MAX_RECORDS || b->body_size > ENOUGH_BYTES ||
            b->lent_bytes >= ENOUGH_LENT || b->lent.n >= PALM_MAX_PARTS / 2 || is_head_large(b);
 }
 

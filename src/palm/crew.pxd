@@ -34,8 +34,9 @@ cdef class Worker:
     cpdef long long appetite(self, str function)
     @cython.locals(n=cython.longlong)
     cdef long long _appetite(self, double service)
-    @cython.locals(service=cython.double, limit=cython.longlong, half=cython.longlong, room=cython.longlong)
-    cpdef long long room(self, str function, long long most, double backlog)
+    @cython.locals(service=cython.double, limit=cython.longlong, half=cython.longlong, room=cython.longlong,
+                   little=cython.longlong, most=cython.longlong)
+    cpdef long long room(self, str function, long long share, double backlog)
     @cython.locals(load=Load, more=cython.longlong, took=cython.double)
     cpdef reported(self, handle, long long done, long long busy)
 
@@ -51,7 +52,7 @@ cdef class Crew:
     @cython.locals(worker=Worker)
     cpdef idle(self)
     @cython.locals(worker=Worker, found=Worker, backlog=cython.double, least=cython.double, n=cython.longlong,
-                   most=cython.longlong, room=cython.longlong)
+                   share=cython.longlong, room=cython.longlong)
     cpdef next(self, str function, long long waiting)
 
 

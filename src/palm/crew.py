@@ -6,7 +6,7 @@ last ones of the same function took: one at least, so that it need not wait for 
 gets them in envelopes of half as many: while it works on one, and reports when that is done, another is there. So short
 ones travel in batches, and long ones do not queue behind one another where somebody else could have them. Towards the
 end of what waits the shares get smaller, as in guided self-scheduling (Polychronopoulos and Kuck, 1987): the last ones
-are for who is free first. Pure: no I/O, no clock.
+are for who is free first, but for what is less work than to hand it over. Pure: no I/O, no clock.
 """
 
 from __future__ import annotations
@@ -17,8 +17,9 @@ from typing import Any
 AHEAD = 0.001  # seconds of work that wait at a worker: what it may take to hand over more
 LONG = 0.01  # seconds: behind a message that takes longer than that, one waits at most, and only if many others wait
 VERY_LONG = 0.1  # seconds: behind one that takes longer none does: a hand-over is nothing to it
+LITTLE = 0.0001  # seconds of work: to hand over less costs more than to do it
 SHORTEST = 2e-7  # seconds that a message takes at least, its way included
-MOST = 4096  # messages that a worker has: four envelopes
+MOST = 4096  # messages that a worker has: in two envelopes, or as they came
 RECENT = 0.25  # how much the last report counts in the time that a message takes
 INFINITE = float("inf")
 _COUNT = (1 << 32) - 1  # what is reported is counted in 32 bits
@@ -104,12 +105,14 @@ class Worker:
         n = 1 + _up(AHEAD / service)
         return n if n < MOST else MOST
 
-    def room(self, function: str, most: int, backlog: float) -> int:
-        """How many messages of this function it may get now; `most`, of those that wait. backlog: what it has."""
+    def room(self, function: str, share: int, backlog: float) -> int:
+        """How many messages of this function it may get now. share: an equal one of those that wait, of which it gets
+        half, or what is `LITTLE`. backlog: what it has."""
         service = self._service(function)
         if service == INFINITE or backlog == INFINITE:
-            return self._room_behind_long(function, most)
-        limit = self._appetite(service)
+            return self._room_behind_long(function, share // 2)
+        limit, little = self._appetite(service), int(LITTLE / service)
+        most = max(share // 2, min(share, little), 1)
         if most < limit:
             limit = most
         half = limit // 2 or 1  # an envelope is reported as a whole: while one half is done, the other is ahead
@@ -176,13 +179,13 @@ class Crew:
     def next(self, function: str, waiting: int) -> tuple[Worker, int] | None:
         """Who gets how many of the messages that wait, the first of which are of this function; None: nobody has room
         for more."""
-        most = min(MOST, max(1, waiting // (2 * len(self._workers) or 1)))
+        share = waiting // (len(self._workers) or 1)
         found, room, least = None, 0, INFINITE
         for worker in self._workers.values():
             if worker.is_leaving:
                 continue
             backlog = worker.backlog()
-            n = worker.room(function, most, backlog)
+            n = worker.room(function, share, backlog)
             if n and (found is None or backlog < least or (backlog == least and n > room)):
                 found, room, least = worker, n, backlog
         return None if found is None else (found, room)
