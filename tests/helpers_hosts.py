@@ -31,6 +31,16 @@ class Third(palm.Server):
     def total(self, x):
         return x.sum(), x.shape
 
+    @palm.function
+    def ones(self, n):
+        return np.ones(n)
+
+
+class Sums(palm.Reduce):
+    @palm.function
+    def total(self, a, b):
+        return a + b
+
 
 class Talk(palm.Server):
     @palm.function

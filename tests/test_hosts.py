@@ -2,6 +2,7 @@
 
 import json
 import time
+from pathlib import Path
 
 import pytest
 from conftest import eventually
@@ -128,6 +129,38 @@ def test_more_than_a_receiver_may_have(hosts, keys):
     assert total == "1048576.0"
     assert "on its way to 'first', on another host, was lost 3 times in a row, though its process lives" in error
     assert scaled == "2.0"
+
+
+LARGE_BEYOND = """
+import sys
+
+import palm
+import palm.delivery
+
+palm.delivery.FRUITLESS_BEYOND = 3  # for a quicker end
+with palm.Client(sys.argv[1]) as client:
+    client.wait_for("first", "third", "sums")
+    for step in sys.argv[2:]:
+        try:
+            list(client.job(["third.ones", step], [10, 15 << 20]))
+        except palm.Crashed as e:
+            print(e)
+        print([len(x) for x in client.job(["third.ones", step], [10])])
+"""
+
+
+def test_more_than_the_receiver_of_a_server_may_have(hosts, keys):
+    """The same where the array goes from a server to the next one, on another host."""
+    address, _ = up(hosts[0], {"third": 1})
+    small = configuration(hosts[1].hosts.directory, 2, {"first": 1, "sums": 1})
+    text = Path(small).read_text()
+    Path(small).write_text(text.replace("workers = 1\n", 'workers = 1\nmemory_limit = "96MiB"\n'))
+    line_of(hosts[1].palm("join", address, small), "joined")
+    out, err = hosts[0].start("-c", LARGE_BEYOND, address, "first.scaled", "sums.total").communicate(timeout=60)
+    first, scaled, second, total = out.splitlines() or [err, "", "", ""]
+    assert "on its way to 'first', on another host, was lost 3 times in a row, though its process lives" in first
+    assert "on its way to 'sums', on another host, was lost 3 times in a row, though its process lives" in second
+    assert scaled == total == "[10]"
 
 
 def test_strangers(hosts, keys):

@@ -19,7 +19,7 @@ cdef class Delivery:
     cdef public object route, reductions, _directory, _seed, _fail
     cdef public uint64_t sent
     cdef public uint32_t _handle, _link
-    cdef public object epoch, _fruitless, _found
+    cdef public object epoch, _fruitless, _fruitless_most, _found
     cdef public bint start, over, stopped, _calls, _recovering, _lost_again
     cdef public dict _kept, _keepers, _told, _losses
     cdef public Py_ssize_t _kept_bytes, _sweep_at, _sweep_at_bytes

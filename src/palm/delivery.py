@@ -32,6 +32,7 @@ MAX_CHILDREN = (1 << 32) - 1  # of a message: a RELEASE counts no further, whate
 RANGES = 256  # of settled children that a keeper is told at a time: 4 KiB
 LOSSES = 8  # of the same message, in a row, while nothing dies: then its block cannot be had, and it has failed
 FRUITLESS = 16  # cuts of our own links to other hosts, in a row, after which nothing has come though all live
+FRUITLESS_BEYOND = 64  # losses that servers tell of, likewise: a worker of theirs may have died, and the next one may
 BREATH = 0.002  # seconds between a loss and the repeat: reports within it are one
 
 Path = tuple[int, ...]
@@ -88,7 +89,7 @@ class Delivery:
         self._losses: dict[tuple[int, Path], int] = {}
         self._recovering = self._lost_again = False
         self._found: tuple[Any, ...] = ()  # by the last repeat: what is open, and who is there
-        self._fruitless = 0  # repeats since then
+        self._fruitless, self._fruitless_most = 0, FRUITLESS  # repeats since then, and how many there may be
         self.reductions: Reductions | None = None
 
     def open(self) -> None:
@@ -277,7 +278,7 @@ class Delivery:
         if epoch < self.epoch:
             return True  # repeated since
         if number == NO_MESSAGE:
-            self._fruitless = 0  # somebody may have died there, and others may die next
+            self._fruitless_most = FRUITLESS_BEYOND
         else:
             name = number, path
             self._losses[name] = self._losses.get(name, 0) + 1
@@ -347,16 +348,19 @@ class Delivery:
         """What can never arrive is not to be repeated for ever: a message that its receiver's `memory_limit` has no
         room for breaks each connection that it comes by, and nobody is told why."""
         servers = {name: (s["address"], s["pid"]) for name, s in self.route.servers.items()}
-        found = self.book.dump(), servers
-        self._fruitless = self._fruitless + 1 if found == self._found else 0
-        self._found = found
+        absorbed = self.reductions.absorbed() if self.reductions is not None else 0
+        found = self.book.dump(), servers, absorbed
+        if found == self._found:
+            self._fruitless += 1
+        else:
+            self._found, self._fruitless, self._fruitless_most = found, 0, FRUITLESS
         pids = self.route.pids  # 0: on another host
         remote = [repr(name) for name, (a, _) in servers.items() if a.startswith("tcp:") and not pids.get(a)]
-        if self._fruitless >= FRUITLESS and remote and not self.reductions:
+        if self._fruitless >= self._fruitless_most and remote:
             raise PalmError(
-                f"what was on its way to {' or '.join(remote)}, on another host, was lost {FRUITLESS} times in a row, "
-                "though its process lives. Its messages may be larger than what its memory_limit leaves them: make "
-                "them smaller, or raise it; or else see what cuts connections"
+                f"what was on its way to {' or '.join(remote)}, on another host, was lost {self._fruitless} times in a "
+                "row, though its process lives. Its messages may be larger than what its memory_limit leaves them: "
+                "make them smaller, or raise it; or else see what cuts connections"
             )
 
     def _add_again(self, again: core.Batch, batch: core.Batch, i: int) -> None:

@@ -97,6 +97,10 @@ class Reductions:
         """True of the link to the leader of a family."""
         return any(f.keeper[0] == link for f in self._families.values())
 
+    def absorbed(self) -> int:
+        """How many messages, by all that leaders have told."""
+        return sum([f.names.count for f in self._families.values()])
+
     def number_of(self, number: int, path: Path) -> int:
         """The input by which a result is named: of a reduction the lowest."""
         lowest = self._lowest.get(number)
