@@ -74,6 +74,15 @@ def test_a_result_alone(receiver, book):
     event.done()
 
 
+def test_a_result_of_what_has_children_is_left_as_it_is(receiver, book):
+    """It contradicts what is known, and whoever asks for its outcome hears that."""
+    book.settle(1, (0,))
+    before = book.dump()
+    event = receiver.event(b"abc", {"form": receiver.golden.BYTES, "number": 1, "body_size": 3})
+    assert event.settle_lone(book) is None and book.dump() == before
+    event.done()
+
+
 def test_what_is_not_so_simple_is_left_as_it_is(receiver, book):
     g = receiver.golden
     plain = {"form": g.BYTES, "number": 1, "body_size": 3}

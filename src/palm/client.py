@@ -102,7 +102,7 @@ class Client(concurrent.futures.Executor):
         ------
         NotFound, PayloadError, RemoteError, Crashed, Timeout, Disconnected
         """
-        if timeout is not None:
+        if timeout is not None:  # not `_seconds`: who calls from a function has asked that before
             timeout = arguments.seconds("timeout", timeout)
         known = self._calls.get(step) if type(step) is str else None
         try:
