@@ -541,7 +541,7 @@ cdef class Event:
         except BlockLost:
             return None
         check(palm_book_settle(book.book, r.number, NULL, 0, &verdict))
-        return found if verdict & PALM_BOOK_NEW else None
+        return found
 
     cpdef list outcomes(self):
         """All records: a list of (form, number, path, value, count); for a payload that cannot be read, value is the
