@@ -4,11 +4,9 @@
 from __future__ import annotations
 
 import functools
-import itertools
 import math
 import threading
 import time
-import warnings
 from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -20,6 +18,7 @@ from palm._core.results import ResultIterator, ResultQueue, inherits_next
 from palm.connection import finalise
 from palm.errors import Cancelled, RemoteError, Timeout
 from palm.journal import Journal
+from palm.rows import Rows
 from palm.work import INPUT_DONE, JobWork, Result
 
 if TYPE_CHECKING:
@@ -225,28 +224,27 @@ class Job(ResultIterator):
             There is a journal, and `out` is no memmap of a file: its rows do not outlive the process.
         """
         try:
-            _check_writable(out)
-            written = np.zeros(len(out), bool)
+            rows = Rows(out)
             if self._groups is not None:
-                _keep_in(out, written, self._groups.journal)
-            self._write(out, written)
+                rows.keep_in(self._groups.journal)
+            self._write(rows)
         except (IndexError, TypeError, ValueError):
             self.cancel()
             _close_journal(self._work)
             raise
         return out
 
-    def _write(self, out: np.ndarray[Any, Any], written: np.ndarray[Any, Any]) -> None:
+    def _write(self, rows: Rows) -> None:
         while True:
-            if (rows := self._taken.popleft_rows()) is not None:
-                _put_rows(out, *rows, written)
+            if (several := self._taken.popleft_rows()) is not None:
+                rows.put_all(*several)
                 continue
             try:
                 number, _, value = self._next()
             except StopIteration:
                 return
             if not isinstance(value, RemoteError):
-                _put(out, number, value, written)
+                rows.put(number, value)
 
     def wait(self, timeout: float | None = None) -> Progress:
         """To the end; results are thrown away.
@@ -340,9 +338,6 @@ class Job(ResultIterator):
         return not self._work.over and not connection.closed and not connection.is_forked()
 
 
-SAMPLE = 16  # inputs, of those noted last, whose rows a journal knows again
-
-
 class Groups:
     """The results of a job with a journal, in groups that end with an input's last one: who asks for the next group has
     worked on the former."""
@@ -371,88 +366,6 @@ class Groups:
                 else:
                     group.append((number, path, value))
             return more
-
-
-def _check_writable(out: Any) -> None:
-    if not isinstance(out, np.ndarray) or out.ndim == 0:
-        what = f"an array without rows, {out!r}" if isinstance(out, np.ndarray) else type(out).__name__
-        raise TypeError(f"`out` has to be an array with a row for each input, not {what}: np.empty((inputs, ...))")
-    if not out.flags.writeable:
-        raise ValueError('`out` is read-only: give an array of your own, or a memmap that is opened with mode "r+"')
-
-
-def _keep_in(out: np.ndarray[Any, Any], written: np.ndarray[Any, Any], journal: Journal) -> None:
-    """Rows are in the file of `out` before an input is noted as done; ValueError if those that were are not there."""
-    done = sum(end - first for first, end in journal.done)
-    if not isinstance(out, np.memmap) or out.mode in (None, "c"):
-        _warn(
-            f"{done} inputs were done before, by the journal: the rows in `out`, no memmap of a file, are as they were"
-            if done
-            else "inputs are noted as done whose rows are in `out`, no memmap of a file: after a kill they are gone"
-        )
-        return
-    if journal.known is not None and _digest_of(out, journal.known[0]) != journal.known[1]:
-        raise ValueError(
-            f"{done} inputs are done, by the journal {journal.path}, but their rows of `out` are not what they were: "
-            'open its file with mode "r+" ("w+" makes it anew), or name another journal to have all done again'
-        )
-    if done and not journal.is_sampled:
-        _warn(
-            f"{done} inputs were done before, by the journal, not all by `into` with a memmap: see that `out` has them"
-        )
-    journal.sync, journal.sample = out.flush, functools.partial(_sample_of, out, written)
-
-
-def _warn(what: str) -> None:
-    warnings.warn(what, RuntimeWarning, stacklevel=1)  # compiled code has no frames: this is the user's
-
-
-def _sample_of(out: np.ndarray[Any, Any], written: np.ndarray[Any, Any], numbers: list[int]) -> tuple[list[int], str]:
-    """The last of these inputs that have rows."""
-    inputs = list(itertools.islice((n for n in reversed(numbers) if n < len(written) and written[n]), SAMPLE))
-    return inputs, _digest_of(out, inputs)
-
-
-def _digest_of(out: np.ndarray[Any, Any], inputs: list[int]) -> str:
-    """Of up to 4096 elements of each row."""
-    import hashlib  # 4 ms that others need not wait for
-
-    digest = hashlib.blake2b(digest_size=8)
-    for number in inputs:
-        digest.update(out[number : number + 1].flat[:4096].tobytes())
-    return digest.hexdigest()
-
-
-def _put(out: np.ndarray[Any, Any], number: int, value: Any, written: np.ndarray[Any, Any]) -> None:
-    """The result of an input into its row."""
-    if number >= len(out):
-        raise IndexError(f"the result of input {number} has no place in an array of {len(out)} rows")
-    if written[number]:
-        raise ValueError(f"input {number} has several results, and one row: iterate over job.items() instead")
-    if np.shape(value) != out.shape[1:]:
-        raise ValueError(f"the result of input {number} has shape {np.shape(value)}, a row of `out` {out.shape[1:]}")
-    try:
-        np.copyto(out[number : number + 1], np.asarray(value)[np.newaxis], casting="same_kind")
-    except TypeError:
-        what = f"dtype {value.dtype}" if hasattr(value, "dtype") else f"type {type(value).__name__}"
-        raise TypeError(
-            f"the result of input {number}, of {what}, does not cast to {out.dtype}, that of `out`"
-        ) from None
-    written[number] = True
-
-
-def _put_rows(out: np.ndarray[Any, Any], first: int, rows: np.ndarray[Any, Any], written: np.ndarray[Any, Any]) -> None:
-    """The results of inputs that follow one another, if all of them fit; else one by one, up to one that does not."""
-    place = slice(first, first + len(rows))
-    fits = (
-        place.stop <= len(out) and rows.shape[1:] == out.shape[1:] and np.can_cast(rows.dtype, out.dtype, "same_kind")
-    )
-    if fits and not written[place].any():
-        out[place] = rows
-        written[place] = True
-        return
-    for number, row in enumerate(rows, first):
-        _put(out, number, row, written)
 
 
 def end_with(work: JobWork, error: BaseException) -> None:
