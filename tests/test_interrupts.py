@@ -160,7 +160,8 @@ def test_an_event_that_was_interrupted_is_taken_in_again(client, monkeypatch, or
         return known(text)
 
     monkeypatch.setattr(dtypes, "of_text", interrupted)
-    job = client.job("echo.same", [1, 2, np.zeros(5, dtype), np.ones(4, dtype), 3], timeout=30, ordered=ordered)
+    inputs = iter([1, 2, np.zeros(5, dtype), np.ones(4, dtype), 3])  # which a thread reads
+    job = client.job("echo.same", inputs, timeout=30, ordered=ordered)
     got: list[object] = []
     with pytest.raises(Break):
         got.extend(job)

@@ -17,8 +17,10 @@ import pytest
 from conftest import eventually
 
 import palm
+from palm import work
 from palm._core import node as core
 from palm.calls import Calls
+from palm.connection import start_thread
 from palm.own_names import REGISTRY
 
 
@@ -117,6 +119,50 @@ def client(servers: palm.Cluster) -> Iterator[palm.Client]:
 
 def reader_is_gone() -> bool:
     return all(t.name != "palm-inputs" for t in threading.enumerate())
+
+
+# ------------------------------------------------------------------------------------------------- what is at hand
+
+
+@pytest.fixture
+def threads_from(client, monkeypatch) -> list[int]:
+    """The number of the input from which on a thread reads, for each that is started; there is a link to the server."""
+    client.call("work.same", 1)
+    found: list[int] = []
+
+    def start(target, name, inputs, number):
+        assert name == "palm-inputs"
+        found.append(number)
+        start_thread(target, name, inputs, number)
+
+    monkeypatch.setattr(work, "start_thread", start)
+    return found
+
+
+@pytest.mark.parametrize("inputs", [[1, 2, 3], (1, 2, 3), range(1, 4), np.arange(1, 4)])
+def test_what_is_at_hand_is_sent_without_a_thread(client, threads_from, inputs):
+    assert list(client.job("work.same", inputs, ordered=True)) == [1, 2, 3]
+    assert threads_from == []
+
+
+def test_what_is_at_hand_and_has_no_room_is_read_by_a_thread(client, threads_from):
+    assert list(client.job("work.same", [1, 2, 3], window=1, ordered=True)) == [1, 2, 3]
+    assert list(client.job("work.same", range(100_000), ordered=True)) == [*range(100_000)]
+    assert threads_from[0] == 1 and 1 < threads_from[1] < 100_000
+
+
+def test_what_takes_time_is_read_by_a_thread(client, threads_from, monkeypatch):
+    assert list(client.job("work.same", iter([1, 2, 3]), ordered=True)) == [1, 2, 3]
+    monkeypatch.setattr(work, "AT_ONCE", 0.0)
+    assert list(client.job("work.same", [1, 2, 3], ordered=True)) == [1, 2, 3]
+    assert threads_from == [0, 0]
+
+
+def test_what_is_at_hand_and_cannot_be_sent_is_told_to_who_iterates(client, threads_from):
+    job = client.job("work.same", [1, 2, object], ordered=True)
+    with pytest.raises(palm.PayloadError, match="input 2: "):
+        list(job)
+    assert threads_from == []
 
 
 # ------------------------------------------------------------------------------------------------------- the end

@@ -2,6 +2,7 @@
 """The inside of a job: reads and sends the inputs, keeps the book, collects what comes. `palm.job.Job` is its face.
 
 One thread reads the inputs, lazily (R18): an input is read when there is room in the window for what becomes of it.
+What is at hand is sent before there is one.
 What comes is handed in by whoever pumps the connection, with the lock of the connection.
 """
 
@@ -14,6 +15,7 @@ from collections.abc import AsyncIterable, Callable, Generator, Iterable, Iterat
 from typing import Any
 
 import msgspec
+import numpy as np
 
 from palm import waits
 from palm._core import node as core
@@ -34,6 +36,8 @@ from palm.window import Window
 
 HOLD = 0.002  # seconds that a message waits for company while the next input does not come
 FOR_LONG = 0.25  # seconds: whoever receives need not look at this job sooner
+AT_HAND = frozenset((type(None), list, tuple, range, np.ndarray))  # inputs that take no time
+AT_ONCE = 0.001  # seconds that these may take whoever begins a job
 LOOK = 0.02  # seconds: while an input may be waited for with others held
 
 Result = tuple[int, Path, Any]  # number of the input, path, value
@@ -89,12 +93,12 @@ class JobWork:
         self._early: list[tuple[int, Path, int, Any]] = []  # ordered: a heap of results that are not next
         self._with_result: set[int] = set()
         self._batch = core.Batch()  # with the delivery's lock
-        self._held_since = 0.0
+        self._held_since = self._at_once_until = 0.0
         self._flushes = 0
         connection.add(self)
         try:
             self.delivery.open()
-            start_thread(self._feed, "palm-inputs", inputs)
+            self._begin(inputs)
         except BaseException as e:
             self.stop_with(e)
             connection.call_later()
@@ -126,27 +130,53 @@ class JobWork:
 
     # ------------------------------------------------------------------------------------------------- inputs
 
-    def _feed(self, inputs: Iterable[Any] | AsyncIterable[Any] | None) -> None:
+    def _begin(self, inputs: Iterable[Any] | AsyncIterable[Any] | None) -> None:
+        """What is at hand goes at once, as far as there is room: to start a thread takes longer. All else may take
+        time."""
+        number, source = 0, inputs
+        if type(inputs) in AT_HAND and self.journal is None and self.connection.node.ready(self.route.link):
+            source = iter(_iterator(inputs))
+            self._at_once_until = time.monotonic() + AT_ONCE
+            try:
+                number, ended = self._send(source, 0, self._may_send_at_once)
+            except Exception as e:  # as from the thread: who iterates hears of it
+                self.stop_with(e)
+                ended = True
+            if ended:
+                self._end_feed()
+                return
+        start_thread(self._feed, "palm-inputs", source, number)
+
+    def _may_send_at_once(self) -> bool:
+        is_wanted = not (self.over or self.stopping)
+        return is_wanted and self._window.has_room(self._slots()) and time.monotonic() < self._at_once_until
+
+    def _feed(self, inputs: Iterable[Any] | AsyncIterable[Any] | None, number: int) -> None:
+        """From input `number` on, which is the next that is given."""
         source = _iterator(inputs)
         try:
             with core_space.arena(shared=False):
-                self._send_all(iter(source))
+                # the hand-shake needs somebody who receives; it may take as long as the server is busy
+                self.connection.wait(lambda: self.over or self.connection.node.ready(self.route.link))
+                self._send(iter(source), number, self._wait_for_room)
         except BaseException as e:  # whatever the user's iterable has raised is the user's to see
             self.stop_with(e)
         finally:
             if isinstance(source, Generator):
                 source.close()
-            with self.connection.changed:
-                self._fed = True
-                self.total = self.sent
-                self._check_end()
-            self.connection.nudge()
+            self._end_feed()
 
-    def _send_all(self, source: Iterator[Any]) -> None:
-        # the hand-shake needs somebody who receives; it may take as long as the server is busy
-        self.connection.wait(lambda: self.over or self.connection.node.ready(self.route.link))
-        number, ended = 0, False
-        while not ended and (self._is_start(number) or self._wait_for_room()):
+    def _end_feed(self) -> None:
+        with self.connection.changed:
+            self._fed = True
+            self.total = self.sent
+            self._check_end()
+        self.connection.nudge()
+
+    def _send(self, source: Iterator[Any], number: int, goes_on: Callable[[], bool]) -> tuple[int, bool]:
+        """As long as `goes_on`. Returns the number of the next input, and whether there is none."""
+        ended = False
+        while not ended and (self._is_start(number) or goes_on()):
             known = self.journal.next_done(number) if self.journal is not None else None
             if known is not None and known[0] <= number:
                 skipped = self._skip(source, known[1] - number)
@@ -166,6 +196,7 @@ class JobWork:
                 raise PayloadError(f"input {self.sent + len(self._batch)}: {e}") from None
             number += added
             self._flush()
+        return number, ended
 
     def _is_start(self, number: int) -> bool:
         """What begins a job without inputs is sent though the job be stopped already: its function hears of that."""
